@@ -1,0 +1,130 @@
+-- Authentication by password and by API key, with the answers of the Immuta API.
+
+CREATE FUNCTION immuta.hash_password(password bytea) RETURNS text
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_hash_password_wrapper';
+REVOKE ALL ON FUNCTION immuta.hash_password(bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.hash_password(bytea) IS 'internal: argon2id hash of a password';
+
+CREATE FUNCTION immuta.password_matches(user_id bigint, hash text, password bytea) RETURNS boolean
+LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_password_matches_wrapper';
+REVOKE ALL ON FUNCTION immuta.password_matches(bigint, text, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.password_matches(bigint, text, bytea) IS 'internal: checks a password, counting and throttling failures';
+
+CREATE FUNCTION immuta.authenticated(user_id bigint) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN user_id IS NULL THEN '{"authenticated": false}' ELSE jsonb_build_object(
+        'authenticated', true,
+        'token', immuta.new_token(user_id),
+        'tokenExpiration', to_char(
+            (clock_timestamp() + current_setting('bodata.token_idle_ttl')::interval) AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) END
+$$;
+REVOKE ALL ON FUNCTION immuta.authenticated(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.authenticated(bigint) IS 'internal: the answer to an authentication; NULL for one that failed';
+
+CREATE FUNCTION immuta.set_password(userid text, password text, iamid text = 'bim') RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF octet_length(password) NOT BETWEEN 1 AND 1024 THEN
+        RAISE EXCEPTION 'a password must have 1 to 1024 bytes' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    UPDATE immuta.user_account u
+    SET password_hash = immuta.hash_password(convert_to(set_password.password, 'UTF8')),
+        failed_logins = 0, last_failed_login = NULL, updated_at = now()
+    WHERE u.id = immuta.user_id(set_password.userid, set_password.iamid);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.set_password(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.set_password(text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.set_password(text, text, text) IS 'sets (or with NULL removes) the password of a user; stored as an argon2id hash';
+
+CREATE FUNCTION immuta.authenticate(username text, password text, iamid text = 'bim') RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    account immuta.user_account;
+BEGIN
+    SELECT * INTO account FROM immuta.user_account u
+    WHERE u.iamid = authenticate.iamid AND u.userid = authenticate.username AND NOT u.disabled;
+    IF octet_length(coalesce(password, '')) > 1024
+       OR NOT immuta.password_matches(account.id, account.password_hash, convert_to(coalesce(password, ''), 'UTF8'))
+    THEN
+        RETURN immuta.authenticated(NULL);
+    END IF;
+    UPDATE immuta.user_account u SET failed_logins = 0, last_failed_login = NULL
+    WHERE u.id = account.id AND u.failed_logins > 0;
+    RETURN immuta.authenticated(account.id);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.authenticate(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.authenticate(text, text, text) TO bodata_impersonate_user, immuta_admin;
+COMMENT ON FUNCTION immuta.authenticate(text, text, text) IS 'a token for a user and password, answered as by the Immuta API; throttled';
+
+CREATE FUNCTION immuta.create_api_key(userid text, iamid text = 'bim') RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    apikey text := immuta.new_secret();
+BEGIN
+    INSERT INTO immuta.api_key (digest, user_id)
+    VALUES (immuta.secret_digest(apikey), immuta.user_id(create_api_key.userid, create_api_key.iamid));
+    RETURN apikey;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.create_api_key(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.create_api_key(text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.create_api_key(text, text) IS 'a fresh API key for a user; shown once, stored as a digest';
+
+CREATE FUNCTION immuta.api_keys(userid text, iamid text = 'bim')
+RETURNS TABLE (id bigint, created_at timestamptz, last_used_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT k.id, k.created_at, k.last_used_at FROM immuta.api_key k
+    WHERE k.user_id = immuta.user_id(userid, iamid) ORDER BY k.id
+$$;
+REVOKE ALL ON FUNCTION immuta.api_keys(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.api_keys(text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.api_keys(text, text) IS 'the API keys of a user, without the keys';
+
+CREATE FUNCTION immuta.revoke_api_key(id bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM immuta.api_key k WHERE k.id = revoke_api_key.id;
+    RETURN FOUND;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.revoke_api_key(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.revoke_api_key(bigint) TO immuta_admin;
+COMMENT ON FUNCTION immuta.revoke_api_key(bigint) IS 'ends an API key (not the tokens it was exchanged for); whether there was one';
+
+CREATE FUNCTION immuta.throttle_failures() RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_throttle_failures_wrapper';
+REVOKE ALL ON FUNCTION immuta.throttle_failures() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.throttle_failures() IS 'internal: makes repeated failures of one connection cost time';
+
+CREATE FUNCTION immuta.authenticate_api_key(apikey text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    key_id bigint;
+    key_user bigint;
+BEGIN
+    SELECT k.id, k.user_id INTO key_id, key_user
+    FROM immuta.api_key k JOIN immuta.user_account u ON u.id = k.user_id AND NOT u.disabled
+    WHERE k.digest = immuta.secret_digest(apikey);
+    IF NOT FOUND THEN
+        PERFORM immuta.throttle_failures();
+        RETURN immuta.authenticated(NULL);
+    END IF;
+    -- Several transactions may use one key at a time: whoever comes second does not wait to note it.
+    UPDATE immuta.api_key k SET last_used_at = clock_timestamp()
+    WHERE k.id IN (SELECT s.id FROM immuta.api_key s WHERE s.id = key_id FOR NO KEY UPDATE SKIP LOCKED);
+    RETURN immuta.authenticated(key_user);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.authenticate_api_key(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.authenticate_api_key(text) TO bodata_impersonate_user, immuta_admin;
+COMMENT ON FUNCTION immuta.authenticate_api_key(text) IS 'a token for an API key, answered as by the Immuta API; throttled';

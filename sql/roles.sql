@@ -1,0 +1,38 @@
+-- The schema, and the roles that control impersonation. Roles belong to the cluster, not to the extension: they are
+-- made where they are missing and stay when the extension goes.
+
+DO $$
+DECLARE
+    owner_is_superuser boolean;
+    wanted name;
+BEGIN
+    SELECT r.rolsuper INTO owner_is_superuser
+    FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+    WHERE n.nspname OPERATOR(pg_catalog.=) 'immuta';
+    IF NOT FOUND THEN
+        CREATE SCHEMA immuta;
+    ELSIF NOT owner_is_superuser THEN
+        RAISE EXCEPTION 'schema "immuta" exists and is not owned by a superuser'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Drop or rename the schema, or make a superuser its owner.';
+    END IF;
+
+    FOREACH wanted IN ARRAY ARRAY['bodata_impersonate_user', 'immuta_impersonation', 'immuta_admin', 'immuta_mappable']::name[]
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) wanted) THEN
+            EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+        END IF;
+    END LOOP;
+END
+$$;
+
+COMMENT ON SCHEMA immuta IS 'impersonation by Immuta token (extension immuta_ext)';
+REVOKE ALL ON SCHEMA immuta FROM PUBLIC;
+GRANT USAGE ON SCHEMA immuta TO PUBLIC;
+
+-- A security extension that half-loads is worse than none: refuse before anything else is made.
+CREATE FUNCTION immuta.require_preload() RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_require_preload_wrapper';
+REVOKE ALL ON FUNCTION immuta.require_preload() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.require_preload() IS 'internal: raises an error in a session in which the library is not preloaded';
+SELECT immuta.require_preload();

@@ -1,0 +1,81 @@
+-- The tables. Column numbers are known to src/pg/table.rs: columns are only ever appended.
+
+CREATE TABLE immuta.user_account (
+    id bigserial NOT NULL CONSTRAINT user_account_id_key UNIQUE,
+    iamid text COLLATE "C" NOT NULL DEFAULT 'bim',
+    userid text COLLATE "C" NOT NULL,
+    mapping text COLLATE "C" NOT NULL DEFAULT 'username',
+    postgres_role regrole,
+    disabled boolean NOT NULL DEFAULT false,
+    profile jsonb NOT NULL DEFAULT '{}',
+    password_hash text,
+    failed_logins integer NOT NULL DEFAULT 0,
+    last_failed_login timestamptz,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT user_account_pkey PRIMARY KEY (iamid, userid),
+    CONSTRAINT user_account_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255),
+    CONSTRAINT user_account_userid_check CHECK (pg_catalog.octet_length(userid) BETWEEN 1 AND 255),
+    CONSTRAINT user_account_mapping_check CHECK (mapping IN ('username', 'explicit', 'none')),
+    CONSTRAINT user_account_role_check CHECK ((mapping = 'explicit') = (postgres_role IS NOT NULL)),
+    CONSTRAINT user_account_profile_check CHECK (pg_catalog.jsonb_typeof(profile) = 'object')
+);
+COMMENT ON TABLE immuta.user_account IS 'users of the embedded provider and mappings of users to roles';
+COMMENT ON COLUMN immuta.user_account.iamid IS 'identity manager; case-sensitive';
+COMMENT ON COLUMN immuta.user_account.userid IS 'user id in the identity manager, compared byte by byte';
+COMMENT ON COLUMN immuta.user_account.mapping IS 'username: the role of the same name; explicit: postgres_role; none: no role';
+COMMENT ON COLUMN immuta.user_account.postgres_role IS 'mapped role, by OID: follows a rename, ends with DROP ROLE';
+COMMENT ON COLUMN immuta.user_account.password_hash IS 'argon2id, PHC string format';
+COMMENT ON COLUMN immuta.user_account.failed_logins IS 'failed logins in a row';
+
+CREATE TABLE immuta.token (
+    digest bytea NOT NULL,
+    id bigserial NOT NULL CONSTRAINT token_id_key UNIQUE,
+    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    issued_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    last_used_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT token_pkey PRIMARY KEY (digest),
+    CONSTRAINT token_digest_check CHECK (pg_catalog.octet_length(digest) = 32)
+) WITH (fillfactor = 80);
+CREATE INDEX token_user_id_idx ON immuta.token (user_id);
+COMMENT ON TABLE immuta.token IS 'tokens of the embedded provider, as SHA-256 digests';
+COMMENT ON COLUMN immuta.token.last_used_at IS 'last use that was recorded: exact to a twelfth of bodata.token_idle_ttl';
+
+CREATE TABLE immuta.api_key (
+    digest bytea NOT NULL,
+    id bigserial NOT NULL CONSTRAINT api_key_id_key UNIQUE,
+    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    last_used_at timestamptz,
+    CONSTRAINT api_key_pkey PRIMARY KEY (digest),
+    CONSTRAINT api_key_digest_check CHECK (pg_catalog.octet_length(digest) = 32)
+);
+CREATE INDEX api_key_user_id_idx ON immuta.api_key (user_id);
+COMMENT ON TABLE immuta.api_key IS 'API keys, as SHA-256 digests';
+
+REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key FROM PUBLIC;
+REVOKE ALL ON SEQUENCE immuta.user_account_id_seq, immuta.token_id_seq, immuta.api_key_id_seq FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('immuta.user_account', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.token', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.api_key', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.user_account_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
+
+-- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
+-- no such change.
+CREATE FUNCTION immuta.announce_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
+REVOKE ALL ON FUNCTION immuta.announce_change() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.announce_change() IS 'internal: makes every backend look at users, mappings and tokens again';
+
+CREATE TRIGGER announce_row
+AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
+FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.user_account
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
+FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();

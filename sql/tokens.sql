@@ -1,0 +1,122 @@
+-- Tokens of the embedded provider. Only digests are stored.
+
+CREATE FUNCTION immuta.new_secret() RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_new_secret_wrapper';
+REVOKE ALL ON FUNCTION immuta.new_secret() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.new_secret() IS 'internal: 256 random bits in 43 characters';
+
+-- convert_to(…, 'SQL_ASCII') gives the bytes as they are, in every database encoding.
+CREATE FUNCTION immuta.secret_digest(secret text) RETURNS bytea
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$ SELECT sha256(convert_to(secret, 'SQL_ASCII')) $$;
+REVOKE ALL ON FUNCTION immuta.secret_digest(text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.secret_digest(text) IS 'internal: what is stored of a token or API key';
+
+CREATE FUNCTION immuta.new_token(user_id bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    token text := immuta.new_secret();
+BEGIN
+    INSERT INTO immuta.token (digest, user_id, issued_at, last_used_at)
+    VALUES (immuta.secret_digest(token), new_token.user_id, clock_timestamp(), clock_timestamp());
+    RETURN token;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.new_token(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.new_token(bigint) IS 'internal: issues a token to a user';
+
+CREATE FUNCTION immuta.issue_token(userid text, iamid text = 'bim') RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT immuta.new_token(immuta.user_id(userid, iamid)) $$;
+REVOKE ALL ON FUNCTION immuta.issue_token(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.issue_token(text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.issue_token(text, text) IS 'a fresh token for a user; shown once, stored as a digest';
+
+CREATE FUNCTION immuta.revoke_token(token text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM immuta.token t WHERE t.digest = immuta.secret_digest(revoke_token.token);
+    RETURN FOUND;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.revoke_token(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.revoke_token(text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.revoke_token(text) IS 'ends a token, in every session from its next transaction on; whether there was one';
+
+CREATE FUNCTION immuta.revoke_user_tokens(userid text, iamid text = 'bim') RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    revoked bigint;
+BEGIN
+    DELETE FROM immuta.token t WHERE t.user_id = immuta.user_id(revoke_user_tokens.userid, revoke_user_tokens.iamid);
+    GET DIAGNOSTICS revoked = ROW_COUNT;
+    RETURN revoked;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.revoke_user_tokens(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.revoke_user_tokens(text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.revoke_user_tokens(text, text) IS 'ends all tokens of a user; how many there were';
+
+CREATE FUNCTION immuta.active_token(token bytea, OUT iamid bytea, OUT userid bytea, OUT expires_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_check_token_wrapper';
+REVOKE ALL ON FUNCTION immuta.active_token(bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.active_token(bytea) IS 'internal: the user of an active token';
+
+CREATE FUNCTION immuta.check_token(token text) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT jsonb_build_object('active', true, 'iamid', convert_from(t.iamid, 'UTF8'),
+                                   'userid', convert_from(t.userid, 'UTF8'), 'expires_at', t.expires_at)
+         FROM immuta.active_token(convert_to(token, 'SQL_ASCII')) t),
+        '{"active": false}')
+$$;
+REVOKE ALL ON FUNCTION immuta.check_token(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.check_token(text) TO bodata_impersonate_user, immuta_admin;
+COMMENT ON FUNCTION immuta.check_token(text) IS 'whose token this is and when it expires; does not count as a use';
+
+CREATE FUNCTION immuta.prune_tokens(idle_ttl interval) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    pruned bigint;
+BEGIN
+    DELETE FROM immuta.token t WHERE t.id IN (
+        SELECT d.id FROM immuta.token d WHERE d.last_used_at < clock_timestamp() - 2 * prune_tokens.idle_ttl
+        ORDER BY d.id LIMIT 10000 FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.prune_tokens(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.prune_tokens(interval) TO immuta_admin;
+COMMENT ON FUNCTION immuta.prune_tokens(interval) IS 'removes tokens that have been idle for twice the time to live; now and then the background worker does it too';
+
+CREATE FUNCTION immuta.perform(job text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    j jsonb := job;
+    microsecond interval := '1 microsecond';
+    used_at timestamptz;
+BEGIN
+    CASE j->>'job'
+    WHEN 'token_used' THEN
+        used_at := '2000-01-01 00:00:00+00'::timestamptz + (j->>'at')::bigint * microsecond;
+        UPDATE immuta.token t SET last_used_at = used_at
+        WHERE t.id = (j->>'id')::bigint AND t.last_used_at <= used_at - (j->>'within')::bigint * microsecond;
+        IF random() < 0.01 THEN
+            PERFORM immuta.prune_tokens((j->>'ttl')::bigint * interval '1 second');
+        END IF;
+    WHEN 'login_failed' THEN
+        UPDATE immuta.user_account u SET failed_logins = u.failed_logins + 1, last_failed_login = clock_timestamp()
+        WHERE u.id = (j->>'id')::bigint;
+    END CASE;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.perform(text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.perform(text) IS 'internal: what a background worker writes on behalf of a session that must not write';

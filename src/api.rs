@@ -1,0 +1,219 @@
+//! The functions behind those that `sql/` defines. Text travels as `bytea` in UTF-8, so that databases in other
+//! encodings work; `sql/` converts.
+
+use crate::core::identity::Identity;
+use crate::core::time::{Timestamp, is_alive};
+use crate::error::Error;
+use crate::pg::report::{Report, raise};
+use crate::pg::{catalog, preload, table, xact};
+use crate::{activity, config, hooks, mapping};
+use argon2::password_hash::rand_core::{OsRng, RngCore};
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use argon2::Argon2;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use once_cell::sync::Lazy;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Failed logins in a row before further attempts are refused unseen.
+const FREE_ATTEMPTS: i32 = 5;
+/// Longest time for which attempts are refused.
+const LONGEST_LOCKOUT: Duration = Duration::from_secs(900);
+
+fn report(error: Error) -> ! {
+    raise(Report::from(error))
+}
+
+/// Refuses to work half: without the hooks nothing that this extension promises would hold.
+#[pg_extern(sql = false)]
+fn immuta_require_preload() {
+    if !preload::is_preloaded() {
+        report(Error::NotPreloaded);
+    }
+}
+
+/// A fresh secret: 256 bits of the operating system's random source, in 43 characters.
+#[pg_extern(sql = false)]
+fn immuta_new_secret() -> Result<String, pgrx::pg_sys::panic::ErrorReport> {
+    let mut bytes = [0u8; 32];
+    OsRng.try_fill_bytes(&mut bytes).map_err(|_| internal("could not generate a random secret"))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Hash of a password: argon2id in PHC string format, with the parameters OWASP recommends (RFC 9106).
+#[pg_extern(sql = false)]
+fn immuta_hash_password(password: &[u8]) -> Result<String, pgrx::pg_sys::panic::ErrorReport> {
+    hash_password(password).ok_or_else(|| internal("could not hash a password"))
+}
+
+fn hash_password(password: &[u8]) -> Option<String> {
+    let salt = SaltString::generate(&mut OsRng);
+    Argon2::default().hash_password(password, &salt).ok().map(|hash| hash.to_string())
+}
+
+fn internal(message: &'static str) -> pgrx::pg_sys::panic::ErrorReport {
+    pgrx::pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "immuta_ext")
+}
+
+/// Whether the password is the user's. Takes as long for a user who does not exist or has none. After
+/// [`FREE_ATTEMPTS`] failures in a row attempts are refused unseen for a time that doubles with each; a failure is
+/// recorded in a transaction of its own before the answer, so that a rollback does not hide it.
+#[pg_extern(sql = false)]
+fn immuta_password_matches(user_id: Option<i64>, hash: Option<&str>, password: &[u8]) -> bool {
+    static NOBODY: Lazy<String> = Lazy::new(|| hash_password(b"nobody").unwrap_or_default());
+    if user_id.is_some_and(is_locked_out) {
+        return false;
+    }
+    let known = user_id.is_some() && hash.is_some();
+    let matches = PasswordHash::new(hash.unwrap_or(&NOBODY))
+        .is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok());
+    if known && matches {
+        return true;
+    }
+    if let Some(user_id) = user_id
+        && !activity::record_failed_login(user_id)
+    {
+        // Nobody counts the failure: let it cost time instead.
+        xact::pause(Duration::from_secs(2));
+    }
+    false
+}
+
+fn is_locked_out(user_id: i64) -> bool {
+    let user = catalog::installation().and_then(|installed| table::user_by_id(&installed, user_id));
+    let Some((failures, Some(last))) = user.map(|user| (user.failed_logins, user.last_failed_login)) else {
+        return false;
+    };
+    let Ok(excess) = u32::try_from(failures - FREE_ATTEMPTS) else { return false };
+    let lockout = Duration::from_secs(1 << excess.min(16)).min(LONGEST_LOCKOUT);
+    is_alive(last, Timestamp(xact::clock()), lockout)
+}
+
+/// `(iamid, userid, expires_at)` of an active token; no row for any other.
+#[pg_extern(sql = false)]
+fn immuta_check_token(
+    token: &[u8],
+) -> TableIterator<'static, (name!(iamid, Vec<u8>), name!(userid, Vec<u8>), name!(expires_at, TimestampWithTimeZone))>
+{
+    immuta_require_preload();
+    let row = hooks::resolve_for_check(token).map(|(answer, expires)| {
+        let (iamid, userid) = utf8(&answer.identity);
+        (iamid, userid, expires)
+    });
+    TableIterator::new(row.into_iter().filter_map(|(iamid, userid, expires)| {
+        Some((iamid, userid, timestamptz(expires)?))
+    }))
+}
+
+/// The impersonation in force; no row without one.
+#[pg_extern(sql = false)]
+fn immuta_session() -> TableIterator<
+    'static,
+    (
+        name!(iamid, Vec<u8>),
+        name!(userid, Vec<u8>),
+        name!(mapped_role, pg_sys::Oid),
+        name!(provider, &'static str),
+        name!(established_at, Option<TimestampWithTimeZone>),
+        name!(expires_at, Option<TimestampWithTimeZone>),
+    ),
+> {
+    immuta_require_preload();
+    let row = hooks::active().map(|active| {
+        let (iamid, userid) = utf8(&active.identity);
+        (
+            iamid,
+            userid,
+            pg_sys::Oid::from(active.role),
+            active.provider.name(),
+            timestamptz(active.established),
+            timestamptz(active.last_used.plus(config::token_idle_ttl())),
+        )
+    });
+    TableIterator::new(row.into_iter())
+}
+
+/// The tokens this backend remembers, most recently used first, without the tokens.
+#[pg_extern(sql = false)]
+fn immuta_token_cache() -> TableIterator<
+    'static,
+    (
+        name!(iamid, Vec<u8>),
+        name!(userid, Vec<u8>),
+        name!(mapped_role, pg_sys::Oid),
+        name!(provider, &'static str),
+        name!(last_used_at, Option<TimestampWithTimeZone>),
+        name!(validated_at, Option<TimestampWithTimeZone>),
+    ),
+> {
+    immuta_require_preload();
+    let rows: Vec<_> = hooks::with_cache(|cache| {
+        cache
+            .entries()
+            .map(|entry| {
+                let (iamid, userid) = utf8(&entry.identity);
+                (
+                    iamid,
+                    userid,
+                    pg_sys::Oid::from(entry.role),
+                    entry.provider.name(),
+                    timestamptz(entry.last_used),
+                    timestamptz(entry.validated),
+                )
+            })
+            .collect()
+    });
+    TableIterator::new(rows)
+}
+
+/// Forgets all of them; how many there were.
+#[pg_extern(sql = false)]
+fn immuta_flush_token_cache() -> i64 {
+    immuta_require_preload();
+    i64::try_from(hooks::with_cache(|cache| cache.clear())).unwrap_or(i64::MAX)
+}
+
+/// Raises IMPERSONATION_NOT_ALLOWED for a role that must not be mapped to.
+#[pg_extern(sql = false)]
+fn immuta_check_target(role: pg_sys::Oid) {
+    let Some(installed) = catalog::installation() else { report(Error::NoExtension) };
+    if let Err(error) = mapping::check_target(&installed, role.to_u32(), 0) {
+        report(error);
+    }
+}
+
+/// Row trigger: every backend looks at our tables again, once this transaction has committed.
+#[pg_trigger]
+fn immuta_announce_change<'a>(
+    trigger: &'a pgrx::PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
+    catalog::announce_change();
+    Ok(trigger.old().or(trigger.new()))
+}
+
+fn utf8(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
+    (identity.iamid.clone().into_bytes(), identity.userid.clone().into_bytes())
+}
+
+fn timestamptz(at: Timestamp) -> Option<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(at.0).ok()
+}
+
+/// Makes failures of one connection cost time: the first few nothing, then twice as long each, up to five seconds.
+/// A quiet minute forgives them.
+#[pg_extern(sql = false)]
+fn immuta_throttle_failures() {
+    thread_local! {
+        static FAILURES: Cell<(u32, Timestamp)> = const { Cell::new((0, Timestamp(0))) };
+    }
+    let now = Timestamp(xact::clock());
+    let (count, last) = FAILURES.get();
+    let count = if now.is_past(last, Duration::from_secs(60)) { 0 } else { count };
+    FAILURES.set((count.saturating_add(1), now));
+    if let Some(excess) = count.checked_sub(3) {
+        xact::pause(Duration::from_millis(100 << excess.min(6)).min(Duration::from_secs(5)));
+    }
+}

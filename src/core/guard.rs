@@ -1,0 +1,226 @@
+//! Which statements a session may run without a token, and which it may not run under one.
+
+/// A statement, as far as the guard has to tell it from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
+    TransactionControl,
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED
+    TwoPhase,
+    /// SET TRANSACTION …
+    SetTransaction,
+    /// SET of a parameter, by its name
+    Set(String),
+    /// RESET of a parameter or SET … TO DEFAULT, by its name
+    Reset(String),
+    ResetAll,
+    Show,
+    Discard,
+    Deallocate,
+    ClosePortal,
+    Unlisten,
+    Listen,
+    /// EXPLAIN of a query (not of a utility statement)
+    ExplainQuery,
+    Prepare,
+    /// DECLARE … WITH HOLD
+    HeldCursor,
+    Load,
+    /// CALL and DO, which may hold transaction control of their own
+    CallOrDo,
+    Other,
+}
+
+/// The parameter that carries the token.
+pub const TOKEN_PARAMETER: &str = "bodata.impersonation_token";
+
+/// Why a statement is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It needs an impersonation first.
+    TokenRequired,
+    /// It would change the identity or leave something behind; what it is, for the message.
+    WhileImpersonating(&'static str),
+    /// It cannot be combined with impersonation at all.
+    NotSupported(&'static str),
+}
+
+/// What a session that may present tokens can do before it has presented one: nothing that outlives the statement.
+pub fn without_token(statement: &Statement, session_settings: &[String]) -> Result<(), Refusal> {
+    use Statement::*;
+    match statement {
+        TransactionControl | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate | ClosePortal
+        | Unlisten | ExplainQuery => Ok(()),
+        Set(name) if is_token_parameter(name) || is_session_setting(name, session_settings) => Ok(()),
+        Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CallOrDo | Other => Err(Refusal::TokenRequired),
+    }
+}
+
+/// What an impersonated user cannot do: change who he is, or leave something on the connection for the next one.
+pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
+    use Statement::*;
+    match statement {
+        Set(name) | Reset(name) if is_identity_parameter(name) => {
+            Err(Refusal::WhileImpersonating("the role or session authorization cannot be changed"))
+        }
+        Set(name) | Reset(name) if is_token_parameter(name) => {
+            Err(Refusal::WhileImpersonating("the impersonated user cannot be changed"))
+        }
+        TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
+        Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
+        Deallocate => Err(Refusal::WhileImpersonating("DEALLOCATE would drop the application's statements")),
+        HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
+        Listen | Unlisten => {
+            Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction"))
+        }
+        Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
+        Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
+        TransactionControl | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal | ExplainQuery
+        | CallOrDo | Other => Ok(()),
+    }
+}
+
+fn is_token_parameter(name: &str) -> bool {
+    name.eq_ignore_ascii_case(TOKEN_PARAMETER)
+}
+
+fn is_identity_parameter(name: &str) -> bool {
+    ["role", "session_authorization"].iter().any(|p| name.eq_ignore_ascii_case(p))
+}
+
+/// Whether `name` is in the list; an entry that ends in `*` stands for every name that begins so.
+pub fn is_session_setting(name: &str, list: &[String]) -> bool {
+    list.iter().any(|entry| match entry.strip_suffix('*') {
+        Some(prefix) => name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)),
+        None => name.eq_ignore_ascii_case(entry),
+    })
+}
+
+/// Why a list of session settings is unacceptable: a name in it would let a session without a token change who it
+/// is, or how names are looked up.
+pub fn session_settings_fault(list: &[String]) -> Option<String> {
+    const NEVER: [&str; 5] = ["role", "session_authorization", "search_path", TOKEN_PARAMETER, "row_security"];
+    list.iter().find_map(|entry| {
+        let hit = NEVER.iter().find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
+        Some(format!("\"{hit}\" cannot be left to sessions without a token"))
+    })
+}
+
+/// Built-in functions (schema pg_catalog) that act past the executor's permission checks, or outlive the statement,
+/// and are therefore refused without a token.
+pub fn is_refused_without_token(function: &str) -> bool {
+    const NAMES: [&str; 16] = [
+        "currval",
+        "lastval",
+        "loread",
+        "lowrite",
+        "nextval",
+        "pg_cancel_backend",
+        "pg_cursor",
+        "pg_export_snapshot",
+        "pg_get_sequence_data",
+        "pg_logical_emit_message",
+        "pg_notify",
+        "pg_prepared_statement",
+        "pg_sequence_last_value",
+        "pg_stat_get_activity",
+        "pg_terminate_backend",
+        "setval",
+    ];
+    const PREFIXES: [&str; 4] = ["lo_", "pg_stat_get_backend_", "pg_restore_", "pg_clear_"];
+    NAMES.contains(&function)
+        || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
+        || is_session_advisory_lock(function)
+}
+
+/// Locks that outlive the transaction (and unlocking, which would drop the application's own).
+pub fn is_session_advisory_lock(function: &str) -> bool {
+    let function = function.strip_prefix("pg_try_").or_else(|| function.strip_prefix("pg_"));
+    function.is_some_and(|rest| rest.starts_with("advisory_") && !rest.starts_with("advisory_xact_"))
+}
+
+/// The same by object id, which is fixed for built-in functions: 2880 (`pg_advisory_lock`) to 2892
+/// (`pg_advisory_unlock_all`).
+pub fn is_session_advisory_lock_oid(function: u32) -> bool {
+    (2880..=2892).contains(&function)
+}
+
+/// Relations of pg_catalog that show values of user tables to whoever may read the table, PUBLIC included.
+pub fn shows_user_data(catalog_relation: &str) -> bool {
+    ["pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].contains(&catalog_relation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| s.to_string()).collect()
+    }
+
+    fn set(name: &str) -> Statement {
+        Statement::Set(name.into())
+    }
+
+    #[test]
+    fn without_a_token_everything_but_housekeeping_is_refused() {
+        use Statement::*;
+        let list = names(&["datestyle", "default_transaction_*"]);
+        for fine in [TransactionControl, SetTransaction, ResetAll, Show, Discard, Deallocate, ClosePortal, Unlisten] {
+            assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
+        }
+        for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
+            assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
+        }
+        for refused in [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")] {
+            assert_eq!(without_token(&refused, &list), Err(Refusal::TokenRequired), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn under_a_token_identity_and_residue_are_refused() {
+        use Statement::*;
+        for fine in [TransactionControl, SetTransaction, ResetAll, Show, ClosePortal, ExplainQuery, CallOrDo, Other] {
+            assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
+        }
+        assert_eq!(while_impersonating(&set("search_path")), Ok(()));
+        for refused in [Listen, Unlisten, Prepare, Deallocate, HeldCursor, Load, Discard, set("Role")] {
+            assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
+        }
+        for refused in [Reset("role".into()), Reset("session_authorization".into()), Reset(TOKEN_PARAMETER.into())] {
+            assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
+        }
+        assert!(matches!(while_impersonating(&TwoPhase), Err(Refusal::NotSupported(_))));
+    }
+
+    #[test]
+    fn patterns_match_prefixes_without_regard_to_case() {
+        let list = names(&["default_transaction_*", "timezone"]);
+        assert!(is_session_setting("Default_Transaction_isolation", &list));
+        assert!(is_session_setting("TimeZone", &list));
+        assert!(!is_session_setting("default_t", &list));
+        assert!(!is_session_setting("timezone2", &list));
+        assert!(!is_session_setting("dé", &names(&["d\u{e9}x*"])));
+    }
+
+    #[test]
+    fn a_list_that_would_undo_the_guard_is_refused() {
+        assert_eq!(session_settings_fault(&names(&["datestyle", "myapp.*"])), None);
+        for bad in ["role", "*", "ses*", "Search_Path", "bodata.*", "row_security"] {
+            assert!(session_settings_fault(&names(&[bad])).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn functions_past_the_executor_are_known() {
+        for refused in ["lo_get", "nextval", "pg_stat_get_activity", "pg_stat_get_backend_activity",
+            "pg_advisory_lock", "pg_try_advisory_lock_shared", "pg_advisory_unlock_all"] {
+            assert!(is_refused_without_token(refused), "{refused}");
+        }
+        for fine in ["version", "set_config", "pg_advisory_xact_lock", "pg_try_advisory_xact_lock", "log", "lower"] {
+            assert!(!is_refused_without_token(fine), "{fine}");
+        }
+        assert!(is_session_advisory_lock("pg_advisory_unlock"));
+        assert!(!is_session_advisory_lock("advisory_lock"));
+    }
+}

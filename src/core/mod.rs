@@ -1,0 +1,11 @@
+//! What can be decided without PostgreSQL: no `pg_sys`, no I/O, no clock. Everything here is unit-tested by
+//! plain `#[test]`s, which link only as long as that stays true.
+
+pub mod cache;
+pub mod guard;
+pub mod identity;
+pub mod nesting;
+pub mod session;
+pub mod target;
+pub mod time;
+pub mod token;

@@ -1,0 +1,73 @@
+//! Tokens: secrets that are compared by digest and never shown.
+
+use sha2::{Digest as _, Sha256};
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Longest token accepted, in bytes. JSON Web Tokens with many claims stay well below it.
+pub const MAX_BYTES: usize = 16 * 1024;
+
+/// SHA-256 of a token: what the token table stores and the cache is keyed by. A preimage-resistant digest of a
+/// random secret may be compared and hashed in ordinary ways.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    pub fn of(token: &[u8]) -> Digest {
+        Digest(Sha256::digest(token).into())
+    }
+}
+
+/// Whether these bytes can be a token at all: 1 to [`MAX_BYTES`] visible ASCII characters, which covers the
+/// `b64token` of RFC 6750 and leaves no byte that could end a header or be read differently in another encoding.
+pub fn is_well_formed(token: &[u8]) -> bool {
+    !token.is_empty() && token.len() <= MAX_BYTES && token.iter().all(u8::is_ascii_graphic)
+}
+
+/// A digest is uniformly distributed already: its first eight bytes serve as the hash.
+#[derive(Default)]
+pub struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// The length prefix of the array says nothing.
+    fn write_usize(&mut self, _: usize) {}
+}
+
+pub type BuildDigestHasher = BuildHasherDefault<DigestHasher>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::BuildHasher;
+
+    #[test]
+    fn only_visible_ascii_is_a_token() {
+        assert!(is_well_formed(b"a.b-c_d~e+f/g=="));
+        assert!(is_well_formed(&vec![b'x'; MAX_BYTES]));
+        for bad in [&b""[..], b"a b", b"a\r\nb", b"a\0b", b"\xff", "é".as_bytes(), b"a\t", b"\x7f"] {
+            assert!(!is_well_formed(bad), "{bad:?}");
+        }
+        assert!(!is_well_formed(&vec![b'x'; MAX_BYTES + 1]));
+    }
+
+    #[test]
+    fn digest_is_sha_256() {
+        let expected = [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea];
+        assert_eq!(Digest::of(b"abc").0[..8], expected);
+    }
+
+    #[test]
+    fn different_digests_hash_differently() {
+        let build = BuildDigestHasher::default();
+        assert_ne!(build.hash_one(Digest::of(b"a")), build.hash_one(Digest::of(b"b")));
+    }
+}

@@ -1,0 +1,143 @@
+//! Every error of ours: SQLSTATE, a one-line message, the code in DETAIL, the next step in HINT.
+//!
+//! Nothing here tells an unknown token from an expired or revoked one.
+
+use crate::core::guard::Refusal;
+use crate::pg::report::Report;
+use pgrx::PgSqlErrorCode;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The token is malformed, unknown, expired or revoked, or its user is disabled.
+    TokenInvalid,
+    /// The session user is no member of `bodata_impersonate_user`.
+    NotHolder,
+    /// The mapped role has privileges that must not be reached by impersonation; why.
+    TargetRefused(String),
+    /// The user has no mapped role, or the role does not exist.
+    NotMapped,
+    /// The token came with SET instead of SET LOCAL.
+    NotLocal,
+    /// The token came inside a savepoint.
+    InSubtransaction,
+    /// The token came by a route that no statement follows: a function call message, a procedure that committed.
+    OutOfStatement,
+    /// Something that cannot be combined with impersonation.
+    NotSupported(&'static str),
+    /// The database has no `immuta_ext`.
+    NoExtension,
+    /// The token stood alone in an autocommit transaction.
+    Alone,
+    /// A session that may present tokens did something that needs one first.
+    TokenRequired(String),
+    /// Refused while impersonating; what.
+    WhileImpersonating(String),
+    /// The library was not preloaded.
+    NotPreloaded,
+    /// A switch that did not arrive where it should: fail closed.
+    Inconsistent,
+}
+
+impl Error {
+    pub fn sqlstate(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode::*;
+        match self {
+            Error::TokenInvalid => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Error::NotHolder
+            | Error::TargetRefused(_)
+            | Error::TokenRequired(_)
+            | Error::WhileImpersonating(_)
+            | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
+            Error::NotLocal | Error::InSubtransaction | Error::OutOfStatement | Error::NotSupported(_) => {
+                ERRCODE_INVALID_TRANSACTION_STATE
+            }
+            Error::Alone => ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
+            Error::NoExtension | Error::NotPreloaded => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        }
+    }
+
+    /// The code that applications may match on.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Error::TokenInvalid => "IMPERSONATION_TOKEN_INVALID",
+            Error::NotHolder | Error::TargetRefused(_) | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
+            Error::NotMapped => "IMPERSONATION_NOT_MAPPED",
+            Error::NotLocal
+            | Error::InSubtransaction
+            | Error::OutOfStatement
+            | Error::NotSupported(_)
+            | Error::NoExtension
+            | Error::Alone
+            | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
+            Error::TokenRequired(_) => "IMPERSONATION_REQUIRED",
+            Error::WhileImpersonating(_) => "IMPERSONATION_ACTIVE",
+        }
+    }
+
+    pub fn message(&self) -> String {
+        match self {
+            Error::TokenInvalid => "impersonation token is not valid".into(),
+            Error::NotHolder => "this login may not impersonate".into(),
+            Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
+            Error::NotMapped => "the user of this token has no PostgreSQL role".into(),
+            Error::NotLocal => "an impersonation token must be set with SET LOCAL".into(),
+            Error::InSubtransaction => "an impersonation token cannot be set inside a savepoint".into(),
+            Error::OutOfStatement => "an impersonation token cannot be set this way".into(),
+            Error::NotSupported(what) => format!("{what} is not possible while impersonating"),
+            Error::NoExtension => "impersonation is not available in this database".into(),
+            Error::Alone => "an impersonation token has no effect in a transaction of its own".into(),
+            Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
+            Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
+            Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
+            Error::Inconsistent => "the impersonated role is not in effect".into(),
+        }
+    }
+
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Error::TokenInvalid => "Authenticate the user again and retry the transaction with a fresh token.",
+            Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
+            Error::TargetRefused(_) => "Map the user to a role that only has privileges on data.",
+            Error::NotMapped => {
+                "Map the user with immuta.map_user(), or make the role of the same name a member of immuta_mappable."
+            }
+            Error::NotLocal => "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true).",
+            Error::InSubtransaction => "Set the token at the start of the transaction, before any SAVEPOINT.",
+            Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
+            Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
+            Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
+            Error::Alone => "Send BEGIN first, then the token, the queries and COMMIT.",
+            Error::TokenRequired(_) => {
+                "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...';"
+            }
+            Error::WhileImpersonating(_) => "End the transaction first.",
+            Error::NotPreloaded => {
+                "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
+                 (ALTER DATABASE ... SET), and connect again."
+            }
+            Error::Inconsistent => "Roll back and retry; tell the administrator if it happens again.",
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
+            Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
+            Refusal::NotSupported(what) => Error::NotSupported(what),
+        }
+    }
+}
+
+impl From<Error> for Report {
+    fn from(error: Error) -> Report {
+        Report {
+            sqlstate: error.sqlstate(),
+            message: error.message(),
+            detail: error.detail(),
+            hint: error.hint(),
+        }
+    }
+}

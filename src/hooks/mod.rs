@@ -1,0 +1,61 @@
+//! What each hook decides. No unsafe code: `crate::pg` asks, and acts on the answer.
+
+mod guarded;
+mod impersonation;
+mod statement;
+mod transaction;
+
+use crate::core::cache::Cache;
+use crate::core::session::Session;
+use crate::pg::{catalog, chain, gate, role, xact};
+use std::cell::RefCell;
+
+thread_local! {
+    static SESSION: RefCell<Session> = const { RefCell::new(Session::new()) };
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+pub use impersonation::{active, resolve_for_check, with_cache};
+
+/// Installs everything. Called once, from `_PG_init`.
+pub fn install() {
+    catalog::watch();
+    chain::install(chain::Handlers {
+        utility: statement::before_utility,
+        start: statement::before_start,
+        run: statement::before_run,
+        done: statement::done,
+        end: statement::ended,
+        permissions: statement::permissions,
+        function: statement::before_function,
+    });
+    xact::register(xact::Handlers {
+        pre_commit: transaction::pre_commit,
+        prepare: transaction::prepare,
+        end: transaction::end,
+        subtransaction_started: transaction::subtransaction_started,
+        subtransaction_committed: transaction::subtransaction_committed,
+        subtransaction_aborted: transaction::subtransaction_aborted,
+    });
+}
+
+/// Whether this session must present a token before it may do anything: its user is no superuser, may present
+/// tokens, and no exception was made for it. Remembered until roles, memberships or our tables change.
+fn is_guarded() -> bool {
+    if !gate::is_current() {
+        // The generation is read first: an invalidation that arrives during the look-ups makes the answer stale.
+        let generation = gate::generation();
+        let user = role::session_user();
+        let holder = may_present(user) && !role::is_superuser(user);
+        gate::remember(generation, user, !holder);
+    }
+    !gate::is_ordinary() && crate::config::require_token()
+}
+
+/// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension.
+fn may_present(user: u32) -> bool {
+    catalog::installation().is_some_and(|installed| {
+        let [holders, ..] = installed.control_roles;
+        holders != 0 && role::can_act_as(user, holders)
+    })
+}

@@ -1,0 +1,42 @@
+//! immuta_ext: one service login, every transaction as its end user. Contents:
+//!
+//! * [`error`] every error, its SQLSTATE, code and hint
+//! * [`config`] the settings
+//! * [`core`] what can be decided without PostgreSQL
+//! * [`resolve`] from a token to a user
+//! * [`mapping`] from a user to a role
+//! * [`hooks`] what each hook decides
+//! * [`activity`] recording the use of tokens
+//! * [`api`] the functions that `sql/` gives names to
+//! * [`pg`] the unsafe layer
+
+mod activity;
+mod api;
+mod config;
+mod core;
+mod error;
+mod hooks;
+mod mapping;
+mod pg;
+mod resolve;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
+pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
+
+pgrx::extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
+pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["roles"]);
+pgrx::extension_sql_file!("../sql/users.sql", name = "users", requires = ["tables"]);
+pgrx::extension_sql_file!("../sql/tokens.sql", name = "tokens", requires = ["users"]);
+pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["tokens"]);
+pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["logins"]);
+
+/// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
+#[pgrx::pg_guard]
+extern "C-unwind" fn _PG_init() {
+    if pg::preload::is_preloading() {
+        pg::report::disable_backtraces();
+        config::init();
+        hooks::install();
+    }
+}

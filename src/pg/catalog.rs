@@ -1,0 +1,294 @@
+//! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
+
+use super::{compat, gate};
+use pgrx::{FromDatum, pg_guard, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_int};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// What `CREATE EXTENSION immuta_ext` left in this database (OIDs).
+#[derive(Clone, Copy)]
+pub struct Installation {
+    pub extension: u32,
+    pub owner: u32,
+    pub user_account: u32,
+    pub user_account_by_id: u32,
+    pub token: u32,
+    pub token_by_digest: u32,
+    /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
+    pub control_roles: [u32; 3],
+    pub mappable: u32,
+}
+
+thread_local! {
+    static FOUND: Cell<(u64, Option<Installation>)> = const { Cell::new((0, None)) };
+}
+
+/// The tables whose changes count; 0 while the extension is not installed.
+static TABLES: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+
+/// The installation in this database, if there is one.
+pub fn installation() -> Option<Installation> {
+    let generation = gate::generation();
+    let (seen, found) = FOUND.get();
+    if seen == generation {
+        return found;
+    }
+    let found = find_installation();
+    TABLES[0].store(found.map_or(0, |i| i.user_account), Relaxed);
+    TABLES[1].store(found.map_or(0, |i| i.token), Relaxed);
+    FOUND.set((generation, found));
+    found
+}
+
+fn find_installation() -> Option<Installation> {
+    let oid = |oid: pg_sys::Oid| (oid != pg_sys::Oid::INVALID).then(|| oid.to_u32());
+    // SAFETY: look-ups by NUL-terminated names, missing_ok; they raise errors only.
+    unsafe {
+        let schema = oid(pg_sys::get_namespace_oid(c"immuta".as_ptr(), true))?;
+        let relation = |name: &CStr| oid(pg_sys::get_relname_relid(name.as_ptr(), schema.into()));
+        let user_account = relation(c"user_account")?;
+        let extension = oid(pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true))?;
+        let role = |name: &CStr| pg_sys::get_role_oid(name.as_ptr(), true).to_u32();
+        Some(Installation {
+            extension,
+            owner: extension_owner(extension),
+            user_account,
+            user_account_by_id: relation(c"user_account_id_key")?,
+            token: relation(c"token")?,
+            token_by_digest: relation(c"token_pkey")?,
+            control_roles: [
+                role(c"bodata_impersonate_user"),
+                role(c"immuta_impersonation"),
+                role(c"immuta_admin"),
+            ],
+            mappable: role(c"immuta_mappable"),
+        })
+    }
+}
+
+/// Owner of the extension: the owner of its schema's tables, as pg_extension has no syscache before 18.
+fn extension_owner(extension: u32) -> u32 {
+    // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is read before the scan ends.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as c_int);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            pg_sys::Anum_pg_extension_oid as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_OIDEQ.into(),
+            pg_sys::Oid::from(extension).into(),
+        );
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::ExtensionOidIndexId.into(),
+            true,
+            std::ptr::null_mut(),
+            1,
+            &mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let owner = if tuple.is_null() {
+            0
+        } else {
+            (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32()
+        };
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+        owner
+    }
+}
+
+/// Asks to be told of every change that may matter. Called once, from `_PG_init`.
+pub fn watch() {
+    use pg_sys::SysCacheIdentifier::*;
+    // SAFETY: the callbacks stay valid for the life of the process and only count.
+    unsafe {
+        for cache in [AUTHOID, AUTHMEMMEMROLE, NAMESPACEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(catalog_changed), 0.into());
+        }
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), 0.into());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: c_int, _hash: u32) {
+    gate::next_generation();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    let relation = relation.to_u32();
+    let tables = [TABLES[0].load(Relaxed), TABLES[1].load(Relaxed)];
+    // Invalid: all relations. Not installed so far: any relation may be ours.
+    if relation == 0 || tables[0] == 0 || tables.contains(&relation) {
+        gate::next_generation();
+    }
+}
+
+/// Makes every backend look at our tables again, once this transaction has committed.
+pub fn announce_change() {
+    if let Some(found) = installation() {
+        // SAFETY: takes an OID by value.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(found.user_account.into()) };
+    }
+}
+
+/// What the guard wants to know of a function.
+pub struct Function {
+    pub name: String,
+    pub schema: u32,
+    pub owner: u32,
+    pub is_definer: bool,
+    /// Its code runs in the server without a sandbox: C, internal or an untrusted language.
+    pub is_unrestricted: bool,
+}
+
+pub fn function(oid: u32) -> Option<Function> {
+    // SAFETY: tuples of pg_proc and pg_language begin with their fixed columns, copied before the release.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as c_int, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc);
+        let function = Function {
+            name: CStr::from_ptr(form.proname.data.as_ptr()).to_string_lossy().into_owned(),
+            schema: form.pronamespace.to_u32(),
+            owner: form.proowner.to_u32(),
+            is_definer: form.prosecdef,
+            is_unrestricted: !is_trusted_language(form.prolang),
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(function)
+    }
+}
+
+/// `pg_language.h` and `pg_language.dat`.
+const ANUM_PG_LANGUAGE_LANPLTRUSTED: i16 = 5;
+const SQL_LANGUAGE: u32 = 14;
+
+fn is_trusted_language(language: pg_sys::Oid) -> bool {
+    // SAFETY: as in function().
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::LANGOID as c_int, language.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let mut is_null = false;
+        let cache = pg_sys::SysCacheIdentifier::LANGOID as c_int;
+        let trusted = pg_sys::SysCacheGetAttr(cache, tuple, ANUM_PG_LANGUAGE_LANPLTRUSTED, &mut is_null);
+        let trusted = bool::from_datum(trusted, is_null).unwrap_or(false);
+        pg_sys::ReleaseSysCache(tuple);
+        // SQL is no procedural language and not marked trusted, but runs through the executor.
+        trusted || language.to_u32() == SQL_LANGUAGE
+    }
+}
+
+/// Whether this function came with the extension.
+pub fn is_ours(function: u32, extension: u32) -> bool {
+    // SAFETY: takes OIDs by value, scans pg_depend.
+    unsafe {
+        pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function.into()) == pg_sys::Oid::from(extension)
+    }
+}
+
+/// Schema and name of a relation; `None` for one that is gone.
+pub fn relation(oid: u32) -> Option<(u32, String)> {
+    // SAFETY: look-ups by OID; the name is null or a palloc'd, NUL-terminated string.
+    unsafe {
+        let name = pg_sys::get_rel_name(oid.into());
+        if name.is_null() {
+            return None;
+        }
+        let schema = pg_sys::get_rel_namespace(oid.into()).to_u32();
+        Some((schema, CStr::from_ptr(name).to_string_lossy().into_owned()))
+    }
+}
+
+pub fn schema_of_relation(oid: u32) -> u32 {
+    // SAFETY: takes an OID by value, searches the system cache.
+    unsafe { pg_sys::get_rel_namespace(oid.into()) }.to_u32()
+}
+
+pub fn is_system_schema(schema: u32) -> bool {
+    thread_local! {
+        static INFORMATION_SCHEMA: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    }
+    if schema == pg_sys::PG_CATALOG_NAMESPACE {
+        return true;
+    }
+    let generation = gate::generation();
+    let (seen, mut information_schema) = INFORMATION_SCHEMA.get();
+    if seen != generation {
+        // SAFETY: a NUL-terminated name; missing_ok.
+        information_schema = unsafe { pg_sys::get_namespace_oid(c"information_schema".as_ptr(), true) }.to_u32();
+        INFORMATION_SCHEMA.set((generation, information_schema));
+    }
+    schema != 0 && schema == information_schema
+}
+
+/// Whether the relation is a view that checks permissions as its invoker (15 and later).
+pub fn is_invoker_view(oid: u32) -> bool {
+    // SAFETY: the tuple is released after its options were read; extractRelOptions() copies what it returns.
+    unsafe {
+        if pg_sys::get_rel_relkind(oid.into()) as u8 != pg_sys::RELKIND_VIEW {
+            return false;
+        }
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return false;
+        }
+        let mut is_null = false;
+        let options = pg_sys::SysCacheGetAttr(
+            pg_sys::SysCacheIdentifier::RELOID as c_int,
+            tuple,
+            pg_sys::Anum_pg_class_reloptions as i16,
+            &mut is_null,
+        );
+        let invoker = !is_null
+            && pgrx::Array::<&str>::from_datum(options, false)
+                .is_some_and(|options| options.iter().flatten().any(says_invoker));
+        pg_sys::ReleaseSysCache(tuple);
+        invoker
+    }
+}
+
+fn says_invoker(option: &str) -> bool {
+    option.strip_prefix("security_invoker=").is_some_and(|value| {
+        ["true", "on", "yes", "1", "t", "y"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+    })
+}
+
+/// Raises PostgreSQL's own error for a schema the user may not use.
+pub fn require_usage(schema: u32, user: u32) {
+    if compat::has_usage(schema.into(), user.into()) {
+        return;
+    }
+    // SAFETY: raises the error; the name is null or a palloc'd string.
+    unsafe {
+        pg_sys::aclcheck_error(
+            pg_sys::AclResult::ACLCHECK_NO_PRIV,
+            pg_sys::ObjectType::OBJECT_SCHEMA,
+            pg_sys::get_namespace_name(schema.into()),
+        );
+    }
+}
+
+/// Name of the current database, for messages and workers.
+pub fn database() -> u32 {
+    // SAFETY: a static variable.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// Value of a setting as text, or `None` if there is no such setting.
+pub fn setting(name: &CStr) -> Option<CString> {
+    // SAFETY: missing_ok; the result is null or valid until the next call.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}

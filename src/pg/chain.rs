@@ -1,0 +1,321 @@
+//! The executor, utility and object access hooks, chained so that PostgreSQL's own errors pass untouched.
+//!
+//! Each hook is a *plain* frame: it owns nothing that would have to be dropped, calls a guarded "before", then the
+//! previous hook or PostgreSQL's own function through an unguarded declaration, then a guarded "after". An ERROR in
+//! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
+//! transaction callbacks ([`super::xact`]).
+
+use super::nodes::{self, Permissions};
+use super::report::{Report, raise};
+use super::{compat, gate, raw};
+use crate::core::guard::Statement;
+use once_cell::sync::OnceCell;
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+
+/// What the hooks decide; see `crate::hooks`.
+pub struct Handlers {
+    /// Before a utility statement: `(statement, nesting depth)`.
+    pub utility: fn(&Statement, u32) -> Result<Before, Report>,
+    /// Before a query starts: `(address of its descriptor, its permission entries, nesting depth)`.
+    pub start: fn(usize, Permissions, u32) -> Result<(), Report>,
+    /// Before a query runs (again): `(address of its descriptor, nesting depth)`.
+    pub run: fn(usize, u32) -> Result<Before, Report>,
+    /// After a statement completed: `(nesting depth, what was decided before it)`.
+    pub done: fn(u32, Before) -> Result<(), Report>,
+    /// After a query ended: `(address of its descriptor)`.
+    pub end: fn(usize),
+    /// When the permissions of a query or COPY are checked.
+    pub permissions: fn(Permissions) -> Result<(), Report>,
+    /// Before a function is executed: `(its OID, nesting depth)`.
+    pub function: fn(u32, u32) -> Result<(), Report>,
+}
+
+static HANDLERS: OnceCell<Handlers> = OnceCell::new();
+
+/// What a handler wants done with the statement it was asked about.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Before {
+    /// Pass a utility statement on as if it came from inside a function, so that PostgreSQL refuses to commit in it.
+    pub as_nested: bool,
+    /// Nesting level of settings to go back to when the statement is done; 0 for none.
+    pub settings_level: i32,
+}
+
+/// How deep the hooks are nested: 0 for a statement that the client sent.
+static DEPTH: AtomicU32 = AtomicU32::new(0);
+
+/// Nesting level of settings that the running statement will go back to; 0 for none.
+static SETTINGS_LEVEL: AtomicI32 = AtomicI32::new(0);
+
+pub fn depth() -> u32 {
+    DEPTH.load(Relaxed)
+}
+
+/// After an error: back to the depth at which the (sub)transaction began.
+pub fn restore_depth(depth: u32) {
+    DEPTH.store(depth, Relaxed);
+    if depth == 0 {
+        SETTINGS_LEVEL.store(0, Relaxed);
+    }
+}
+
+/// Whether settings changed now will be undone when the running statement is done.
+pub fn undoes_settings() -> bool {
+    SETTINGS_LEVEL.load(Relaxed) > 0
+}
+
+/// What a plain frame keeps across the call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    depth: u32,
+    before: Before,
+}
+
+/// Installs the hooks. Called once, from `_PG_init`.
+pub fn install(handlers: Handlers) {
+    if HANDLERS.set(handlers).is_err() {
+        return;
+    }
+    // SAFETY: _PG_init runs before any statement of this process, in its only thread.
+    unsafe {
+        PREVIOUS_UTILITY = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+        PREVIOUS_START = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(executor_start);
+        PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
+        pg_sys::ExecutorFinish_hook = Some(executor_finish);
+        PREVIOUS_END = pg_sys::ExecutorEnd_hook;
+        pg_sys::ExecutorEnd_hook = Some(executor_end);
+        PREVIOUS_ACCESS = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(object_access);
+    }
+    compat::hook_executor_run();
+    compat::hook_executor_check_perms();
+}
+
+static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
+static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
+static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
+
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn process_utility(
+    pstmt: *mut pg_sys::PlannedStmt,
+    query_string: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    query_env: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    qc: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are PostgreSQL's, passed on as they came.
+    unsafe {
+        let depth = depth();
+        let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, depth) };
+        let frame = enter(depth, before);
+        let context = if before.as_nested {
+            pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY
+        } else {
+            context
+        };
+        match PREVIOUS_UTILITY {
+            Some(previous) => {
+                previous(pstmt, query_string, read_only_tree, context, params, query_env, dest, qc)
+            }
+            None => raw::standard_ProcessUtility(
+                pstmt,
+                query_string,
+                read_only_tree,
+                context,
+                params,
+                query_env,
+                dest,
+                qc,
+            ),
+        }
+        leave(frame);
+    }
+}
+
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        if !gate::is_idle() {
+            before_start(query_desc, depth());
+        }
+        match PREVIOUS_START {
+            Some(previous) => previous(query_desc, eflags),
+            None => raw::standard_ExecutorStart(query_desc, eflags),
+        }
+    }
+}
+
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn executor_finish(query_desc: *mut pg_sys::QueryDesc) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        // Triggers run in here: what they do is not top-level.
+        let depth = depth();
+        DEPTH.store(depth + 1, Relaxed);
+        match PREVIOUS_FINISH {
+            Some(previous) => previous(query_desc),
+            None => raw::standard_ExecutorFinish(query_desc),
+        }
+        DEPTH.store(depth, Relaxed);
+    }
+}
+
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn executor_end(query_desc: *mut pg_sys::QueryDesc) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        match PREVIOUS_END {
+            Some(previous) => previous(query_desc),
+            None => raw::standard_ExecutorEnd(query_desc),
+        }
+        if gate::is_impersonating() {
+            after_end(query_desc as usize);
+        }
+    }
+}
+
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn object_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub: c_int,
+    arg: *mut c_void,
+) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        if let Some(previous) = PREVIOUS_ACCESS {
+            previous(access, class, object, sub, arg);
+        }
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && !gate::is_idle() {
+            before_function(object, depth());
+        }
+    }
+}
+
+/// The first half of ExecutorRun's frame, whose signature differs between versions (`compat`).
+///
+/// # Safety
+/// `query_desc` is the descriptor PostgreSQL passed to the hook.
+pub unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Frame {
+    let depth = depth();
+    let before = if gate::is_idle() {
+        Before::default()
+    } else {
+        // SAFETY: by contract.
+        unsafe { before_run(query_desc as usize, depth) }
+    };
+    enter(depth, before)
+}
+
+fn enter(depth: u32, before: Before) -> Frame {
+    if before.settings_level > 0 {
+        SETTINGS_LEVEL.store(before.settings_level, Relaxed);
+    }
+    DEPTH.store(depth + 1, Relaxed);
+    Frame { depth, before }
+}
+
+/// The second half of a frame that completed.
+///
+/// # Safety
+/// Called from a plain frame, which an error may leave by longjmp.
+pub unsafe fn leave(frame: Frame) {
+    DEPTH.store(frame.depth, Relaxed);
+    if frame.before.settings_level > 0 {
+        SETTINGS_LEVEL.store(0, Relaxed);
+    }
+    if frame.before.settings_level > 0 || gate::has_presented() {
+        // SAFETY: by contract.
+        unsafe { after_statement(frame) };
+    }
+}
+
+/// The second half of ExecutorCheckPerms' frame (`compat`), after PostgreSQL itself found nothing to object.
+///
+/// # Safety
+/// `list` is the list of permission entries that PostgreSQL passed to the hook.
+pub unsafe fn permitted(list: *mut pg_sys::List) -> bool {
+    if !gate::is_idle() {
+        // SAFETY: by contract.
+        unsafe { check_permissions(list) };
+    }
+    true
+}
+
+/// Hooks do nothing in parallel workers, which run on behalf of a leader that was checked, nor in a transaction
+/// that has failed, where catalogs cannot be read and only its end is possible.
+fn is_exempt() -> bool {
+    // SAFETY: a static variable, and functions that read the transaction state.
+    unsafe {
+        pg_sys::ParallelWorkerNumber >= 0
+            || !pg_sys::IsTransactionState()
+            || pg_sys::IsAbortedTransactionBlockState()
+    }
+}
+
+fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {
+    if is_exempt() {
+        return T::default();
+    }
+    match HANDLERS.get().map(decision) {
+        Some(Ok(decided)) => decided,
+        Some(Err(report)) => raise(report),
+        None => T::default(),
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_utility(pstmt: *mut pg_sys::PlannedStmt, depth: u32) -> Before {
+    // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
+    let statement = unsafe { nodes::classify(pstmt) };
+    decide(|handlers| (handlers.utility)(&statement, depth))
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, depth: u32) {
+    // SAFETY: PostgreSQL passes a descriptor with its planned statement.
+    let permissions = unsafe { Permissions::of_query(query_desc) };
+    decide(|handlers| (handlers.start)(query_desc as usize, permissions, depth));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_run(execution: usize, depth: u32) -> Before {
+    decide(|handlers| (handlers.run)(execution, depth))
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_statement(frame: Frame) {
+    decide(|handlers| (handlers.done)(frame.depth, frame.before));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_end(execution: usize) {
+    if let Some(handlers) = HANDLERS.get() {
+        (handlers.end)(execution);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn check_permissions(list: *mut pg_sys::List) {
+    // SAFETY: by contract of permitted().
+    let permissions = unsafe { Permissions::of_list(list) };
+    decide(|handlers| (handlers.permissions)(permissions));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_function(function: pg_sys::Oid, depth: u32) {
+    decide(|handlers| (handlers.function)(function.to_u32(), depth));
+}

@@ -1,0 +1,255 @@
+//! Every difference between the supported PostgreSQL versions.
+
+use super::chain;
+use pgrx::pg_sys;
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+use std::ffi::c_int;
+use std::ffi::{CStr, c_void};
+
+// ExecutorRun lost `execute_once` in 18.
+
+#[cfg(not(feature = "pg18"))]
+mod run {
+    use super::*;
+
+    unsafe extern "C-unwind" {
+        fn standard_ExecutorRun(
+            query_desc: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+            execute_once: bool,
+        );
+    }
+
+    /// Plain frame: see [`chain`].
+    #[allow(ffi_unwind_calls)]
+    pub(super) unsafe extern "C-unwind" fn executor_run(
+        query_desc: *mut pg_sys::QueryDesc,
+        direction: pg_sys::ScanDirection::Type,
+        count: u64,
+        execute_once: bool,
+    ) {
+        // SAFETY: our own frame of ExecutorRun_hook, with the arguments PostgreSQL passed.
+        unsafe {
+            let frame = chain::enter_run(query_desc);
+            match PREVIOUS {
+                Some(previous) => previous(query_desc, direction, count, execute_once),
+                None => standard_ExecutorRun(query_desc, direction, count, execute_once),
+            }
+            chain::leave(frame);
+        }
+    }
+
+    pub(super) static mut PREVIOUS: pg_sys::ExecutorRun_hook_type = None;
+}
+
+#[cfg(feature = "pg18")]
+mod run {
+    use super::*;
+
+    unsafe extern "C-unwind" {
+        fn standard_ExecutorRun(
+            query_desc: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+        );
+    }
+
+    /// Plain frame: see [`chain`].
+    #[allow(ffi_unwind_calls)]
+    pub(super) unsafe extern "C-unwind" fn executor_run(
+        query_desc: *mut pg_sys::QueryDesc,
+        direction: pg_sys::ScanDirection::Type,
+        count: u64,
+    ) {
+        // SAFETY: our own frame of ExecutorRun_hook, with the arguments PostgreSQL passed.
+        unsafe {
+            let frame = chain::enter_run(query_desc);
+            match PREVIOUS {
+                Some(previous) => previous(query_desc, direction, count),
+                None => standard_ExecutorRun(query_desc, direction, count),
+            }
+            chain::leave(frame);
+        }
+    }
+
+    pub(super) static mut PREVIOUS: pg_sys::ExecutorRun_hook_type = None;
+}
+
+pub fn hook_executor_run() {
+    // SAFETY: hooks are installed from _PG_init, before anything else runs in this process.
+    unsafe {
+        run::PREVIOUS = pg_sys::ExecutorRun_hook;
+        pg_sys::ExecutorRun_hook = Some(run::executor_run);
+    }
+}
+
+// Permission checks moved from range table entries to a list of their own in 16.
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+mod permissions {
+    use super::*;
+
+    /// Plain frame: see [`chain`].
+    #[allow(ffi_unwind_calls)]
+    pub(super) unsafe extern "C-unwind" fn check(range_table: *mut pg_sys::List, raise: bool) -> bool {
+        // SAFETY: our own frame of ExecutorCheckPerms_hook, with the arguments PostgreSQL passed.
+        unsafe {
+            let allowed = match PREVIOUS {
+                Some(previous) => previous(range_table, raise),
+                None => true,
+            };
+            allowed && chain::permitted(range_table)
+        }
+    }
+
+    pub(super) static mut PREVIOUS: pg_sys::ExecutorCheckPerms_hook_type = None;
+
+    pub type Entry = pg_sys::RangeTblEntry;
+
+    pub fn is_relation(entry: &Entry) -> bool {
+        entry.rtekind == pg_sys::RTEKind::RTE_RELATION
+    }
+
+    /// The list of a planned statement whose entries say what is to be checked.
+    pub fn of_plan(plan: &pg_sys::PlannedStmt) -> *mut pg_sys::List {
+        plan.rtable
+    }
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+mod permissions {
+    use super::*;
+
+    /// Plain frame: see [`chain`].
+    #[allow(ffi_unwind_calls)]
+    pub(super) unsafe extern "C-unwind" fn check(
+        range_table: *mut pg_sys::List,
+        entries: *mut pg_sys::List,
+        raise: bool,
+    ) -> bool {
+        // SAFETY: our own frame of ExecutorCheckPerms_hook, with the arguments PostgreSQL passed.
+        unsafe {
+            let allowed = match PREVIOUS {
+                Some(previous) => previous(range_table, entries, raise),
+                None => true,
+            };
+            allowed && chain::permitted(entries)
+        }
+    }
+
+    pub(super) static mut PREVIOUS: pg_sys::ExecutorCheckPerms_hook_type = None;
+
+    pub type Entry = pg_sys::RTEPermissionInfo;
+
+    pub fn is_relation(_: &Entry) -> bool {
+        true
+    }
+
+    /// The list of a planned statement whose entries say what is to be checked.
+    pub fn of_plan(plan: &pg_sys::PlannedStmt) -> *mut pg_sys::List {
+        plan.permInfos
+    }
+}
+
+pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan};
+
+pub fn hook_executor_check_perms() {
+    // SAFETY: as in hook_executor_run().
+    unsafe {
+        permissions::PREVIOUS = pg_sys::ExecutorCheckPerms_hook;
+        pg_sys::ExecutorCheckPerms_hook = Some(permissions::check);
+    }
+}
+
+/// Whether `user` may use the schema (`pg_namespace_aclcheck`, since 16 `object_aclcheck`).
+pub fn has_usage(schema: pg_sys::Oid, user: pg_sys::Oid) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: takes OIDs by value; raises an error for an unknown one.
+    let result = unsafe { pg_sys::pg_namespace_aclcheck(schema, user, pg_sys::ACL_USAGE as _) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: as above.
+    let result =
+        unsafe { pg_sys::object_aclcheck(pg_sys::NamespaceRelationId, schema, user, pg_sys::ACL_USAGE as _) };
+    result == pg_sys::AclResult::ACLCHECK_OK
+}
+
+/// Column of the granted role in pg_auth_members (`pg_auth_members.h`), which gained an OID in 16.
+pub const ANUM_PG_AUTH_MEMBERS_ROLEID: i16 = if cfg!(any(feature = "pg14", feature = "pg15")) { 1 } else { 2 };
+
+/// Whether membership lets `member` act as `role`: any membership before 16; since then one with INHERIT or SET,
+/// not one with ADMIN alone. Superusers are members of everything.
+pub fn can_act_as(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: takes OIDs by value, searches the system caches.
+    return unsafe { pg_sys::is_member_of_role(member, role) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: as above.
+    return unsafe { pg_sys::has_privs_of_role(member, role) || pg_sys::member_can_set_role(member, role) };
+}
+
+/// All settings of this server process.
+pub fn all_settings() -> Vec<*mut pg_sys::config_generic> {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: guc.c's array holds GetNumConfigOptions() pointers; it is copied before anything can change it.
+    return unsafe {
+        let count = usize::try_from(pg_sys::GetNumConfigOptions()).unwrap_or(0);
+        std::slice::from_raw_parts(pg_sys::get_guc_variables(), count).to_vec()
+    };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: returns a palloc'd array of `count` pointers.
+    return unsafe {
+        let mut count: c_int = 0;
+        let settings = pg_sys::get_guc_variables(&mut count);
+        std::slice::from_raw_parts(settings, usize::try_from(count).unwrap_or(0)).to_vec()
+    };
+}
+
+/// Memory that guc.c may free: `malloc` up to 15, `guc_malloc` since. Null when there is none left.
+pub fn setting_alloc(size: usize) -> *mut c_void {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: malloc of C's library, which guc.c frees with free().
+    return unsafe { libc_malloc(size) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: at LOG level guc_malloc() returns null instead of raising.
+    return unsafe { pg_sys::guc_malloc(pg_sys::LOG as c_int, size) };
+}
+
+/// Gives back memory of [`setting_alloc`], or a value that guc.c handed to a check hook.
+///
+/// # Safety
+/// `memory` is such memory and nothing refers to it any more.
+pub unsafe fn setting_free(memory: *mut c_void) {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: by contract.
+    unsafe {
+        libc_free(memory)
+    };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    unsafe {
+        pg_sys::guc_free(memory)
+    };
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+unsafe extern "C" {
+    #[link_name = "malloc"]
+    fn libc_malloc(size: usize) -> *mut c_void;
+    #[link_name = "free"]
+    fn libc_free(memory: *mut c_void);
+}
+
+/// Takes the names that begin with `prefix.` for this library: others become errors (since 15) or warnings.
+pub fn reserve_prefix(prefix: &CStr) {
+    #[cfg(feature = "pg14")]
+    // SAFETY: a NUL-terminated name.
+    unsafe {
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
+    };
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr())
+    };
+}

@@ -1,0 +1,71 @@
+//! The exit that every hook takes first: four loads and three comparisons for a session that has nothing to do
+//! with impersonation.
+
+use super::raw;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Counts everything that may change who may impersonate whom: roles, memberships, schemas, our tables.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+/// The generation and session user for which [`ORDINARY`] was found.
+static SEEN_GENERATION: AtomicU64 = AtomicU64::new(0);
+static SEEN_USER: AtomicU32 = AtomicU32::new(0);
+/// Whether the session user is nobody the guard has to watch.
+static ORDINARY: AtomicBool = AtomicBool::new(false);
+/// Whether an impersonation is in force.
+static IMPERSONATING: AtomicBool = AtomicBool::new(false);
+/// Whether a token was presented and waits for its statement to complete.
+static PRESENTED: AtomicBool = AtomicBool::new(false);
+
+pub fn generation() -> u64 {
+    GENERATION.load(Relaxed)
+}
+
+/// Called from invalidation callbacks, which must not do more.
+pub fn next_generation() {
+    GENERATION.fetch_add(1, Relaxed);
+}
+
+/// Whether there is nothing to do for the hooks.
+#[inline]
+pub fn is_idle() -> bool {
+    ORDINARY.load(Relaxed) && !wants_attention() && is_current()
+}
+
+/// Whether what is remembered of the session user still holds.
+#[inline]
+pub fn is_current() -> bool {
+    SEEN_GENERATION.load(Relaxed) == GENERATION.load(Relaxed)
+        && SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
+}
+
+pub fn remember(generation: u64, user: u32, ordinary: bool) {
+    SEEN_GENERATION.store(generation, Relaxed);
+    SEEN_USER.store(user, Relaxed);
+    ORDINARY.store(ordinary, Relaxed);
+}
+
+/// What [`remember`] was told.
+pub fn is_ordinary() -> bool {
+    ORDINARY.load(Relaxed)
+}
+
+#[inline]
+pub fn wants_attention() -> bool {
+    IMPERSONATING.load(Relaxed) || PRESENTED.load(Relaxed)
+}
+
+pub fn is_impersonating() -> bool {
+    IMPERSONATING.load(Relaxed)
+}
+
+pub fn set_impersonating(on: bool) {
+    IMPERSONATING.store(on, Relaxed);
+}
+
+pub fn has_presented() -> bool {
+    PRESENTED.load(Relaxed)
+}
+
+pub fn set_presented(on: bool) {
+    PRESENTED.store(on, Relaxed);
+}

@@ -1,0 +1,340 @@
+//! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
+
+use super::{compat, gate};
+use crate::core::guard;
+use crate::core::token::{self, Digest};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use zeroize::Zeroize;
+
+const TOKEN: &CStr = c"bodata.impersonation_token";
+const MASK: &CStr = c"********";
+
+/// The value of the token parameter is only ever the mask.
+static TOKEN_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// What the check hook keeps of a token, in memory that guc.c owns (the value's `extra`).
+#[repr(C)]
+struct Extra {
+    digest: Digest,
+    is_well_formed: bool,
+    /// Acted upon: presenting it again (a stacked value that comes back) means nothing.
+    is_settled: bool,
+}
+
+/// The extra of the current value, while it waits to be acted upon. The assign hook runs at every change of the
+/// value, so it never outlives the memory it points to.
+static PRESENTED: AtomicPtr<Extra> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The parameter in guc.c's table.
+static TOKEN_SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
+
+/// A token that was presented.
+pub struct Presented {
+    pub digest: Digest,
+    pub is_well_formed: bool,
+    /// By SET LOCAL (or its like), so that it ends with the transaction.
+    pub is_local: bool,
+}
+
+/// The token that waits to be acted upon, if there is one.
+pub fn presented() -> Option<Presented> {
+    let extra = PRESENTED.load(Relaxed);
+    if extra.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so it is the live extra of the current value (see PRESENTED).
+    let extra = unsafe { &*extra };
+    Some(Presented { digest: extra.digest, is_well_formed: extra.is_well_formed, is_local: is_token_local() })
+}
+
+/// The presented token has been acted upon.
+pub fn settle() {
+    let extra = PRESENTED.swap(std::ptr::null_mut(), Relaxed);
+    if !extra.is_null() {
+        // SAFETY: as in presented().
+        unsafe { (*extra).is_settled = true };
+    }
+    gate::set_presented(false);
+}
+
+/// Whether the current value was set for this transaction only, as guc.c's stack tells.
+fn is_token_local() -> bool {
+    let setting = TOKEN_SETTING.load(Relaxed);
+    if setting.is_null() {
+        return false;
+    }
+    // SAFETY: guc.c never moves or frees a defined parameter; its stack is null or valid.
+    unsafe {
+        let stack = (*setting).stack;
+        !stack.is_null()
+            && matches!(
+                (*stack).state,
+                pg_sys::GucStackState::GUC_LOCAL | pg_sys::GucStackState::GUC_SET_LOCAL
+            )
+    }
+}
+
+/// Defines the token parameter. SHOW gives the mask; `pg_settings` does not list it; while the role is locked guc.c
+/// refuses to set it (`GUC_NOT_WHILE_SEC_REST`).
+pub fn define_token() {
+    let flags = GucFlags::NO_SHOW_ALL
+        | GucFlags::DISALLOW_IN_FILE
+        | GucFlags::DISALLOW_IN_AUTO_FILE
+        | GucFlags::NOT_WHILE_SEC_REST;
+    // SAFETY: the hooks have the signatures that guc.c expects and live as long as the process.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            TOKEN,
+            c"Token of the user to impersonate for the rest of the transaction.",
+            c"To be set with SET LOCAL at the start of a transaction.",
+            &TOKEN_VALUE,
+            GucContext::Userset,
+            flags,
+            Some(check_token),
+            Some(assign_token),
+            Some(show_token),
+        );
+    }
+    let setting = compat::all_settings().into_iter().find(|&setting| {
+        // SAFETY: guc.c's parameters have NUL-terminated names.
+        unsafe { CStr::from_ptr((*setting).name) == TOKEN }
+    });
+    TOKEN_SETTING.store(setting.unwrap_or(std::ptr::null_mut()), Relaxed);
+}
+
+/// Takes the token out of the value: keeps its digest, wipes the text, leaves the mask.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_token(
+    value: *mut *mut c_char,
+    extra: *mut *mut c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c passes a NUL-terminated value in its own memory, which the hook may replace.
+    unsafe {
+        if (*value).is_null() || **value == 0 {
+            return true;
+        }
+        // The state handed to a parallel worker holds the mask, and means nothing there.
+        if pg_sys::InitializingParallelWorker {
+            return true;
+        }
+        let length = CStr::from_ptr(*value).to_bytes().len();
+        let text = std::slice::from_raw_parts_mut(*value as *mut u8, length);
+        let is_well_formed = token::is_well_formed(text);
+        let digest = Digest::of(text);
+        text.zeroize();
+
+        // Only a statement of the session can present a token: not a file, a role's or database's settings, a
+        // function's SET clause (which is tested first), or the connection string.
+        if source != pg_sys::GucSource::PGC_S_SESSION {
+            refuse(c"an impersonation token can only be set by SET LOCAL in a transaction");
+            return false;
+        }
+        let mask = compat::setting_alloc(MASK.count_bytes() + 1) as *mut c_char;
+        let kept = compat::setting_alloc(size_of::<Extra>()) as *mut Extra;
+        if mask.is_null() || kept.is_null() {
+            refuse(c"out of memory");
+            return false;
+        }
+        std::ptr::copy_nonoverlapping(MASK.as_ptr(), mask, MASK.count_bytes() + 1);
+        kept.write(Extra { digest, is_well_formed, is_settled: false });
+        compat::setting_free(*value as *mut c_void);
+        *value = mask;
+        *extra = kept as *mut c_void;
+        true
+    }
+}
+
+/// Sets the message of a refusal; without one guc.c would print the value.
+fn refuse(message: &CStr) {
+    // SAFETY: guc.c's variables for check hooks; the strings are palloc'd.
+    unsafe {
+        pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE as c_int);
+        pg_sys::GUC_check_errmsg_string = pg_sys::pstrdup(message.as_ptr());
+        pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(c"IMPERSONATION_NOT_SUPPORTED".as_ptr());
+        pg_sys::GUC_check_errhint_string =
+            pg_sys::pstrdup(c"Use BEGIN; SET LOCAL bodata.impersonation_token = '...';".as_ptr());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn assign_token(_value: *const c_char, extra: *mut c_void) {
+    let extra = extra as *mut Extra;
+    // SAFETY: null, or what check_token() made for this value.
+    let waits = !extra.is_null() && unsafe { !(*extra).is_settled };
+    PRESENTED.store(if waits { extra } else { std::ptr::null_mut() }, Relaxed);
+    gate::set_presented(waits);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn show_token() -> *const c_char {
+    if gate::wants_attention() { MASK.as_ptr() } else { c"".as_ptr() }
+}
+
+/// What a list setting may hold; the text says what is wrong with it.
+pub trait ListCheck {
+    fn check(list: &[String]) -> Result<(), String>;
+}
+
+/// Any list of names.
+pub struct AnyList;
+
+impl ListCheck for AnyList {
+    fn check(_: &[String]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Defines a setting whose value is a list of names.
+pub fn define_list<C: ListCheck>(
+    name: &'static CStr,
+    description: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+) {
+    // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            description,
+            c"A list of names, separated by commas.",
+            setting,
+            GucContext::Suset,
+            GucFlags::default(),
+            Some(check_list::<C>),
+            None,
+            None,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn check_list<C: ListCheck>(
+    value: *mut *mut c_char,
+    _: *mut *mut c_void,
+    _: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c passes a NUL-terminated value; the guard keeps panics from crossing into C.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            if (*value).is_null() {
+                return true;
+            }
+            let fault = match split_names(CStr::from_ptr(*value)) {
+                Some(list) => C::check(&list).err(),
+                None => Some("List syntax is invalid.".into()),
+            };
+            let Some(fault) = fault.map(|fault| CString::new(fault).unwrap_or_default()) else { return true };
+            pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(fault.as_ptr());
+            false
+        })
+    }
+}
+
+/// Splits a list of names, quoted or not, without folding their case (`SplitGUCList`). `None` if it cannot.
+pub fn split_names(list: &CStr) -> Option<Vec<String>> {
+    // SAFETY: the function works on a copy; the names it returns point into that copy.
+    unsafe {
+        let copy = pg_sys::pstrdup(list.as_ptr());
+        let mut names: *mut pg_sys::List = std::ptr::null_mut();
+        pg_sys::SplitGUCList(copy, b',' as c_char, &mut names).then(|| {
+            pgrx::PgList::<c_char>::from_pg(names)
+                .iter_ptr()
+                .map(|name| CStr::from_ptr(name).to_string_lossy().into_owned())
+                .collect()
+        })
+    }
+}
+
+/// From here on changes of settings can be undone together (`NewGUCNestLevel`).
+pub fn new_level() -> i32 {
+    // SAFETY: counts a static variable up.
+    unsafe { pg_sys::NewGUCNestLevel() }
+}
+
+/// Undoes every change of a setting since `level` was pushed, whatever route it took, and keeps what SET TRANSACTION
+/// chose for the running transaction.
+pub fn undo_settings(level: i32) {
+    // SAFETY: the level was pushed in this transaction and, as errors unwind levels, is still there.
+    unsafe {
+        let characteristics = (pg_sys::XactIsoLevel, pg_sys::XactReadOnly, pg_sys::XactDeferrable);
+        pg_sys::AtEOXact_GUC(false, level);
+        (pg_sys::XactIsoLevel, pg_sys::XactReadOnly, pg_sys::XactDeferrable) = characteristics;
+    }
+}
+
+/// A setting that outlasts [`undo_settings`].
+struct Kept {
+    name: CString,
+    value: CString,
+    is_local: bool,
+}
+
+/// As [`undo_settings`], but settings that are named in `keep` stay as they were set.
+pub fn undo_settings_except(level: i32, keep: &[String]) {
+    let kept = changed_at(level, keep);
+    undo_settings(level);
+    for setting in kept {
+        let action = if setting.is_local {
+            pg_sys::GucAction::GUC_ACTION_LOCAL
+        } else {
+            pg_sys::GucAction::GUC_ACTION_SET
+        };
+        // SAFETY: NUL-terminated strings; the user's own rights apply.
+        unsafe {
+            pg_sys::set_config_option(
+                setting.name.as_ptr(),
+                setting.value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                action,
+                true,
+                0,
+                false,
+            );
+        }
+    }
+}
+
+thread_local! {
+    /// The built-in settings that a list names; guc.c never moves those.
+    static NAMED: RefCell<(Vec<String>, Vec<*mut pg_sys::config_generic>)> =
+        const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// The settings of the list that were changed at this nesting level, with their values.
+fn changed_at(level: i32, list: &[String]) -> Vec<Kept> {
+    NAMED.with_borrow_mut(|(known, settings)| {
+        let has_custom = list.iter().any(|name| name.contains(['.', '*']));
+        if known.as_slice() != list || has_custom {
+            *settings = compat::all_settings()
+                .into_iter()
+                .filter(|&setting| guard::is_session_setting(&name_of(setting), list))
+                .collect();
+            *known = list.to_vec();
+        }
+        settings.iter().filter_map(|&setting| kept(setting, level)).collect()
+    })
+}
+
+fn name_of(setting: *mut pg_sys::config_generic) -> String {
+    // SAFETY: guc.c's parameters have NUL-terminated names.
+    unsafe { CStr::from_ptr((*setting).name) }.to_string_lossy().into_owned()
+}
+
+fn kept(setting: *mut pg_sys::config_generic, level: i32) -> Option<Kept> {
+    // SAFETY: a live parameter of guc.c; its stack is null or valid; the value is a palloc'd string.
+    unsafe {
+        let stack = (*setting).stack;
+        if stack.is_null() || (*stack).nest_level < level {
+            return None;
+        }
+        let name = CStr::from_ptr((*setting).name).to_owned();
+        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
+        let is_local = (*stack).state == pg_sys::GucStackState::GUC_LOCAL;
+        (!value.is_null()).then(|| Kept { name, value: CStr::from_ptr(value).to_owned(), is_local })
+    }
+}

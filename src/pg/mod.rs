@@ -1,0 +1,18 @@
+//! The only unsafe code of the project: thin, named after PostgreSQL's own modules, deciding nothing.
+
+#![allow(unsafe_code)]
+
+pub mod catalog;
+pub mod chain;
+pub mod compat;
+pub mod gate;
+pub mod guc;
+pub mod nodes;
+pub mod preload;
+pub mod raw;
+pub mod report;
+pub mod role;
+pub mod table;
+pub mod text;
+pub mod worker;
+pub mod xact;

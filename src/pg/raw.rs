@@ -1,0 +1,38 @@
+//! PostgreSQL functions declared without pgrx's guard.
+//!
+//! The guard turns an ERROR into a Rust panic and back and drops CONTEXT, cursor position, constraint and column
+//! names on the way. In a plain frame that owns nothing, an ERROR may pass by longjmp instead, untouched; and the
+//! getters below cannot raise one at all.
+
+use pgrx::pg_sys;
+use std::ffi::{c_char, c_int};
+
+unsafe extern "C-unwind" {
+    pub fn standard_ProcessUtility(
+        pstmt: *mut pg_sys::PlannedStmt,
+        query_string: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        query_env: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        qc: *mut pg_sys::QueryCompletion,
+    );
+    pub fn standard_ExecutorStart(query_desc: *mut pg_sys::QueryDesc, eflags: c_int);
+    pub fn standard_ExecutorFinish(query_desc: *mut pg_sys::QueryDesc);
+    pub fn standard_ExecutorEnd(query_desc: *mut pg_sys::QueryDesc);
+}
+
+// These raise nothing, so that nothing unwinds out of them.
+unsafe extern "C" {
+    /// `miscinit.c`: returns a static variable.
+    pub safe fn GetSessionUserId() -> pg_sys::Oid;
+    /// `miscinit.c`: returns a static variable.
+    pub safe fn GetOuterUserId() -> pg_sys::Oid;
+    /// `miscinit.c`: copies two static variables.
+    pub fn GetUserIdAndSecContext(userid: *mut pg_sys::Oid, sec_context: *mut c_int);
+    /// `miscinit.c`: assigns two static variables.
+    pub fn SetUserIdAndSecContext(userid: pg_sys::Oid, sec_context: c_int);
+    /// `xact.c`: returns a static variable.
+    pub safe fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+}

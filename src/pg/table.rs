@@ -1,0 +1,115 @@
+//! Reading the extension's own tables without touching the transaction's snapshot.
+//!
+//! A catalog snapshot sees what is committed now, takes no transaction snapshot (so that SET TRANSACTION ISOLATION
+//! LEVEL still works afterwards) and no transaction id, and works on a hot standby. Column numbers follow
+//! `sql/tables.sql`; columns are only ever appended.
+
+use super::{catalog::Installation, text};
+use crate::core::identity::{Identity, Mapping};
+use crate::core::time::Timestamp;
+use crate::core::token::Digest;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use std::ffi::c_int;
+
+/// A row of `immuta.token`.
+pub struct Token {
+    pub id: i64,
+    pub user: i64,
+    pub last_used: Timestamp,
+}
+
+/// A row of `immuta.user_account`.
+pub struct UserAccount {
+    pub identity: Identity,
+    pub mapping: Mapping,
+    pub is_disabled: bool,
+    pub failed_logins: i32,
+    pub last_failed_login: Option<Timestamp>,
+}
+
+pub fn token_by_digest(installed: &Installation, digest: &Digest) -> Option<Token> {
+    let key = digest.0.as_slice().into_datum()?;
+    scan(installed.token, installed.token_by_digest, 1, pg_sys::F_BYTEAEQ, key, |row| {
+        Some(Token {
+            id: row.value::<i64>(2)?,
+            user: row.value::<i64>(3)?,
+            last_used: Timestamp(row.value::<i64>(5)?),
+        })
+    })
+}
+
+pub fn user_by_id(installed: &Installation, id: i64) -> Option<UserAccount> {
+    let key = id.into_datum()?;
+    scan(installed.user_account, installed.user_account_by_id, 1, pg_sys::F_INT8EQ, key, |row| {
+        let mapping = match row.text(4)?.as_str() {
+            "username" => Mapping::ByUserName,
+            "explicit" => Mapping::Explicit(row.value::<pg_sys::Oid>(5)?.to_u32()),
+            _ => Mapping::Unmapped,
+        };
+        Some(UserAccount {
+            identity: Identity { iamid: row.text(2)?, userid: row.text(3)? },
+            mapping,
+            is_disabled: row.value::<bool>(6)?,
+            failed_logins: row.value::<i32>(9)?,
+            last_failed_login: row.value::<i64>(10).map(Timestamp),
+        })
+    })
+}
+
+/// A tuple under the scan.
+struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: the tuple and its descriptor are those of the open scan.
+        let datum = unsafe { pg_sys::heap_getattr(self.tuple, column, self.descriptor, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    /// A column of fixed size, which is copied.
+    fn value<T: FromDatum>(&self, column: i32) -> Option<T> {
+        // SAFETY: the type asked for is that of the column in sql/tables.sql.
+        unsafe { T::from_datum(self.datum(column)?, false) }
+    }
+
+    /// A text column, as UTF-8.
+    fn text(&self, column: i32) -> Option<String> {
+        let datum = self.datum(column)?;
+        // SAFETY: a text datum; pg_detoast_datum_packed() returns it with all its bytes in place.
+        let bytes = unsafe {
+            let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            pgrx::varlena_to_byte_slice(value).to_vec()
+        };
+        Some(text::from_server(&bytes))
+    }
+}
+
+/// The first row whose indexed column equals the key.
+fn scan<T>(
+    table: u32,
+    index: u32,
+    column: i16,
+    equals: u32,
+    key: pg_sys::Datum,
+    read: impl FnOnce(&Row) -> Option<T>,
+) -> Option<T> {
+    // SAFETY: table and index are ours and exist in this generation; the row is read before the scan ends; an error
+    // in between aborts the transaction, which closes both.
+    unsafe {
+        let relation = pg_sys::table_open(table.into(), pg_sys::AccessShareLock as c_int);
+        let mut scan_key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(&mut scan_key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), key);
+        let scan =
+            pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), 1, &mut scan_key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let found =
+            if tuple.is_null() { None } else { read(&Row { tuple, descriptor: (*relation).rd_att }) };
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+        found
+    }
+}

@@ -1,0 +1,37 @@
+//! Text between the database encoding and UTF-8.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString, c_char, c_int};
+
+const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
+
+/// Converts bytes in the database encoding to UTF-8 (`pg_server_to_any`). Raises 22021 if they are not valid there,
+/// which only happens in SQL_ASCII databases.
+pub fn from_server(bytes: &[u8]) -> String {
+    // SAFETY: the pointer and length describe `bytes`; the result is either that pointer or a palloc'd,
+    // NUL-terminated string.
+    unsafe {
+        let source = bytes.as_ptr() as *const c_char;
+        let converted = pg_sys::pg_server_to_any(source, bytes.len() as c_int, UTF8);
+        if std::ptr::eq(converted, source) {
+            String::from_utf8_lossy(bytes).into_owned()
+        } else {
+            CStr::from_ptr(converted).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// Converts UTF-8 to the database encoding (`pg_any_to_server`), for example to look a name up. Raises 22P05 where
+/// the encoding lacks a character. `None` for text with a NUL byte, which nothing in a database has.
+pub fn to_server(text: &str) -> Option<CString> {
+    // SAFETY: as in from_server().
+    unsafe {
+        let source = text.as_ptr() as *const c_char;
+        let converted = pg_sys::pg_any_to_server(source, text.len() as c_int, UTF8);
+        if std::ptr::eq(converted, source) {
+            CString::new(text).ok()
+        } else {
+            Some(CStr::from_ptr(converted).to_owned())
+        }
+    }
+}

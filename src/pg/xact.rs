@@ -1,0 +1,139 @@
+//! Transaction and subtransaction callbacks.
+
+use super::report::{Report, raise};
+use super::{chain, gate};
+use once_cell::sync::OnceCell;
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::{c_int, c_long, c_void};
+use std::time::Duration;
+
+/// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
+/// while a transaction aborts, or after it committed, takes the server down.
+pub struct Handlers {
+    pub pre_commit: fn() -> Result<(), Report>,
+    pub prepare: fn() -> Result<(), Report>,
+    pub end: fn(),
+    pub subtransaction_started: fn(u32),
+    pub subtransaction_committed: fn(u32),
+    /// Returns the nesting depth of the hooks at its start.
+    pub subtransaction_aborted: fn(u32) -> Option<u32>,
+}
+
+static HANDLERS: OnceCell<Handlers> = OnceCell::new();
+
+/// Registers the callbacks. Called once, from `_PG_init`.
+pub fn register(handlers: Handlers) {
+    if HANDLERS.set(handlers).is_ok() {
+        // SAFETY: the callbacks live as long as the process.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    let Some(handlers) = HANDLERS.get() else { return };
+    match event {
+        XACT_EVENT_PRE_COMMIT if gate::wants_attention() => {
+            if let Err(report) = (handlers.pre_commit)() {
+                raise(report);
+            }
+        }
+        XACT_EVENT_PRE_PREPARE if gate::wants_attention() => {
+            if let Err(report) = (handlers.prepare)() {
+                raise(report);
+            }
+        }
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => (handlers.end)(),
+        XACT_EVENT_ABORT => {
+            (handlers.end)();
+            // A ROLLBACK inside a procedure returns to the hooks that are on the stack; an error does not. While a
+            // portal is active we are inside one.
+            // SAFETY: a static variable.
+            if unsafe { pg_sys::ActivePortal.is_null() } {
+                chain::restore_depth(0);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    subxact: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    let Some(handlers) = HANDLERS.get() else { return };
+    match event {
+        SUBXACT_EVENT_START_SUB => (handlers.subtransaction_started)(subxact),
+        SUBXACT_EVENT_COMMIT_SUB => (handlers.subtransaction_committed)(subxact),
+        SUBXACT_EVENT_ABORT_SUB => {
+            if let Some(depth) = (handlers.subtransaction_aborted)(subxact) {
+                chain::restore_depth(depth);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// 1 outside any savepoint or other subtransaction.
+pub fn nest_level() -> c_int {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// Whether the transaction was begun by BEGIN, or holds several statements of one message.
+pub fn is_block() -> bool {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
+/// Whether a statement of the client is running (and not, say, a deferred trigger at commit or a function call
+/// message).
+pub fn runs_a_statement() -> bool {
+    // SAFETY: a static variable.
+    unsafe { !pg_sys::ActivePortal.is_null() }
+}
+
+/// Whether the server is a standby.
+pub fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Drops the temporary objects of this session, if the transaction touched any. For use before commit.
+pub fn drop_temporary_objects() {
+    // SAFETY: inside a transaction that is about to commit; dropping needs a snapshot.
+    unsafe {
+        if pg_sys::MyXactFlags & pg_sys::XACT_FLAGS_ACCESSEDTEMPNAMESPACE as c_int == 0 {
+            return;
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_sys::ResetTempTableNamespace();
+        pg_sys::PopActiveSnapshot();
+    }
+}
+
+/// The wall clock, in microseconds since 2000-01-01.
+pub fn clock() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Waits, but not longer than a cancel request does.
+pub fn pause(span: Duration) {
+    // SAFETY: the backend's own latch; PG_WAIT_EXTENSION is what pg_stat_activity shows.
+    unsafe {
+        let millis = c_long::try_from(span.as_millis()).unwrap_or(c_long::MAX);
+        let wake = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        pg_sys::WaitLatch(pg_sys::MyLatch, wake as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}

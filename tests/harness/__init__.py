@@ -1,0 +1,1 @@
+"""What tests, demo and benchmarks share: a private server, clients, the wire protocol."""

@@ -1,0 +1,164 @@
+"""A private PostgreSQL server: made in the build folder, on 127.0.0.1 and a free port, stopped by its own pid."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("IMMUTA_BUILD", ROOT / "build"))
+VERSIONS = ("14", "15", "16", "17", "18")
+NOBODY = 65534
+
+
+def pg_bin(version, program):
+    return BUILD / "pg" / version / "bin" / program
+
+
+def server_environment(version, **extra):
+    """PostgreSQL's programs with their own libraries, without the caller's PG* and Rust variables."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "RUST_", "LC_", "LANG"))}
+    env.update(LD_LIBRARY_PATH=str(BUILD / "pg" / version / "lib"), LC_ALL="C", TZ="UTC", **extra)
+    return env
+
+
+def unprivileged(path):
+    """The words that run a command as an ordinary user, because PostgreSQL refuses to be root. Where that user cannot
+    reach the checkout (a home folder of root's), it keeps the one capability that lets it."""
+    if os.geteuid() != 0:
+        return []
+    words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if subprocess.run([*words, "test", "-x", str(path)], stderr=subprocess.DEVNULL).returncode == 0:
+        return words
+    return [*words, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """One cluster of one PostgreSQL version."""
+
+    def __init__(self, version, name, *, encoding="UTF8", options=(), preload="shared", environment=None):
+        self.version = version
+        self.home = BUILD / "run" / f"{name}-{version}"
+        self.data = self.home / "data"
+        self.log_file = self.home / "server.log"
+        self.password_file = self.home / "superuser-password"
+        self.encoding = encoding
+        self.options = list(options)
+        self.preload = preload
+        self.environment = environment or {}
+        self.port = None
+        self.process = None
+        self._as_user = unprivileged(pg_bin(version, "postgres"))
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def create(self):
+        if self.home.exists():
+            shutil.rmtree(self.home)
+        self.home.mkdir(parents=True)
+        password = secrets.token_hex(16)
+        self.password_file.write_text(password)
+        self.password_file.chmod(0o600)
+        if self._as_user:
+            os.chown(self.home, NOBODY, NOBODY)
+            os.chown(self.password_file, NOBODY, NOBODY)
+        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", self.password_file,
+                  "-E", self.encoding, "--no-locale", "--no-sync")
+        return self
+
+    def start(self):
+        self.port = self.port or free_port()
+        settings = [
+            "listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", "fsync=off",
+            "logging_collector=off", "log_min_messages=info", "max_connections=60", "max_prepared_transactions=5",
+            "max_worker_processes=16", *self.options,
+        ]
+        if self.preload == "shared":
+            settings.append("shared_preload_libraries=immuta_ext" if not any(
+                o.startswith("shared_preload_libraries=") for o in self.options) else "cluster_name=immuta")
+        words = [w for s in settings for w in ("-c", s)]
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                [*self._as_user, pg_bin(self.version, "postgres"), "-D", self.data, *words],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                env=server_environment(self.version, **self.environment))
+        self._wait_until_ready()
+        return self
+
+    def _wait_until_ready(self):
+        for _ in range(600):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL {self.version} did not start:\n{self.log()[-3000:]}")
+            if subprocess.run([pg_bin(self.version, "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                              env=server_environment(self.version)).returncode == 0:
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"PostgreSQL {self.version} is not ready after 30 s")
+
+    def stop(self, how=signal.SIGINT):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGQUIT)
+                self.process.wait(30)
+        self.process = None
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def destroy(self):
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def __enter__(self):
+        return self.create().start()
+
+    def __exit__(self, *_):
+        self.destroy()
+
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    @property
+    def superuser_password(self):
+        return self.password_file.read_text()
+
+    def dsn(self, user="postgres", password=None, dbname="postgres", **extra):
+        return dict(host="127.0.0.1", port=self.port, user=user, dbname=dbname,
+                    password=self.superuser_password if password is None else password, **extra)
+
+    def client_environment(self, user="postgres", password=None, dbname="postgres"):
+        """For psql, pg_dump and pgbench."""
+        return server_environment(
+            self.version, PGHOST="127.0.0.1", PGPORT=str(self.port), PGUSER=user, PGDATABASE=dbname,
+            PGPASSWORD=self.superuser_password if password is None else password)
+
+    def psql(self, *args, input=None, check=True, **who):
+        return subprocess.run(
+            [pg_bin(self.version, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *args], input=input, text=True,
+            capture_output=True, env=self.client_environment(**who), check=check)
+
+    def run_client(self, program, *args, check=True, **who):
+        return subprocess.run([pg_bin(self.version, program), *map(str, args)], text=True, capture_output=True,
+                              env=self.client_environment(**who), check=check)
+
+    def log(self):
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def _run(self, program, *args):
+        done = subprocess.run([*self._as_user, pg_bin(self.version, program), *map(str, args)], text=True,
+                              capture_output=True, env=server_environment(self.version))
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
