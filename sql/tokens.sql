@@ -97,7 +97,7 @@ GRANT EXECUTE ON FUNCTION immuta.prune_tokens(interval) TO immuta_admin;
 COMMENT ON FUNCTION immuta.prune_tokens(interval) IS 'removes tokens that have been idle for twice the time to live; now and then the background worker does it too';
 
 CREATE FUNCTION immuta.perform(job text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '30s'
 AS $$
 DECLARE
     j jsonb := job;

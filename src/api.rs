@@ -186,7 +186,7 @@ fn immuta_check_target(role: pg_sys::Oid) {
 }
 
 /// Row trigger: every backend looks at our tables again, once this transaction has committed.
-#[pg_trigger]
+#[pg_trigger(sql = false)]
 fn immuta_announce_change<'a>(
     trigger: &'a pgrx::PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {

@@ -12,7 +12,7 @@ use crate::core::guard::Statement;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// What the hooks decide; see `crate::hooks`.
 pub struct Handlers {
@@ -50,6 +50,9 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 /// Nesting level of settings that the running statement will go back to; 0 for none.
 static SETTINGS_LEVEL: AtomicI32 = AtomicI32::new(0);
 
+/// Whether the executor is starting a statement that the client sent.
+static STARTING: AtomicBool = AtomicBool::new(false);
+
 pub fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
@@ -59,12 +62,14 @@ pub fn restore_depth(depth: u32) {
     DEPTH.store(depth, Relaxed);
     if depth == 0 {
         SETTINGS_LEVEL.store(0, Relaxed);
+        STARTING.store(false, Relaxed);
     }
 }
 
-/// Whether settings changed now will be undone when the running statement is done.
+/// Whether settings changed by a function that is looked at now will be undone when the running statement is done.
+/// Functions are looked at when the executor starts, and run later, under the level.
 pub fn undoes_settings() -> bool {
-    SETTINGS_LEVEL.load(Relaxed) > 0
+    SETTINGS_LEVEL.load(Relaxed) > 0 || STARTING.load(Relaxed)
 }
 
 /// What a plain frame keeps across the call.
@@ -147,13 +152,16 @@ unsafe extern "C-unwind" fn process_utility(
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
+        let depth = depth();
         if !gate::is_idle() {
-            before_start(query_desc, depth());
+            before_start(query_desc, depth);
         }
+        STARTING.store(depth == 0, Relaxed);
         match PREVIOUS_START {
             Some(previous) => previous(query_desc, eflags),
             None => raw::standard_ExecutorStart(query_desc, eflags),
         }
+        STARTING.store(false, Relaxed);
     }
 }
 

@@ -253,3 +253,12 @@ pub fn reserve_prefix(prefix: &CStr) {
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr())
     };
 }
+
+unsafe extern "C" {
+    /// Installs a signal handler; the backend's function has another name since 18.
+    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
+    pub fn pqsignal(
+        signal: std::ffi::c_int,
+        handler: Option<unsafe extern "C-unwind" fn(std::ffi::c_int)>,
+    ) -> *mut c_void;
+}

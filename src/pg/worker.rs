@@ -3,6 +3,7 @@
 //! The session's own transaction may be read only, may roll back, or may hold its locks for long. A dynamic worker
 //! has a transaction of its own and needs neither shared memory nor `shared_preload_libraries`.
 
+use super::compat;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::spi::Spi;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
@@ -81,7 +82,7 @@ fn fill<const N: usize>(field: &mut [c_char; N], text: &str) -> bool {
 pub unsafe extern "C-unwind" fn immuta_ext_perform(database: pg_sys::Datum) {
     // SAFETY: runs in a background worker started by launch(), whose entry holds a NUL-terminated job.
     let job = unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as c_int, Some(die));
+        compat::pqsignal(pg_sys::SIGTERM as c_int, Some(die));
         pg_sys::BackgroundWorkerUnblockSignals();
         let database = pg_sys::Oid::from(database.value() as u32);
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::Oid::INVALID, 0);

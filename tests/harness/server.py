@@ -15,6 +15,12 @@ VERSIONS = ("14", "15", "16", "17", "18")
 NOBODY = 65534
 
 
+def run_prefix():
+    """Lets several runs in one checkout keep out of each other's way."""
+    run = os.environ.get("IMMUTA_RUN")
+    return f"{run}-" if run else ""
+
+
 def pg_bin(version, program):
     return BUILD / "pg" / version / "bin" / program
 
@@ -48,7 +54,7 @@ class Server:
 
     def __init__(self, version, name, *, encoding="UTF8", options=(), preload="shared", environment=None):
         self.version = version
-        self.home = BUILD / "run" / f"{name}-{version}"
+        self.home = BUILD / "run" / f"{run_prefix()}{name}-{version}"
         self.data = self.home / "data"
         self.log_file = self.home / "server.log"
         self.password_file = self.home / "superuser-password"
@@ -146,13 +152,14 @@ class Server:
             PGPASSWORD=self.superuser_password if password is None else password)
 
     def psql(self, *args, input=None, check=True, **who):
-        return subprocess.run(
-            [pg_bin(self.version, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *args], input=input, text=True,
-            capture_output=True, env=self.client_environment(**who), check=check)
+        return self.run_client("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *args, input=input, check=check, **who)
 
-    def run_client(self, program, *args, check=True, **who):
-        return subprocess.run([pg_bin(self.version, program), *map(str, args)], text=True, capture_output=True,
-                              env=self.client_environment(**who), check=check)
+    def run_client(self, program, *args, input=None, check=True, **who):
+        done = subprocess.run([pg_bin(self.version, program), *map(str, args)], input=input, text=True,
+                              capture_output=True, env=self.client_environment(**who))
+        if check and done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+        return done
 
     def log(self):
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
