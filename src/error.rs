@@ -141,3 +141,43 @@ impl From<Error> for Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PostgreSQL packs the five characters of an SQLSTATE six bits each (`MAKE_SQLSTATE`).
+    fn text(sqlstate: PgSqlErrorCode) -> String {
+        let packed = sqlstate as i32;
+        (0..5).map(|i| char::from(b'0' + ((packed >> (6 * i)) & 0x3f) as u8)).collect()
+    }
+
+    /// Applications match on these: a change here is a change of the contract.
+    #[test]
+    fn errors_are_as_documented() {
+        let all = [
+            Error::TokenInvalid,
+            Error::NotHolder,
+            Error::TargetRefused("it is a superuser".into()),
+            Error::NotMapped,
+            Error::NotLocal,
+            Error::InSubtransaction,
+            Error::OutOfStatement,
+            Error::NotSupported("two-phase commit"),
+            Error::NoExtension,
+            Error::Alone,
+            Error::TokenRequired("access to \"t\"".into()),
+            Error::WhileImpersonating("PREPARE would outlive the transaction".into()),
+            Error::NotPreloaded,
+            Error::Inconsistent,
+        ];
+        let shown: Vec<String> = all
+            .iter()
+            .map(|error| {
+                let (state, message) = (text(error.sqlstate()), error.message());
+                format!("{state} {message}\n      DETAIL: {}\n      HINT: {}\n", error.detail(), error.hint())
+            })
+            .collect();
+        assert_eq!(shown.concat(), include_str!("../tests/golden/errors.txt"));
+    }
+}

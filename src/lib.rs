@@ -21,6 +21,8 @@ mod pg;
 mod resolve;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
+#[cfg(test)]
+pub use tests::pg_test;
 
 pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
 

@@ -287,8 +287,8 @@ def expect(answer, sqlstate, code=None, what=""):
 
 
 def settings(session):
-    """All settings that a session can see; bookkeeping of the session itself apart."""
-    return dict(session.rows("SELECT name, setting FROM pg_settings"))
+    """All settings that a session can see, but those of a language that may be loaded meanwhile."""
+    return dict(session.rows("SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'plpgsql.%'"))
 
 
 __all__ = [name for name in dir() if not name.startswith("_")] + ["Closed"]
