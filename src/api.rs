@@ -1,15 +1,18 @@
 //! The functions behind those that `sql/` defines. Text travels as `bytea` in UTF-8, so that databases in other
 //! encodings work; `sql/` converts.
 
+// Rows are spelled out where they are returned: that is how pgrx wants them.
+#![allow(clippy::type_complexity)]
+
 use crate::core::identity::Identity;
 use crate::core::time::{Timestamp, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
 use crate::pg::{catalog, preload, table, xact};
 use crate::{activity, config, hooks, mapping};
+use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::Argon2;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use once_cell::sync::Lazy;
@@ -37,25 +40,23 @@ fn immuta_require_preload() {
 
 /// A fresh secret: 256 bits of the operating system's random source, in 43 characters.
 #[pg_extern(sql = false)]
-fn immuta_new_secret() -> Result<String, pgrx::pg_sys::panic::ErrorReport> {
+fn immuta_new_secret() -> String {
     let mut bytes = [0u8; 32];
-    OsRng.try_fill_bytes(&mut bytes).map_err(|_| internal("could not generate a random secret"))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    if OsRng.try_fill_bytes(&mut bytes).is_err() {
+        pgrx::error!("could not generate a random secret");
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Hash of a password: argon2id in PHC string format, with the parameters OWASP recommends (RFC 9106).
 #[pg_extern(sql = false)]
-fn immuta_hash_password(password: &[u8]) -> Result<String, pgrx::pg_sys::panic::ErrorReport> {
-    hash_password(password).ok_or_else(|| internal("could not hash a password"))
+fn immuta_hash_password(password: &[u8]) -> String {
+    hash_password(password).unwrap_or_else(|| pgrx::error!("could not hash a password"))
 }
 
 fn hash_password(password: &[u8]) -> Option<String> {
     let salt = SaltString::generate(&mut OsRng);
     Argon2::default().hash_password(password, &salt).ok().map(|hash| hash.to_string())
-}
-
-fn internal(message: &'static str) -> pgrx::pg_sys::panic::ErrorReport {
-    pgrx::pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "immuta_ext")
 }
 
 /// Whether the password is the user's. Takes as long for a user who does not exist or has none. After
@@ -96,16 +97,18 @@ fn is_locked_out(user_id: i64) -> bool {
 #[pg_extern(sql = false)]
 fn immuta_check_token(
     token: &[u8],
-) -> TableIterator<'static, (name!(iamid, Vec<u8>), name!(userid, Vec<u8>), name!(expires_at, TimestampWithTimeZone))>
-{
+) -> TableIterator<
+    'static,
+    (name!(iamid, Vec<u8>), name!(userid, Vec<u8>), name!(expires_at, TimestampWithTimeZone)),
+> {
     immuta_require_preload();
     let row = hooks::resolve_for_check(token).map(|(answer, expires)| {
         let (iamid, userid) = utf8(&answer.identity);
         (iamid, userid, expires)
     });
-    TableIterator::new(row.into_iter().filter_map(|(iamid, userid, expires)| {
-        Some((iamid, userid, timestamptz(expires)?))
-    }))
+    TableIterator::new(
+        row.into_iter().filter_map(|(iamid, userid, expires)| Some((iamid, userid, timestamptz(expires)?))),
+    )
 }
 
 /// The impersonation in force; no row without one.
@@ -133,7 +136,7 @@ fn immuta_session() -> TableIterator<
             timestamptz(active.last_used.plus(config::token_idle_ttl())),
         )
     });
-    TableIterator::new(row.into_iter())
+    TableIterator::new(row)
 }
 
 /// The tokens this backend remembers, most recently used first, without the tokens.

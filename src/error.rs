@@ -102,7 +102,9 @@ impl Error {
             Error::NotMapped => {
                 "Map the user with immuta.map_user(), or make the role of the same name a member of immuta_mappable."
             }
-            Error::NotLocal => "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true).",
+            Error::NotLocal => {
+                "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true)."
+            }
             Error::InSubtransaction => "Set the token at the start of the transaction, before any SAVEPOINT.",
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
@@ -133,12 +135,7 @@ impl From<Refusal> for Error {
 
 impl From<Error> for Report {
     fn from(error: Error) -> Report {
-        Report {
-            sqlstate: error.sqlstate(),
-            message: error.message(),
-            detail: error.detail(),
-            hint: error.hint(),
-        }
+        Report { sqlstate: error.sqlstate(), message: error.message(), detail: error.detail(), hint: error.hint() }
     }
 }
 

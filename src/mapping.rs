@@ -39,10 +39,7 @@ pub fn check_target(installed: &Installation, mapped: u32, impersonator: u32) ->
     if roles.is_empty() {
         return Err(Error::NotMapped);
     }
-    let off_limits = OffLimits {
-        impersonator,
-        extension_owner: installed.owner,
-        control_roles: installed.control_roles,
-    };
+    let off_limits =
+        OffLimits { impersonator, extension_owner: installed.owner, control_roles: installed.control_roles };
     target::refusal(&roles, &off_limits).map_or(Ok(()), |why| Err(Error::TargetRefused(why)))
 }

@@ -70,9 +70,7 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
         Deallocate => Err(Refusal::WhileImpersonating("DEALLOCATE would drop the application's statements")),
         HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
-        Listen | Unlisten => {
-            Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction"))
-        }
+        Listen | Unlisten => Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction")),
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
         Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
         TransactionControl | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal | ExplainQuery
@@ -166,13 +164,17 @@ mod tests {
     fn without_a_token_everything_but_housekeeping_is_refused() {
         use Statement::*;
         let list = names(&["datestyle", "default_transaction_*"]);
-        for fine in [TransactionControl, SetTransaction, ResetAll, Show, Discard, Deallocate, ClosePortal, Unlisten] {
+        for fine in
+            [TransactionControl, SetTransaction, ResetAll, Show, Discard, Deallocate, ClosePortal, Unlisten]
+        {
             assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
         }
         for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
             assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
         }
-        for refused in [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")] {
+        for refused in
+            [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")]
+        {
             assert_eq!(without_token(&refused, &list), Err(Refusal::TokenRequired), "{refused:?}");
         }
     }
@@ -180,14 +182,17 @@ mod tests {
     #[test]
     fn under_a_token_identity_and_residue_are_refused() {
         use Statement::*;
-        for fine in [TransactionControl, SetTransaction, ResetAll, Show, ClosePortal, ExplainQuery, CallOrDo, Other] {
+        for fine in
+            [TransactionControl, SetTransaction, ResetAll, Show, ClosePortal, ExplainQuery, CallOrDo, Other]
+        {
             assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
         }
         assert_eq!(while_impersonating(&set("search_path")), Ok(()));
         for refused in [Listen, Unlisten, Prepare, Deallocate, HeldCursor, Load, Discard, set("Role")] {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
-        for refused in [Reset("role".into()), Reset("session_authorization".into()), Reset(TOKEN_PARAMETER.into())] {
+        for refused in [Reset("role".into()), Reset("session_authorization".into()), Reset(TOKEN_PARAMETER.into())]
+        {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
         assert!(matches!(while_impersonating(&TwoPhase), Err(Refusal::NotSupported(_))));
@@ -213,11 +218,19 @@ mod tests {
 
     #[test]
     fn functions_past_the_executor_are_known() {
-        for refused in ["lo_get", "nextval", "pg_stat_get_activity", "pg_stat_get_backend_activity",
-            "pg_advisory_lock", "pg_try_advisory_lock_shared", "pg_advisory_unlock_all"] {
+        for refused in [
+            "lo_get",
+            "nextval",
+            "pg_stat_get_activity",
+            "pg_stat_get_backend_activity",
+            "pg_advisory_lock",
+            "pg_try_advisory_lock_shared",
+            "pg_advisory_unlock_all",
+        ] {
             assert!(is_refused_without_token(refused), "{refused}");
         }
-        for fine in ["version", "set_config", "pg_advisory_xact_lock", "pg_try_advisory_xact_lock", "log", "lower"] {
+        for fine in ["version", "set_config", "pg_advisory_xact_lock", "pg_try_advisory_xact_lock", "log", "lower"]
+        {
             assert!(!is_refused_without_token(fine), "{fine}");
         }
         assert!(is_session_advisory_lock("pg_advisory_unlock"));

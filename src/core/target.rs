@@ -42,9 +42,9 @@ pub fn refusal(roles: &[RoleFacts], off_limits: &OffLimits) -> Option<String> {
     if let Some(why) = privilege(target, off_limits) {
         return Some(format!("it {why}"));
     }
-    memberships
-        .iter()
-        .find_map(|role| privilege(role, off_limits).map(|why| format!("it is a member of \"{}\", which {why}", role.name)))
+    memberships.iter().find_map(|role| {
+        privilege(role, off_limits).map(|why| format!("it is a member of \"{}\", which {why}", role.name))
+    })
 }
 
 fn privilege(role: &RoleFacts, off_limits: &OffLimits) -> Option<&'static str> {

@@ -63,12 +63,7 @@ pub fn establish(token: Presented) -> Result<(), Error> {
 }
 
 /// The cached entry if it still holds, else the provider's answer.
-fn resolved(
-    installed: &Installation,
-    digest: &Digest,
-    impersonator: u32,
-    now: Timestamp,
-) -> Result<Entry, Error> {
+fn resolved(installed: &Installation, digest: &Digest, impersonator: u32, now: Timestamp) -> Result<Entry, Error> {
     let generation = gate::generation();
     let known = with_cache(|cache| cache.get(digest).cloned());
     if let Some(entry) = &known {

@@ -124,15 +124,10 @@ unsafe extern "C-unwind" fn process_utility(
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, depth) };
         let frame = enter(depth, before);
-        let context = if before.as_nested {
-            pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY
-        } else {
-            context
-        };
+        let context =
+            if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
         match PREVIOUS_UTILITY {
-            Some(previous) => {
-                previous(pstmt, query_string, read_only_tree, context, params, query_env, dest, qc)
-            }
+            Some(previous) => previous(pstmt, query_string, read_only_tree, context, params, query_env, dest, qc),
             None => raw::standard_ProcessUtility(
                 pstmt,
                 query_string,

@@ -72,10 +72,7 @@ fn is_token_local() -> bool {
     unsafe {
         let stack = (*setting).stack;
         !stack.is_null()
-            && matches!(
-                (*stack).state,
-                pg_sys::GucStackState::GUC_LOCAL | pg_sys::GucStackState::GUC_SET_LOCAL
-            )
+            && matches!((*stack).state, pg_sys::GucStackState::GUC_LOCAL | pg_sys::GucStackState::GUC_SET_LOCAL)
     }
 }
 
@@ -278,11 +275,8 @@ pub fn undo_settings_except(level: i32, keep: &[String]) {
     let kept = changed_at(level, keep);
     undo_settings(level);
     for setting in kept {
-        let action = if setting.is_local {
-            pg_sys::GucAction::GUC_ACTION_LOCAL
-        } else {
-            pg_sys::GucAction::GUC_ACTION_SET
-        };
+        let action =
+            if setting.is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
         // SAFETY: NUL-terminated strings; the user's own rights apply.
         unsafe {
             pg_sys::set_config_option(

@@ -36,7 +36,11 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             T_CallStmt | T_DoStmt => Statement::CallOrDo,
             T_DeclareCursorStmt => {
                 let options = (*(node as *mut pg_sys::DeclareCursorStmt)).options;
-                if options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 { Statement::HeldCursor } else { Statement::Other }
+                if options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 {
+                    Statement::HeldCursor
+                } else {
+                    Statement::Other
+                }
             }
             T_ExplainStmt => {
                 let query = (*(node as *mut pg_sys::ExplainStmt)).query;

@@ -10,9 +10,8 @@ static PRELOADED: AtomicBool = AtomicBool::new(false);
 /// `session_preload_libraries`, or in a parallel worker because its leader has it.
 pub fn is_preloading() -> bool {
     // SAFETY: static variables.
-    let by_server = unsafe {
-        pg_sys::process_shared_preload_libraries_in_progress || pg_sys::ParallelWorkerNumber >= 0
-    };
+    let by_server =
+        unsafe { pg_sys::process_shared_preload_libraries_in_progress || pg_sys::ParallelWorkerNumber >= 0 };
     let preloading = by_server || is_listed();
     PRELOADED.store(preloading, Relaxed);
     preloading

@@ -106,13 +106,7 @@ fn granted_to(member: u32) -> Vec<u32> {
     // SAFETY: the list's members are tuples of pg_auth_members; it is released after they were read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE as c_int;
-        let list = pg_sys::SearchSysCacheList(
-            cache,
-            1,
-            pg_sys::Oid::from(member).into(),
-            0.into(),
-            0.into(),
-        );
+        let list = pg_sys::SearchSysCacheList(cache, 1, pg_sys::Oid::from(member).into(), 0.into(), 0.into());
         let count = usize::try_from((*list).n_members).unwrap_or(0);
         let granted = (*list)
             .members
@@ -172,7 +166,11 @@ fn restore_session_user(user: u32, is_superuser: bool) {
         unsafe { pg_sys::SetSessionAuthorization(user.into(), is_superuser) }
     })
     .catch_others(|_| {
-        pgrx::ereport!(PgLogLevel::FATAL, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not restore the session user");
+        pgrx::ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "could not restore the session user"
+        );
     })
     .execute();
 }

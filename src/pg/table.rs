@@ -106,8 +106,7 @@ fn scan<T>(
         let scan =
             pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), 1, &mut scan_key);
         let tuple = pg_sys::systable_getnext(scan);
-        let found =
-            if tuple.is_null() { None } else { read(&Row { tuple, descriptor: (*relation).rd_att }) };
+        let found = if tuple.is_null() { None } else { read(&Row { tuple, descriptor: (*relation).rd_att }) };
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
         found

@@ -128,6 +128,22 @@ END $$;
 CREATE FUNCTION alice.adds(bigint, text) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN EXECUTE $2; RETURN 1; END $$;
 CREATE AGGREGATE alice.runs_all(text) (SFUNC = alice.adds, STYPE = bigint, INITCOND = '0');
 CREATE OPERATOR alice.! (FUNCTION = alice.runs, RIGHTARG = text);
+-- An aggregate whose first value is of a domain with a check, which runs in the planner and when the executor starts.
+CREATE DOMAIN alice.direct AS text CHECK (set_config('search_path', VALUE, false) IS NOT NULL);
+CREATE FUNCTION alice.step(alice.direct, int) RETURNS alice.direct LANGUAGE sql AS 'SELECT $1';
+CREATE AGGREGATE alice.sets_path_at_start(int) (SFUNC = alice.step, STYPE = alice.direct, INITCOND = 'alice');
+RESET search_path;
+-- A domain whose check is evaluated when it is loaded, and a function that gives others time to have it loaded again.
+CREATE FUNCTION alice.lurks() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE x text;
+BEGIN
+    BEGIN x := set_config('search_path', 'alice', false); EXCEPTION WHEN OTHERS THEN NULL; END;
+    RETURN true;
+END $$;
+CREATE DOMAIN alice.lurking AS text CHECK (alice.lurks());
+RESET search_path;
+CREATE FUNCTION alice.waits() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+AS $$ BEGIN PERFORM pg_sleep(0.4); EXECUTE 'SELECT count(*) FROM pg_attribute'; RETURN true; END $$;
 CREATE DOMAIN alice.loud AS text CHECK (alice.runs_immutable(VALUE) = 1);
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA alice TO PUBLIC;
 CREATE PROCEDURE alice.commits() LANGUAGE plpgsql

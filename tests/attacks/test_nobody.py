@@ -1,6 +1,8 @@
 """G1: without a token, before one was presented or after the end user ended the transaction himself, a service session
 has no authority at all. Rows 9, 35, 36, 39."""
 
+import threading
+
 import pytest
 from harness.fixtures import VERSION
 from scene import COUNT, DENIED, REQUIRED, settings, token_of
@@ -95,18 +97,19 @@ ATTACKS = [
         "SELECT nextval(''app.numbers'')", "SELECT pg_advisory_lock(1)", "DO ''BEGIN NULL; END''", "PREPARE s AS SELECT 1",
         "SELECT * FROM pg_stat_activity")],
     *[(36, f"SELECT alice.runs_immutable('{command}')", *REQUIRED) for command in (
-        "SELECT 1 FROM app.everyone", "CREATE TEMP TABLE x (a int)", "ALTER ROLE svc PASSWORD ''x''",
-        "SELECT set_config(''search_path'', ''alice'', false)", "SELECT pg_advisory_lock(1)", "LISTEN c",
-        "SELECT * FROM pg_stat_activity")],
+        "SELECT 1 FROM app.everyone", "SELECT pg_advisory_lock(1)", "SELECT * FROM pg_stat_activity",
+        "SELECT nextval(''app.numbers'')", "SELECT alice.definer_reads()")],
+    (36, "SELECT alice.runs_immutable('CREATE TEMP TABLE x (a int)')", "0A000", None),
     (36, "SELECT alice.sets_path_immutable()", *REQUIRED),
     (36, "SELECT 1 WHERE alice.sets_path_immutable() IS NULL", *REQUIRED),
-    (36, "EXPLAIN SELECT alice.sets_path_immutable()", *REQUIRED),
     (36, "SELECT OPERATOR(alice.!) 'SELECT 1 FROM app.everyone'", *REQUIRED),
     (36, "SELECT 'SELECT 1 FROM app.everyone'::alice.loud", *REQUIRED),
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT 1 FROM app.everyone')) v (c)", *REQUIRED),
     (36, "SELECT alice.runs_all(c) OVER () FROM (VALUES ('SELECT 1 FROM app.everyone')) v (c)", *REQUIRED),
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT pg_advisory_lock(1)')) v (c)", *REQUIRED),
     (36, "SELECT alice.clause_role_definer()", *REQUIRED),
+    (36, "SELECT alice.sets_path_at_start(1)", *REQUIRED),
+    (36, "SELECT alice.sets_path_at_start(1) OVER ()", *REQUIRED),
 
     # set_config() cannot be refused as such, as it carries tokens: what else it sets is undone.
     *[(35, statement, None, None) for statement in (
@@ -114,6 +117,8 @@ ATTACKS = [
         "SELECT set_config('app.tenant', 'alice', false)", "SELECT set_config('role', 'bodata_impersonate_user', false)",
         "WITH x AS (SELECT set_config('search_path', 'alice', false)) SELECT * FROM x",
         "SELECT count(set_config('work_mem', '1GB', false)) FROM generate_series(1, 3)",
+        "EXPLAIN SELECT alice.sets_path_immutable()",
+        "SELECT alice.runs_immutable('SELECT set_config(''search_path'', ''alice'', false)')",
         "SELECT alice.sets_path()", "SELECT alice.sets_path_caught()",
         "SELECT alice.runs('SELECT set_config(''search_path'', ''alice'', false)')",
         "UPDATE pg_settings SET setting = 'alice' WHERE name = 'search_path'",
@@ -151,6 +156,20 @@ def test_nothing_without_a_token(session, attack):
         if session.run("SELECT 1").status != "I":
             session.ok("COMMIT")
         assert settings(session) == before
+    session.leaves_nothing()
+
+
+def test_settings_while_the_executor_starts(world, session):
+    """Row 36: the check of a domain is planned, and what it calls evaluated, when the domain is loaded. Another session
+    of alice's has it loaded again after the planner, while the executor starts: before anything would be undone."""
+    from_elsewhere = threading.Timer(0.15, world.sql, ["CREATE DOMAIN alice.reload AS int CHECK (VALUE > 0)"])
+    from_elsewhere.start()
+    try:
+        session.run("SELECT 'x'::text::alice.lurking, alice.waits()")
+    finally:
+        from_elsewhere.join()
+        world.sql("DROP DOMAIN alice.reload")
+    assert session.value("SHOW search_path") == '"$user", public'
     session.leaves_nothing()
 
 

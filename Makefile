@@ -1,0 +1,42 @@
+# Each command is the same at the desk and in CI. `make help` lists them.
+PG ?= 14 15 16 17 18
+DEMO_PG ?= 15
+PYTHON = build/venv/bin/python
+
+.PHONY: help setup demo demo-down test lint unit bench clean
+
+help:
+	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
+
+## make setup      installs what is missing into build/ (PostgreSQL, cargo-pgrx, Python packages)
+setup:
+	@tools/setup $(PG)
+
+## make demo       real users, real data, one pooled connection; the server keeps running
+demo:
+	@tools/setup $(DEMO_PG)
+	@tools/install $(DEMO_PG)
+	@$(PYTHON) demo/run.py $(DEMO_PG)
+
+## make demo-down  stops the demo's server and removes its data
+demo-down:
+	@$(PYTHON) demo/down.py $(DEMO_PG)
+
+## make test       everything: format, lint, unit tests, pg_tests, clients and attacks, on each version (PG="15 18")
+test:
+	@tools/setup $(PG)
+	@$(PYTHON) tests/run.py $(PG)
+
+## make lint       format and clippy only
+lint:
+	@tools/setup $(PG)
+	@$(PYTHON) tests/run.py --only format,lint $(PG)
+
+## make bench      what impersonation costs, in server instructions (PG="15 18")
+bench:
+	@tools/setup $(PG)
+	@$(PYTHON) tests/bench/run.py $(PG)
+
+## make clean      removes everything that was built or installed below build/ and target/
+clean:
+	rm -rf build target

@@ -1,0 +1,131 @@
+"""Runs every suite, says what it is doing, and ends with one line that counts them all.
+
+    tests/run.py [--only format,lint,rust,clients] VERSION…
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
+
+PARTS = ("format", "lint", "rust", "clients")
+
+
+class Tally:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.failures = []
+
+    def add(self, name, passed, failed):
+        self.passed += passed
+        self.failed += failed
+        if failed:
+            self.failures.append(name)
+        print(f"[test] {name}: {passed} passed, {failed} failed", flush=True)
+
+
+def build_environment():
+    """The environment of tools/env.sh."""
+    env = {k: v for k, v in os.environ.items() if k not in ("RUST_BACKTRACE", "RUSTFLAGS")}
+    env.update(IMMUTA_BUILD=str(BUILD), PGRX_HOME=str(BUILD / "pgrx"),
+               PATH=f"{BUILD / 'tools' / 'bin'}:{os.environ['PATH']}")
+    return env
+
+
+def run(name, words, env):
+    """Runs a command with its output in a log, which is shown if it fails; returns (succeeded, output)."""
+    started = time.monotonic()
+    print(f"[test] {name} …", flush=True)
+    log = BUILD / "logs" / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as out:
+        code = subprocess.run([str(w) for w in words], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out,
+                              stderr=subprocess.STDOUT).returncode
+    output = log.read_text(errors="replace")
+    if code:
+        print(output[-20_000:])
+    print(f"[test] {name}: {time.monotonic() - started:.0f} s", flush=True)
+    return code == 0, output
+
+
+def check(tally, name, words, env):
+    succeeded, _ = run(name, words, env)
+    tally.add(name, int(succeeded), int(not succeeded))
+    return succeeded
+
+
+def rust(tally, version, env):
+    """Unit tests and pg_tests, through cargo pgrx test."""
+    name = f"cargo pgrx test, PostgreSQL {version}"
+    words = ["cargo", "pgrx", "test", f"pg{version}", "--no-default-features"]
+    env = dict(env, LD_LIBRARY_PATH=str(BUILD / "pg" / version / "lib"))
+    if os.geteuid() == 0:
+        # PostgreSQL refuses to be root: pgrx then goes through sudo, for which tools/ has a stand-in.
+        pgdata = BUILD / "run" / "pg_test"
+        pgdata.mkdir(parents=True, exist_ok=True)
+        os.chown(pgdata, NOBODY, NOBODY)
+        words += ["--runas", "nobody", "--pgdata", pgdata]
+        env["PATH"] = f"{ROOT / 'tools'}:{env['PATH']}"
+    else:
+        env.setdefault("USER", subprocess.run(["id", "-un"], text=True, capture_output=True).stdout.strip())
+    succeeded, output = run(name, words, env)
+    counts = [tuple(map(int, m)) for m in re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", output)]
+    passed, failed = (sum(column) for column in zip(*counts)) if counts else (0, 0)
+    tally.add(name, passed, failed or int(not succeeded or not passed))
+
+
+def clients(tally, version, env):
+    """Real clients against private servers."""
+    name = f"install for PostgreSQL {version}"
+    if not check(tally, name, [ROOT / "tools" / "install", version], env):
+        return
+    for suite in ("e2e", "attacks"):
+        name = f"{suite}, PostgreSQL {version}"
+        words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+                 ROOT / "tests" / suite]
+        succeeded, output = run(name, words, dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1"))
+        last = output.strip().splitlines()[-1] if output.strip() else ""
+        count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
+        failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
+        passed = count.get("passed", 0)
+        tally.add(name, passed, failed or int(not succeeded or not passed))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("versions", nargs="*", default=VERSIONS)
+    arguments = parser.parse_args()
+    parts = arguments.only.split(",")
+    env, tally = build_environment(), Tally()
+    try:
+        if "format" in parts:
+            check(tally, "format", ["cargo", "fmt", "--check"], env)
+        for version in arguments.versions:
+            if "lint" in parts:
+                check(tally, f"clippy, PostgreSQL {version}",
+                      ["cargo", "clippy", "-q", "--all-targets", "--no-default-features",
+                       "--features", f"pg{version} pg_test", "--", "-D", "warnings"], env)
+            if "rust" in parts:
+                rust(tally, version, env)
+            if "clients" in parts:
+                clients(tally, version, env)
+    finally:
+        shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
+    if tally.failures:
+        print("[test] failed: " + "; ".join(tally.failures))
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
