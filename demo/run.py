@@ -1,6 +1,6 @@
 """The demo: one pooled login, three users, three answers to the same query. Exits 1 if anything is not as told.
 
-    PG_VERSION=16 build/venv/bin/python demo/run.py      (default: 15)
+    demo/run.py [VERSION]      default: 15
 """
 
 import os
@@ -254,11 +254,11 @@ def table(head, rows, right=()):
         print(f"  {'  '.join(cells)}".rstrip())
 
 
-def main():
+def main(version="15"):
     try:
-        demo = Demo(os.environ.get("PG_VERSION", "15"))
+        demo = Demo(version)
     except FileNotFoundError as error:
-        print(f"{error.filename} is missing: run tools/setup first.", file=sys.stderr)
+        print(f"{error.filename} is missing: run make setup first.", file=sys.stderr)
         return 1
     try:
         demo.tell()
@@ -270,4 +270,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -46,12 +46,16 @@ pub enum Refusal {
 }
 
 /// What a session that may present tokens can do before it has presented one: nothing that outlives the statement.
-pub fn without_token(statement: &Statement, session_settings: &[String]) -> Result<(), Refusal> {
+/// `session_settings` is asked for the list of parameters that may be set only where it matters.
+pub fn without_token(
+    statement: &Statement,
+    session_settings: impl FnOnce() -> Vec<String>,
+) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
         TransactionControl | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate | ClosePortal
         | Unlisten | ExplainQuery => Ok(()),
-        Set(name) if is_token_parameter(name) || is_session_setting(name, session_settings) => Ok(()),
+        Set(name) if is_token_parameter(name) || is_session_setting(name, &session_settings()) => Ok(()),
         Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CallOrDo | Other => Err(Refusal::TokenRequired),
     }
 }
@@ -167,15 +171,15 @@ mod tests {
         for fine in
             [TransactionControl, SetTransaction, ResetAll, Show, Discard, Deallocate, ClosePortal, Unlisten]
         {
-            assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
         }
         for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
-            assert_eq!(without_token(&fine, &list), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
         }
         for refused in
             [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")]
         {
-            assert_eq!(without_token(&refused, &list), Err(Refusal::TokenRequired), "{refused:?}");
+            assert_eq!(without_token(&refused, || list.clone()), Err(Refusal::TokenRequired), "{refused:?}");
         }
     }
 

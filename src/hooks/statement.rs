@@ -19,7 +19,7 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
         return Ok(Before { as_nested: *statement == Statement::CallOrDo, settings_level: 0 });
     }
     if is_guarded() && !guarded::has_authority() {
-        guard::without_token(statement, &crate::config::session_settings()).map_err(Error::from)?;
+        guard::without_token(statement, crate::config::session_settings).map_err(Error::from)?;
         if *statement == Statement::ExplainQuery && depth == 0 {
             return Ok(Before { as_nested: false, settings_level: guc::new_level() });
         }
@@ -106,25 +106,18 @@ fn refuse_stray_token(depth: u32) -> Result<(), Error> {
 /// PostgreSQL checks USAGE of a schema when names are looked up, which for a cached plan was in another user's time.
 /// A view that checks as its invoker brings in relations nobody named: then names cannot be told from the rest.
 fn require_usage(permissions: &Permissions) {
-    let required = permissions.required();
     let (user, _) = role::current_user();
-    let mut checked = 0;
-    let mut schemas = required.iter().filter(|entry| entry.checked_as == 0).map(|entry| {
-        let schema = catalog::schema_of_relation(entry.relation);
-        (entry.relation, schema)
-    });
-    let foreign: Vec<u32> = schemas
-        .by_ref()
-        .filter_map(|(_, schema)| {
-            let news = schema != checked && schema != 0 && !catalog::is_system_schema(schema);
-            checked = schema;
-            news.then_some(schema)
-        })
+    let required = permissions.required();
+    let unchecked: Vec<u32> = required
+        .iter()
+        .filter(|entry| entry.checked_as == 0)
+        .map(|entry| catalog::schema_of_relation(entry.relation))
+        .filter(|&schema| schema != 0 && !catalog::is_known_usable(schema, user))
         .collect();
-    if foreign.is_empty() || required.iter().any(|entry| catalog::is_invoker_view(entry.relation)) {
+    if unchecked.is_empty() || required.iter().any(|entry| catalog::is_invoker_view(entry.relation)) {
         return;
     }
-    for schema in foreign {
+    for schema in unchecked {
         catalog::require_usage(schema, user);
     }
 }

@@ -263,9 +263,21 @@ fn says_invoker(option: &str) -> bool {
     })
 }
 
+thread_local! {
+    /// The schema that was last found usable, for whom, and in which generation.
+    static USABLE: Cell<(u64, u32, u32)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// Whether it is already known that the user may use the schema.
+pub fn is_known_usable(schema: u32, user: u32) -> bool {
+    schema == pg_sys::PG_CATALOG_NAMESPACE || USABLE.get() == (gate::generation(), schema, user)
+}
+
 /// Raises PostgreSQL's own error for a schema the user may not use.
 pub fn require_usage(schema: u32, user: u32) {
+    let generation = gate::generation();
     if compat::has_usage(schema.into(), user.into()) {
+        USABLE.set((generation, schema, user));
         return;
     }
     // SAFETY: raises the error; the name is null or a palloc'd string.

@@ -261,12 +261,9 @@ pub unsafe fn permitted(list: *mut pg_sys::List) -> bool {
 /// Hooks do nothing in parallel workers, which run on behalf of a leader that was checked, nor in a transaction
 /// that has failed, where catalogs cannot be read and only its end is possible.
 fn is_exempt() -> bool {
-    // SAFETY: a static variable, and functions that read the transaction state.
-    unsafe {
-        pg_sys::ParallelWorkerNumber >= 0
-            || !pg_sys::IsTransactionState()
-            || pg_sys::IsAbortedTransactionBlockState()
-    }
+    // SAFETY: a static variable.
+    let is_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
+    is_worker || !raw::IsTransactionState() || raw::IsAbortedTransactionBlockState()
 }
 
 fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {

@@ -1,6 +1,6 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
-use super::{compat, gate};
+use super::{compat, gate, raw};
 use crate::core::guard;
 use crate::core::token::{self, Digest};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -248,8 +248,7 @@ pub fn split_names(list: &CStr) -> Option<Vec<String>> {
 
 /// From here on changes of settings can be undone together (`NewGUCNestLevel`).
 pub fn new_level() -> i32 {
-    // SAFETY: counts a static variable up.
-    unsafe { pg_sys::NewGUCNestLevel() }
+    raw::NewGUCNestLevel()
 }
 
 /// Undoes every change of a setting since `level` was pushed, whatever route it took, and keeps what SET TRANSACTION

@@ -33,6 +33,16 @@ unsafe extern "C" {
     pub fn GetUserIdAndSecContext(userid: *mut pg_sys::Oid, sec_context: *mut c_int);
     /// `miscinit.c`: assigns two static variables.
     pub fn SetUserIdAndSecContext(userid: pg_sys::Oid, sec_context: c_int);
+    /// `xact.c`: reads the transaction state.
+    pub safe fn IsTransactionState() -> bool;
+    /// `xact.c`: reads the transaction state.
+    pub safe fn IsAbortedTransactionBlockState() -> bool;
+    /// `xact.c`: reads the transaction state.
+    pub safe fn IsTransactionBlock() -> bool;
+    /// `xact.c`: reads the transaction state.
+    pub safe fn GetCurrentTransactionNestLevel() -> c_int;
+    /// `guc.c`: counts a static variable up.
+    pub safe fn NewGUCNestLevel() -> c_int;
     /// `xact.c`: returns a static variable.
     pub safe fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
 }

@@ -1,7 +1,7 @@
 //! Transaction and subtransaction callbacks.
 
 use super::report::{Report, raise};
-use super::{chain, gate};
+use super::{chain, gate, raw};
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{c_int, c_long, c_void};
@@ -84,14 +84,12 @@ unsafe extern "C-unwind" fn on_subtransaction(
 
 /// 1 outside any savepoint or other subtransaction.
 pub fn nest_level() -> c_int {
-    // SAFETY: reads the transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+    raw::GetCurrentTransactionNestLevel()
 }
 
 /// Whether the transaction was begun by BEGIN, or holds several statements of one message.
 pub fn is_block() -> bool {
-    // SAFETY: reads the transaction state.
-    unsafe { pg_sys::IsTransactionBlock() }
+    raw::IsTransactionBlock()
 }
 
 /// Whether a statement of the client is running (and not, say, a deferred trigger at commit or a function call

@@ -25,10 +25,10 @@ def pg_bin(version, program):
     return BUILD / "pg" / version / "bin" / program
 
 
-def server_environment(version, **extra):
+def server_environment(tree, **extra):
     """PostgreSQL's programs with their own libraries, without the caller's PG* and Rust variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "RUST_", "LC_", "LANG"))}
-    env.update(LD_LIBRARY_PATH=str(BUILD / "pg" / version / "lib"), LC_ALL="C", TZ="UTC", **extra)
+    env.update(LD_LIBRARY_PATH=str(tree / "lib"), LC_ALL="C", TZ="UTC", **extra)
     return env
 
 
@@ -52,8 +52,9 @@ def free_port():
 class Server:
     """One cluster of one PostgreSQL version."""
 
-    def __init__(self, version, name, *, encoding="UTF8", options=(), preload="shared", environment=None):
+    def __init__(self, version, name, *, encoding="UTF8", options=(), preload="shared", environment=None, trees=None):
         self.version = version
+        self.tree = (trees or BUILD / "pg") / version
         self.home = BUILD / "run" / f"{run_prefix()}{name}-{version}"
         self.data = self.home / "data"
         self.log_file = self.home / "server.log"
@@ -64,7 +65,7 @@ class Server:
         self.environment = environment or {}
         self.port = None
         self.process = None
-        self._as_user = unprivileged(pg_bin(version, "postgres"))
+        self._as_user = unprivileged(self.program("postgres"))
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -95,9 +96,9 @@ class Server:
         words = [w for s in settings for w in ("-c", s)]
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [*self._as_user, pg_bin(self.version, "postgres"), "-D", self.data, *words],
+                [*self._as_user, self.program("postgres"), "-D", self.data, *words],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                env=server_environment(self.version, **self.environment))
+                env=server_environment(self.tree, **self.environment))
         self._wait_until_ready()
         return self
 
@@ -105,8 +106,8 @@ class Server:
         for _ in range(600):
             if self.process.poll() is not None:
                 raise RuntimeError(f"PostgreSQL {self.version} did not start:\n{self.log()[-3000:]}")
-            if subprocess.run([pg_bin(self.version, "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
-                              env=server_environment(self.version)).returncode == 0:
+            if subprocess.run([self.program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                              env=server_environment(self.tree)).returncode == 0:
                 return
             time.sleep(0.05)
         raise RuntimeError(f"PostgreSQL {self.version} is not ready after 30 s")
@@ -135,6 +136,9 @@ class Server:
     def __exit__(self, *_):
         self.destroy()
 
+    def program(self, name):
+        return self.tree / "bin" / name
+
     # -- use -----------------------------------------------------------------------------------------------------
 
     @property
@@ -148,14 +152,14 @@ class Server:
     def client_environment(self, user="postgres", password=None, dbname="postgres"):
         """For psql, pg_dump and pgbench."""
         return server_environment(
-            self.version, PGHOST="127.0.0.1", PGPORT=str(self.port), PGUSER=user, PGDATABASE=dbname,
+            self.tree, PGHOST="127.0.0.1", PGPORT=str(self.port), PGUSER=user, PGDATABASE=dbname,
             PGPASSWORD=self.superuser_password if password is None else password)
 
     def psql(self, *args, input=None, check=True, **who):
         return self.run_client("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *args, input=input, check=check, **who)
 
     def run_client(self, program, *args, input=None, check=True, **who):
-        done = subprocess.run([pg_bin(self.version, program), *map(str, args)], input=input, text=True,
+        done = subprocess.run([self.program(program), *map(str, args)], input=input, text=True,
                               capture_output=True, env=self.client_environment(**who))
         if check and done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
@@ -165,7 +169,7 @@ class Server:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def _run(self, program, *args):
-        done = subprocess.run([*self._as_user, pg_bin(self.version, program), *map(str, args)], text=True,
-                              capture_output=True, env=server_environment(self.version))
+        done = subprocess.run([*self._as_user, self.program(program), *map(str, args)], text=True,
+                              capture_output=True, env=server_environment(self.tree))
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")

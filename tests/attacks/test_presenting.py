@@ -1,0 +1,412 @@
+"""How a token is presented, and what happens where it cannot be. Rows 8, 11, 12, 14, 17, 19, 20, 31, 38, 40."""
+
+import itertools
+import time
+
+import pytest
+from scene import COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, Session, expect, token_of
+
+ALONE = ("25P01", "IMPERSONATION_NOT_SUPPORTED")
+NOT_ALLOWED = ("42501", "IMPERSONATION_NOT_ALLOWED")
+NOT_MAPPED = ("42704", "IMPERSONATION_NOT_MAPPED")
+SET_LOCAL = "SET LOCAL bodata.impersonation_token = '{alice}'"
+SET_CONFIG = "SELECT set_config('bodata.impersonation_token', '{alice}', true)"
+
+# Row of threats.md, statement, the error in autocommit, the error in a block.
+WAYS = [
+    (11, SET_LOCAL, ALONE, None),
+    (38, SET_CONFIG, ALONE, None),
+    (38, "WITH x AS (SELECT set_config('bodata.impersonation_token', '{alice}', true)) SELECT * FROM x", ALONE, None),
+    (38, "SELECT alice.runs('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')", ALONE, None),
+    (38, "SELECT alice.runs('SET LOCAL bodata.impersonation_token = ''{alice}''')", ALONE, None),
+    (38, "EXPLAIN ANALYZE " + SET_CONFIG, ALONE, None),
+    (38, "EXPLAIN " + SET_CONFIG, None, "no effect"),
+    (38, SET_CONFIG + " WHERE false", None, "no effect"),
+    (38, "SELECT 1 FROM (VALUES (1), (2)) v (n) WHERE n = 1 OR set_config('bodata.impersonation_token', '{alice}', true) = ''",
+     ALONE, None),
+    (11, "SET bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
+    (11, "SET SESSION bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
+    (11, "SELECT set_config('bodata.impersonation_token', '{alice}', false)", UNSUPPORTED, UNSUPPORTED),
+    (11, "SELECT alice.runs('SET bodata.impersonation_token = ''{alice}''')", UNSUPPORTED, UNSUPPORTED),
+    (11, "SET LOCAL bodata.impersonation_token = '{alice}', '{bob}'", ("22023", None), ("22023", None)),
+    (31, "SET LOCAL bodata.impersonation_token = 'unknown'", INVALID, INVALID),
+    (31, "SELECT set_config('bodata.impersonation_token', 'unknown', true)", INVALID, INVALID),
+    # When the statement is planned, it has been parsed for the service user already.
+    (2, "SELECT count(alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')) "
+        "FROM app.orders", UNSUPPORTED, UNSUPPORTED),
+    (2, "SELECT 1 FROM app.orders "
+        "WHERE alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)') = 1",
+     UNSUPPORTED, UNSUPPORTED),
+    (2, "SELECT alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')",
+     UNSUPPORTED, UNSUPPORTED),
+    # Together with reading: the rows would be the service user's.
+    (14, "SELECT set_config('bodata.impersonation_token', '{alice}', true), count(*) FROM app.orders",
+     REQUIRED, REQUIRED),
+    (14, "SELECT set_config('bodata.impersonation_token', '{alice}', true), alice.invoker_reads()",
+     REQUIRED, REQUIRED),
+    (12, "UPDATE pg_settings SET setting = '{alice}' WHERE name = 'bodata.impersonation_token'", None, "no effect"),
+    (12, "SELECT app.alias_set_config('bodata.impersonation_token', '{alice}', true)", REQUIRED, REQUIRED),
+    (12, "DO $$ BEGIN SET LOCAL bodata.impersonation_token = '{alice}'; END $$", REQUIRED, REQUIRED),
+    (12, "CALL alice.commits()", REQUIRED, REQUIRED),
+    (12, "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{alice}' AS 'SELECT 1'",
+     REQUIRED, REQUIRED),
+    (12, "ALTER ROLE svc SET bodata.impersonation_token = '{alice}'", REQUIRED, REQUIRED),
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0]}: {way[1][:90]}")
+def test_ways_to_present_a_token(world, session, way):
+    """Alone, in a block, and with what follows: it takes effect for all of the rest, or it is an error."""
+    _, statement, alone, in_block = way
+    statement = statement.replace("{alice}", token_of(world, "alice")).replace("{bob}", token_of(world, "bob"))
+    if alone:
+        session.refused(statement, *alone)
+    else:
+        session.ok(statement)
+    session.is_nobody()
+    session.ok("BEGIN")
+    if in_block == "no effect":
+        session.ok(statement)
+        session.is_nobody()
+        session.ok("ROLLBACK")
+    elif in_block:
+        session.refused(statement, *in_block)
+        session.ok("ROLLBACK")
+    else:
+        session.ok(statement)
+        session.is_alice()
+        session.ok("COMMIT")
+    session.leaves_nothing()
+
+
+def test_a_token_that_nothing_uses(session):
+    """Row 38: in a block of its own it is harmless."""
+    for end in ("COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'"):
+        session.begin()
+        if end.startswith("PREPARE"):
+            session.refused(end, *UNSUPPORTED)
+        else:
+            session.ok(end)
+        session.leaves_nothing()
+
+
+def test_ways_around_the_transaction_are_refused_to_others_too(world, connect):
+    """Row 38, by a login that needs no token (`bodata.require_token` off) and so may CALL and DO."""
+    world.sql("CREATE PROCEDURE app.presents(token text, sql text) LANGUAGE plpgsql AS $$ BEGIN "
+              "PERFORM set_config('bodata.impersonation_token', token, true); COMMIT; EXECUTE sql; END $$")
+    token = token_of(world, "alice")
+    try:
+        for mode in ("simple", "extended"):
+            session = connect(mode, "migrator", "migrator-password")
+            assert session.value("SELECT count(*) FROM app.orders") == "300"
+            session.refused(f"CALL app.presents('{token}', 'SELECT 1')", *UNSUPPORTED)
+            session.refused(f"DO $$ BEGIN SET LOCAL bodata.impersonation_token = '{token}'; COMMIT; END $$", *UNSUPPORTED)
+            session.refused(f"DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{token}', true); END $$",
+                            *ALONE)
+            assert session.value("SELECT current_user") == "migrator"
+            session.ok("BEGIN")
+            session.ok(f"DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{token}', true); END $$")
+            session.is_alice()
+            session.ok("COMMIT")
+            session.ok("BEGIN")
+            session.ok("SELECT count(*) FROM app.orders")
+            session.present()
+            assert session.rows("SELECT count(*), min(carrier) FROM app.orders") == [("100", "UA")]
+            session.ok("ROLLBACK")
+            assert session.value("SELECT count(*) FROM app.orders") == "300"
+    finally:
+        world.sql("DROP PROCEDURE app.presents(text, text)")
+
+
+def test_plan_time_and_deferred_presentation_by_others(world, connect):
+    """Row 2: a falsely IMMUTABLE function, or a deferred trigger, presents alice's token while the statement has been
+    parsed, or is over, for a login that sees more than she does."""
+    token = token_of(world, "alice")
+    world.sql("CREATE FUNCTION app.presents_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+              f"PERFORM set_config('bodata.impersonation_token', '{token}', true); RETURN NEW; END $$; "
+              "CREATE TABLE app.presenting (a int); GRANT ALL ON app.presenting TO PUBLIC; "
+              "CREATE CONSTRAINT TRIGGER p AFTER INSERT ON app.presenting DEFERRABLE INITIALLY DEFERRED "
+              "FOR EACH ROW EXECUTE FUNCTION app.presents_at_commit()")
+    presents = f"alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{token}'', true)')"
+    try:
+        for mode in ("simple", "extended"):
+            session = connect(mode, "migrator", "migrator-password")
+            for block in (False, True):
+                for statement in (f"SELECT count(*) FROM app.orders WHERE {presents} = 1",
+                                  f"DELETE FROM app.orders WHERE {presents} = 1"):
+                    if block:
+                        session.ok("BEGIN")
+                    session.refused(statement, *UNSUPPORTED)
+                    session.ok("ROLLBACK")
+            session.refused("INSERT INTO app.presenting VALUES (1)", *UNSUPPORTED)
+            session.ok("BEGIN")
+            session.ok("INSERT INTO app.presenting VALUES (1)")
+            session.refused("COMMIT", *UNSUPPORTED)
+            assert session.value("SELECT count(*) FROM app.orders") == "300"
+            assert session.value("SELECT count(*) FROM app.presenting") == "0"
+    finally:
+        world.sql("DROP TABLE app.presenting; DROP FUNCTION app.presents_at_commit()")
+
+
+def test_a_token_from_the_connection_string(world):
+    """Row 12: PGOPTIONS, a start-up parameter, and settings of role and database."""
+    token = world.token()
+    for extra in ({"options": f"-c bodata.impersonation_token={token}"}, {"bodata.impersonation_token": token}):
+        with pytest.raises(Closed) as refused:
+            Session(world, **extra)
+        error = refused.value.args[0]
+        assert (error["C"], error["D"]) == UNSUPPORTED
+        assert token not in str(error)
+    for extra in ({"options": "-c role=alice"}, {"role": "postgres"}, {"options": "-c session_authorization=postgres"}):
+        with pytest.raises(Closed):
+            Session(world, **extra)
+    session = Session(world, options="-c bodata.impersonation_token=")
+    session.leaves_nothing()
+    session.close()
+
+
+@pytest.mark.parametrize("statement", [
+    "ALTER ROLE svc SET bodata.impersonation_token = '{}'", "ALTER DATABASE immuta SET bodata.impersonation_token = '{}'",
+    "ALTER ROLE ALL SET bodata.impersonation_token = '{}'", "ALTER SYSTEM SET bodata.impersonation_token = '{}'",
+    "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{}' AS 'SELECT 1'"])
+def test_a_token_cannot_be_stored(world, connect, statement):
+    """Row 12: not even by the superuser, who would leave it in a catalog or a file."""
+    token = world.token()
+    session = connect("simple", "postgres", world.server.superuser_password)
+    answer = session.run(statement.format(token))
+    assert answer.error is not None and answer.error["C"] in ("25000", "55P02"), answer
+    assert token not in str({k: v for k, v in answer.error.items() if k != "q"})
+    assert world.value("SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%impersonation_token%'") == 0
+    fresh = connect()
+    fresh.leaves_nothing()
+
+
+def test_a_token_in_the_configuration_file(world, connect):
+    token = world.token()
+    configuration = world.server.data / "postgresql.conf"
+    before = configuration.read_text()
+    session = connect()
+    try:
+        configuration.write_text(f"{before}\nbodata.impersonation_token = '{token}'\n")
+        loaded = world.value("SELECT pg_conf_load_time()")
+        world.sql("SELECT pg_reload_conf()")
+        end = time.monotonic() + 10
+        while world.value("SELECT pg_conf_load_time()") == loaded and time.monotonic() < end:
+            time.sleep(0.02)
+        session.leaves_nothing()
+        connect().leaves_nothing()
+        assert session.value("SHOW bodata.impersonation_token") == ""
+    finally:
+        configuration.write_text(before)
+        world.sql("SELECT pg_reload_conf()")
+
+
+BAD = ["x", " ", "a b", "x" * 16384, "x" * 16385, "x" * 10_000_000, "a\r\nX-Admin: 1", "a\tb", "\u00e9", "\u200b", "''",
+       "\\", "; DROP TABLE x; --", "%s%n", "\x7f", "-", "********"]
+
+
+@pytest.mark.parametrize("token", BAD, ids=lambda token: ascii(token[:20]))
+def test_guesses(session, token):
+    """Rows 20 and 31: one answer for all of them, without the text, in both protocols; also as a parameter."""
+    quoted = token.replace("'", "''")
+    answers = []
+    for statement, values in ((f"SET LOCAL bodata.impersonation_token = '{quoted}'", ()),
+                              (f"SELECT set_config('bodata.impersonation_token', '{quoted}', true)", ()),
+                              ("SELECT set_config('bodata.impersonation_token', $1, true)", (token,))):
+        session.ok("BEGIN")
+        answer = session.run(statement, *values)
+        expect(answer, *INVALID)
+        answers.append((answer.error["M"], answer.error["D"], answer.error["H"], answer.error.get("W")))
+        if len(token) > 4 and token != "********":
+            assert token not in str(answer.error)
+        session.ok("ROLLBACK")
+    assert len(set(answers)) == 1
+    session.leaves_nothing()
+
+
+def test_a_token_with_a_nul(session):
+    expect(session.wire.query_extended("SELECT set_config('bodata.impersonation_token', $1, true)", "a\0b"), "22021")
+    session.leaves_nothing()
+
+
+def test_unknown_expired_revoked_and_disabled_are_not_told_apart(world, session):
+    """Row 31."""
+    world.sql("CREATE ROLE frank; SELECT immuta.create_user('frank', postgres_role => 'frank')")
+    try:
+        tokens = {kind: world.token("frank") for kind in ("expired", "revoked", "disabled")}
+        tokens["unknown"] = tokens["revoked"][::-1]
+        world.sql("SELECT immuta.revoke_token(%s)", (tokens["revoked"],))
+        world.sql("UPDATE immuta.token SET last_used_at = now() - interval '2 hours' "
+                  "WHERE digest = sha256(convert_to(%s, 'UTF8'))", (tokens["expired"],))
+        world.sql("SELECT immuta.disable_user('frank')")
+        seen = set()
+        for kind, token in tokens.items():
+            session.ok("BEGIN")
+            answer = session.run(f"SET LOCAL bodata.impersonation_token = '{token}'")
+            expect(answer, *INVALID, kind)
+            seen.add(str(sorted(answer.error.items())))
+            session.ok("ROLLBACK")
+            assert session.value("SELECT immuta.check_token($1)", token) == '{"active": false}', kind
+        assert len(seen) == 1
+    finally:
+        world.sql("SELECT immuta.drop_user('frank'); DROP ROLE frank")
+    session.leaves_nothing()
+
+
+TARGETS = {
+    "the impersonating login": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'svc'::regrole"),
+    "the other service login": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'migrator'::regrole"),
+    "superuser": ("CREATE ROLE target SUPERUSER", ""),
+    "bypassrls": ("CREATE ROLE target BYPASSRLS", ""),
+    "createrole": ("CREATE ROLE target CREATEROLE", ""),
+    "replication": ("CREATE ROLE target REPLICATION", ""),
+    **{name: ("CREATE ROLE target", f"GRANT {name} TO target") for name in (
+        "pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend",
+        "bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "postgres")},
+    "member through another": ("CREATE ROLE target; CREATE ROLE between",
+                               "GRANT between TO target; GRANT pg_execute_server_program TO between"),
+    "a predefined role": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'pg_monitor'::regrole"),
+    "named none": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'none' WHERE rolname = 'target'"),
+    "named public": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'public' WHERE rolname = 'target'"),
+    "named pg_something": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'pg_x' WHERE rolname = 'target'"),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_privileged_targets(world, session, kind):
+    """Row 19: whatever the mapping says, and also if it became so after the mapping was written."""
+    create, make = TARGETS[kind]
+    account = "immuta.user_account"
+    world.sql(create)
+    try:
+        world.sql(f"INSERT INTO {account} (userid, mapping, postgres_role) "
+                  "VALUES ('target', 'explicit', 'target'::regrole)")
+        token = world.token("target")
+        if make:
+            world.sql(make.replace("{account}", account) + (" WHERE userid = 'target'" if "{account}" in make else ""))
+        session.ok("BEGIN")
+        session.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", *NOT_ALLOWED)
+        session.leaves_nothing()
+    finally:
+        world.sql(f"DELETE FROM {account} WHERE userid = 'target'")
+        world.sql("UPDATE pg_authid SET rolname = 'target' WHERE rolname IN ('none', 'public', 'pg_x')")
+        world.sql("DROP ROLE IF EXISTS target; DROP ROLE IF EXISTS between")
+
+
+@pytest.mark.parametrize("userid", ["Alice", "ALICE", "alice ", " alice", "alice\u200b", "\u0430lice", "ali\u0441e", "alice'",
+                                    '"alice"', "al\u00eece", "alice\t", "x" * 255, "none", "public", "svc", "postgres"])
+def test_look_alikes_are_nobody(world, session, userid):
+    """Row 20: mapped by name, and compared byte by byte; marked roles only."""
+    world.sql("GRANT immuta_mappable TO alice")
+    try:
+        world.sql("SELECT immuta.create_user(%s)", (userid,))
+        token = world.token(userid)
+        session.ok("BEGIN")
+        session.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", *NOT_MAPPED)
+        session.leaves_nothing()
+    finally:
+        world.sql("DELETE FROM immuta.user_account WHERE userid = %s", (userid,))
+        world.sql("REVOKE immuta_mappable FROM alice")
+
+
+def test_user_ids_that_cannot_be(world, connect):
+    """Row 20: too long, empty, or with a NUL."""
+    session = connect("extended", "postgres", world.server.superuser_password)
+    for userid, sqlstate in (("", "22023"), ("x" * 256, "22023"), ("x" * 1_000_000, "22023"), ("a\0b", "22021"),
+                             (None, "22004"), ("alice", "42710")):
+        session.refused("SELECT immuta.create_user($1)", sqlstate, None, userid)
+    session.refused("SELECT immuta.map_user('alice', 'none')", "42704")
+    session.refused("SELECT immuta.map_user('alice', 'public')", "42704")
+    session.refused("SELECT immuta.map_user('alice', 'svc')", *NOT_ALLOWED)
+    session.refused("SELECT immuta.map_user('alice', 'postgres')", *NOT_ALLOWED)
+
+
+def test_a_token_of_another_database(world, connect):
+    """Row 34."""
+    world.sql("CREATE DATABASE other")
+    try:
+        world.server.psql("-c", "CREATE EXTENSION immuta_ext", dbname="other")
+        other = connect(dbname="other")
+        other.ok("BEGIN")
+        other.refused(f"SET LOCAL bodata.impersonation_token = '{token_of(world, 'alice')}'", *INVALID)
+        other.close()
+    finally:
+        world.sql("DROP DATABASE other WITH (FORCE)")
+
+
+MODES_OF_TRANSACTIONS = ["ISOLATION LEVEL SERIALIZABLE", "ISOLATION LEVEL REPEATABLE READ", "READ ONLY",
+                         "ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", "READ WRITE, NOT DEFERRABLE"]
+
+
+@pytest.mark.parametrize("when, characteristics", list(itertools.product(("before", "begin", "after"), MODES_OF_TRANSACTIONS)))
+def test_characteristics_of_the_transaction(session, when, characteristics):
+    """Row 40: chosen before or after the token; they hold up to a commit that undoes settings, and into a chain."""
+    level = "serializable" if "SERIALIZABLE" in characteristics else \
+        "repeatable read" if "REPEATABLE" in characteristics else "read committed"
+    read_only = "on" if "READ ONLY" in characteristics else "off"
+    shown = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+    session.ok(f"BEGIN {characteristics}" if when == "begin" else "BEGIN")
+    if when == "before":
+        session.ok(f"SET TRANSACTION {characteristics}")
+    session.present()
+    if when == "after":
+        session.ok(f"SET TRANSACTION {characteristics}")
+    session.is_alice()
+    assert session.rows(shown) == [(level, read_only)]
+    session.ok("SET search_path = alice")
+    session.ok("SAVEPOINT s")
+    if read_only == "on":
+        session.refused("INSERT INTO app.flights VALUES (3000, 'UA')", "25006")
+    else:
+        session.ok("INSERT INTO app.flights VALUES (3000, 'UA')")
+    session.ok("ROLLBACK TO s")
+    session.ok("COMMIT AND CHAIN")
+    assert session.rows(shown) == [(level, read_only)]
+    session.present("bob")
+    session.is_alice("bob")
+    session.ok("COMMIT")
+    assert session.rows(shown) == [("read committed", "off")]
+    session.leaves_nothing()
+
+
+def test_serialization_failures_are_the_applications_business(world, connect):
+    """Two serializable transactions of two users that would contradict each other: one fails with 40001, and its
+    session goes on."""
+    one, two = connect("simple"), connect("extended")
+    for session in (one, two):
+        session.begin("alice", "ISOLATION LEVEL SERIALIZABLE")
+        session.ok("SELECT count(*) FROM app.flights WHERE delay = 59")
+    one.ok("UPDATE app.flights SET delay = 58 WHERE id = 59 AND carrier = 'UA'")
+    one.ok("INSERT INTO app.flights VALUES (3001, 'UA', 59)")
+    two.ok("INSERT INTO app.flights VALUES (3002, 'UA', 59)")
+    one.ok("COMMIT")
+    two.refused("COMMIT", "40001")
+    world.sql("DELETE FROM app.flights WHERE id > 3000")
+    for session in (one, two):
+        session.leaves_nothing()
+
+
+def test_cancelled_statements(session):
+    """A timeout inside the user's transaction."""
+    session.begin()
+    session.ok("SET LOCAL statement_timeout = '20ms'")
+    session.refused("SELECT pg_sleep(5)", "57014")
+    session.ok("ROLLBACK")
+    session.leaves_nothing()
+    session.begin()
+    session.ok("SAVEPOINT s")
+    session.ok("SET LOCAL statement_timeout = '20ms'")
+    session.refused("DO $$ BEGIN PERFORM pg_sleep(5); END $$", "57014")
+    session.ok("ROLLBACK TO s")
+    session.is_alice()
+    session.ok("COMMIT")
+    session.leaves_nothing()
+
+
+def test_nobody_else_may_present(world, connect):
+    session = connect("simple", "plain", "plain-password")
+    session.ok("BEGIN")
+    session.refused(f"SET LOCAL bodata.impersonation_token = '{token_of(world, 'alice')}'", *NOT_ALLOWED)
+    session.ok("ROLLBACK")
+    session.refused(COUNT, *DENIED)
+    session.ok("SELECT * FROM app.everyone")

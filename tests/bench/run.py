@@ -1,0 +1,183 @@
+"""What impersonation costs: instructions of the backend per transaction, counted by callgrind.
+
+    tests/bench/run.py [VERSION…]      default: 15 18
+
+Each script runs twice in a new session, once short and once long; the difference divided by the difference in length
+is the cost of one transaction, without connecting, planning caches and warm-up. The numbers repeat to about one in a
+thousand and do not depend on what else the machine does.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import psycopg  # noqa: E402
+from harness.server import BUILD, NOBODY, Server  # noqa: E402
+
+TREES = BUILD / "bench" / "pg"
+SHORT, LONG = 300, 1300
+QUERY = "SELECT abalance FROM app.accounts WHERE aid = 4711"
+
+SETUP = """
+CREATE ROLE alice; CREATE ROLE bob;
+CREATE ROLE app LOGIN PASSWORD 'app' IN ROLE alice, bob;
+CREATE SCHEMA app;
+CREATE TABLE app.accounts AS SELECT i AS aid, 0 AS abalance FROM generate_series(1, 100000) i;
+ALTER TABLE app.accounts ADD PRIMARY KEY (aid);
+GRANT USAGE ON SCHEMA app TO app, alice, bob;
+GRANT SELECT ON app.accounts TO app, alice, bob;
+VACUUM ANALYZE app.accounts;
+"""
+SETUP_EXTENSION = """
+CREATE EXTENSION immuta_ext;
+CREATE ROLE svc LOGIN PASSWORD 'svc' IN ROLE bodata_impersonate_user;
+SELECT immuta.create_user('alice', postgres_role => 'alice'), immuta.create_user('bob', postgres_role => 'bob');
+"""
+
+
+class CountedServer(Server):
+    """A server whose processes all run under callgrind."""
+
+    def __init__(self, version, name, loaded):
+        super().__init__(version, name, preload="shared" if loaded else None, trees=TREES,
+                         options=["autovacuum=off", "jit=off", "max_worker_processes=4"])
+        self.loaded = loaded
+        self.counts = self.home / "counts"
+        self._command = ["valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
+                         f"--callgrind-out-file={self.counts}/%p"]
+
+    def prepare(self):
+        """Without callgrind: making the cluster and its data."""
+        self.create()
+        self.start()
+        self.psql(input=SETUP)
+        tokens = []
+        if self.loaded:
+            self.psql(input=SETUP_EXTENSION)
+            tokens = [self.psql("-At", "-c", f"SELECT immuta.issue_token('{u}')").stdout.strip()
+                      for u in ("alice", "bob")]
+        self.stop()
+        self.counts.mkdir()
+        if os.geteuid() == 0:
+            os.chown(self.counts, NOBODY, NOBODY)
+        self._as_user = [*self._as_user, *self._command]
+        self.start()
+        return tokens
+
+    def instructions(self, user, script, length):
+        """Runs `script(connection, i)` in one session; instructions of its backend."""
+        with psycopg.connect(**self.dsn(user, user), autocommit=True, prepare_threshold=None) as connection:
+            pid = connection.info.backend_pid
+            for i in range(length):
+                script(connection, i)
+        counted = self.counts / str(pid)
+        for _ in range(600):
+            if counted.exists() and (found := re.search(r"^(?:totals|summary): (\d+)", counted.read_text(), re.M)):
+                return int(found[1])
+            time.sleep(0.05)
+        raise RuntimeError(f"no count of backend {pid}")
+
+    def cost(self, user, script):
+        return (self.instructions(user, script, LONG) - self.instructions(user, script, SHORT)) / (LONG - SHORT)
+
+
+def simple(*statements):
+    """The statements as simple query messages, one each."""
+    messages = [s.encode() for s in statements]
+
+    def run(connection, _):
+        for message in messages:
+            connection.pgconn.exec_(message)
+
+    return run
+
+
+def transaction(*first):
+    return simple("BEGIN", *first, QUERY, "END")
+
+
+def alternating(first):
+    """Two users in turn, the query as one named prepared statement of the protocol."""
+    messages = [f.encode() for f in first]
+
+    def run(connection, i):
+        connection.pgconn.exec_(b"BEGIN")
+        connection.pgconn.exec_(messages[i % 2])
+        if i == 0:
+            connection.pgconn.prepare(b"q", b"SELECT abalance FROM app.accounts WHERE aid = $1")
+        result = connection.pgconn.exec_prepared(b"q", [b"4711"])
+        assert result.ntuples == 1, result.error_message
+        connection.pgconn.exec_(b"END")
+
+    return run
+
+
+def release_tree(version):
+    """A copy of the PostgreSQL tree with a release build of the extension, beside the one that tests use."""
+    tree = TREES / version
+    if not tree.exists():
+        shutil.copytree(BUILD / "pg" / version, tree, symlinks=True)
+    print(f"[bench] release build for PostgreSQL {version} …", flush=True)
+    subprocess.run([ROOT / "tools" / "install", "--release", version], check=True,
+                   env=dict(os.environ, IMMUTA_PG_TREES=str(TREES)))
+
+
+def measure(version):
+    release_tree(version)
+    costs = {}
+    bare = CountedServer(version, "bench-bare", loaded=False)
+    loaded = CountedServer(version, "bench-loaded", loaded=True)
+    try:
+        bare.prepare()
+        costs["bare"] = bare.cost("app", transaction())
+        bare.stop()
+        alice, bob = loaded.prepare()
+        set_token = "SET LOCAL bodata.impersonation_token = '{}'".format
+        costs["loaded"] = loaded.cost("app", transaction())
+        costs["role"] = loaded.cost("app", transaction("SET LOCAL ROLE alice"))
+        costs["config+role"] = loaded.cost("app", transaction(
+            f"SELECT set_config('app.token', '{alice}', true)", "SET LOCAL ROLE alice"))
+        costs["token"] = loaded.cost("svc", transaction(set_token(alice)))
+        costs["role, alternating"] = loaded.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
+        costs["token, alternating"] = loaded.cost("svc", alternating([set_token(alice), set_token(bob)]))
+    finally:
+        bare.destroy()
+        loaded.destroy()
+    return costs
+
+
+GOALS = (
+    ("library loaded, no token", "loaded", "not loaded", "bare", 1.01),
+    ("token, warm cache", "token", "SET LOCAL ROLE", "role", 1.15),
+    ("token, warm cache", "token", "set_config + SET LOCAL ROLE", "config+role", 1.00),
+    ("token, users alternating, prepared", "token, alternating", "the same with SET LOCAL ROLE", "role, alternating",
+     1.15),
+)
+
+
+def main():
+    if not shutil.which("valgrind"):
+        sys.exit("[bench] needs valgrind: install the Debian package valgrind")
+    reached = True
+    for version in sys.argv[1:] or ("15", "18"):
+        costs = measure(version)
+        print(f"\nPostgreSQL {version}: server instructions per transaction (BEGIN, indexed SELECT, END)\n")
+        for name, cost in costs.items():
+            print(f"  {name:<22}{cost:>10,.0f}")
+        print()
+        for what, a, against, b, goal in GOALS:
+            ratio = costs[a] / costs[b]
+            reached &= ratio <= goal
+            print(f"  {what:<36} {ratio:.3f} x {against:<30} goal {goal:.2f}  {'ok' if ratio <= goal else 'MISSED'}")
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
