@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from harness.server import BUILD, Server  # noqa: E402
+from harness.server import BUILD, Server, run_prefix  # noqa: E402
 
 NAME = "demo"
 
@@ -27,7 +27,7 @@ def fresh(version):
 
 def homes():
     """The folders of all demo servers."""
-    return sorted((BUILD / "run").glob(f"{NAME}-*"))
+    return sorted((BUILD / "run").glob(f"{run_prefix()}{NAME}-*"))
 
 
 def pid(home):

@@ -218,8 +218,12 @@ def test_planted_names_do_not_reach_the_service(world, session):
                   "public.octet_length(text), public.now()")
 
 
-def test_plans_kept_in_functions_are_checked_again(session):
-    """PL/pgSQL keeps plans across transactions, hence across users."""
+@pytest.mark.parametrize("path", ['"$user", public', "app"])
+@pytest.mark.parametrize("plan", ["auto", "force_generic_plan"])
+def test_plans_kept_in_functions_are_checked_again(connect, plan, path):
+    """PL/pgSQL keeps plans across transactions, hence across users. Where the search path is the same for all,
+    PostgreSQL does not parse again by itself."""
+    session = connect(options=f"-c plan_cache_mode={plan} -c search_path={path}".replace(", ", ","))
     for _ in range(7):
         for user in ("alice", "bob"):
             session.begin(user)
