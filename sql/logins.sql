@@ -23,6 +23,19 @@ $$;
 REVOKE ALL ON FUNCTION immuta.authenticated(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.authenticated(bigint) IS 'internal: the answer to an authentication; NULL for one that failed';
 
+CREATE FUNCTION immuta.require_primary() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'cannot issue tokens during recovery'
+            USING ERRCODE = 'read_only_sql_transaction', HINT = 'Authenticate at the primary server.';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.require_primary() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.require_primary() IS 'internal: raises 25006 on a standby, where neither tokens nor failures can be written';
+
 CREATE FUNCTION immuta.set_password(userid text, password text, iamid text = 'bim') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -46,6 +59,7 @@ AS $$
 DECLARE
     account immuta.user_account;
 BEGIN
+    PERFORM immuta.require_primary();
     SELECT * INTO account FROM immuta.user_account u
     WHERE u.iamid = authenticate.iamid AND u.userid = authenticate.username AND NOT u.disabled;
     IF octet_length(coalesce(password, '')) > 1024
@@ -112,6 +126,7 @@ DECLARE
     key_id bigint;
     key_user bigint;
 BEGIN
+    PERFORM immuta.require_primary();
     SELECT k.id, k.user_id INTO key_id, key_user
     FROM immuta.api_key k JOIN immuta.user_account u ON u.id = k.user_id AND NOT u.disabled
     WHERE k.digest = immuta.secret_digest(apikey);

@@ -132,19 +132,29 @@ pub fn is_refused_without_token(function: &str) -> bool {
     const PREFIXES: [&str; 4] = ["lo_", "pg_stat_get_backend_", "pg_restore_", "pg_clear_"];
     NAMES.contains(&function)
         || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
-        || is_session_advisory_lock(function)
+        || takes_session_lock(function)
 }
 
-/// Locks that outlive the transaction (and unlocking, which would drop the application's own).
-pub fn is_session_advisory_lock(function: &str) -> bool {
+/// Locks that outlive the transaction. Unlocking is fine: without a token there is none, and poolers do it to be sure.
+fn takes_session_lock(function: &str) -> bool {
     let function = function.strip_prefix("pg_try_").or_else(|| function.strip_prefix("pg_"));
-    function.is_some_and(|rest| rest.starts_with("advisory_") && !rest.starts_with("advisory_xact_"))
+    function.is_some_and(|rest| rest.starts_with("advisory_lock"))
 }
 
-/// The same by object id, which is fixed for built-in functions: 2880 (`pg_advisory_lock`) to 2892
-/// (`pg_advisory_unlock_all`).
-pub fn is_session_advisory_lock_oid(function: u32) -> bool {
-    (2880..=2892).contains(&function)
+/// Why a built-in function is refused under a token, if it is. Object ids are fixed for built-in functions.
+pub fn function_refused_while_impersonating(function: u32) -> Option<&'static str> {
+    match function {
+        // pg_advisory_lock to pg_advisory_unlock_all: releasing all at the end would release the application's own.
+        2880..=2892 => Some("session-level advisory locks would outlive the transaction"),
+        // pg_prepared_statement and pg_cursor show the texts of other users' statements, tokens included.
+        2510 | 2511 => Some("the statements of this connection may be other users'"),
+        _ => None,
+    }
+}
+
+/// Functions that may seed `random()`, by object id: `setseed` and `set_config`.
+pub fn may_seed(function: u32) -> bool {
+    [1599, 2078].contains(&function)
 }
 
 /// Relations of pg_catalog that show values of user tables to whoever may read the table, PUBLIC included.
@@ -229,15 +239,20 @@ mod tests {
             "pg_stat_get_backend_activity",
             "pg_advisory_lock",
             "pg_try_advisory_lock_shared",
-            "pg_advisory_unlock_all",
+            "pg_try_advisory_lock",
         ] {
             assert!(is_refused_without_token(refused), "{refused}");
         }
-        for fine in ["version", "set_config", "pg_advisory_xact_lock", "pg_try_advisory_xact_lock", "log", "lower"]
-        {
+        for fine in [
+            "pg_advisory_unlock_all",
+            "version",
+            "set_config",
+            "pg_advisory_xact_lock",
+            "pg_try_advisory_xact_lock",
+            "log",
+            "lower",
+        ] {
             assert!(!is_refused_without_token(fine), "{fine}");
         }
-        assert!(is_session_advisory_lock("pg_advisory_unlock"));
-        assert!(!is_session_advisory_lock("advisory_lock"));
     }
 }

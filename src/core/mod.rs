@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod guard;
 pub mod identity;
+pub mod names;
 pub mod nesting;
 pub mod session;
 pub mod target;

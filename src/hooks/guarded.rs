@@ -3,8 +3,9 @@
 use crate::config;
 use crate::core::guard;
 use crate::error::Error;
+use crate::pg::chain::Before;
 use crate::pg::nodes::Permissions;
-use crate::pg::{catalog, chain, role};
+use crate::pg::{catalog, chain, guc, role};
 
 /// Whether what runs now runs on somebody else's authority: inside a SECURITY DEFINER function whose owner is a
 /// superuser or listed in `bodata.trusted_definers`.
@@ -48,4 +49,9 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
 
 fn is_ours(function: u32) -> bool {
     catalog::installation().is_some_and(|installed| catalog::is_ours(function, installed.extension))
+}
+
+/// A statement of the client begins: what it sets will be undone.
+pub fn undoing_settings(depth: u32) -> Before {
+    Before { as_nested: false, settings_level: if depth == 0 { guc::new_level() } else { 0 } }
 }

@@ -14,6 +14,8 @@ use crate::pg::{gate, raw, role, xact};
 use crate::{activity, config, mapping, resolve};
 use std::rc::Rc;
 
+pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
+
 fn now() -> Timestamp {
     Timestamp(raw::GetCurrentStatementStartTimestamp())
 }
@@ -130,6 +132,9 @@ pub fn confirm() -> Result<(), Error> {
         if !role::is_in_effect(active.role, active.impersonator) {
             return Err(Error::Inconsistent);
         }
+        if xact::portal_dates_from(active.established) {
+            return Err(Error::WhileImpersonating(OPENED_BEFORE.into()));
+        }
         let idle_ttl = config::token_idle_ttl();
         if !is_alive(active.last_used, now, idle_ttl) {
             return Err(Error::TokenInvalid);
@@ -151,12 +156,10 @@ pub fn confirm() -> Result<(), Error> {
     Ok(())
 }
 
-/// Session-level advisory locks would stay with the connection; refusing them is the only way, as releasing all at
-/// the end would release the application's own.
+/// What the executor itself does not stop.
 pub fn check_function(oid: u32) -> Result<(), Error> {
-    if guard::is_session_advisory_lock_oid(oid) {
-        let what = "session-level advisory locks would outlive the transaction";
-        return Err(Error::WhileImpersonating(what.into()));
+    match guard::function_refused_while_impersonating(oid) {
+        Some(what) => Err(Error::WhileImpersonating(what.into())),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -1,18 +1,25 @@
 //! The executor, utility and function hooks.
 
-use super::{SESSION, guarded, impersonation, is_guarded};
+use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
 use crate::core::guard::{self, Statement};
+use crate::core::names::LookUp;
 use crate::error::Error;
 use crate::pg::chain::Before;
-use crate::pg::nodes::Permissions;
+use crate::pg::nodes::{Permissions, Query};
 use crate::pg::report::Report;
-use crate::pg::{catalog, gate, guc, role};
+use crate::pg::{catalog, gate, guc};
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
-    refuse_stray_token(depth)?;
+    // The end of a transaction must always be possible; a commit finds the token itself.
+    if *statement != Statement::TransactionControl {
+        refuse_stray_token(depth)?;
+    }
     if gate::is_impersonating() {
         guard::while_impersonating(statement).map_err(Error::from)?;
+        if matches!(statement, Statement::Set(name) if name.eq_ignore_ascii_case("seed")) {
+            SEEDED.set(true);
+        }
         if depth == 0 && *statement != Statement::TransactionControl {
             impersonation::confirm()?;
         }
@@ -20,42 +27,51 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
     }
     if is_guarded() && !guarded::has_authority() {
         guard::without_token(statement, crate::config::session_settings).map_err(Error::from)?;
-        if *statement == Statement::ExplainQuery && depth == 0 {
-            return Ok(Before { as_nested: false, settings_level: guc::new_level() });
+        if *statement == Statement::ExplainQuery {
+            return Ok(guarded::undoing_settings(depth));
         }
     }
     Ok(Before::default())
 }
 
 /// Before a query starts.
-pub fn before_start(execution: usize, permissions: Permissions, depth: u32) -> Result<(), Report> {
+pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Before, Report> {
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
         if depth == 0 {
             impersonation::confirm()?;
         }
+        require_usage(query);
         SESSION.with_borrow_mut(|session| session.begin_execution(execution));
-    } else if is_guarded() && !guarded::has_authority() {
-        // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
-        guarded::check_relations(&permissions)?;
+    } else if is_guarded() {
+        if !guarded::has_authority() {
+            // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
+            guarded::check_relations(&query.permissions)?;
+        }
+        return Ok(guarded::undoing_settings(depth));
     }
-    Ok(())
+    Ok(Before::default())
+}
+
+/// After a query started. What ran so far (a domain's check, say) is no statement that could present a token.
+pub fn started(before: Before) -> Result<(), Report> {
+    let presented = gate::has_presented();
+    guc::undo_settings_except(before.settings_level, &crate::config::session_settings());
+    if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
 }
 
 /// Before a query runs, for the first time or again.
 pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
     if gate::is_impersonating() {
         if !SESSION.with_borrow(|session| session.has_begun(execution)) {
-            let what = "this query or cursor was opened before the token was set";
-            return Err(Error::WhileImpersonating(what.into()).into());
+            return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
         }
         if depth == 0 {
             impersonation::confirm()?;
         }
         return Ok(Before::default());
     }
-    let settings_level = if depth == 0 && is_guarded() { guc::new_level() } else { 0 };
-    Ok(Before { as_nested: false, settings_level })
+    Ok(if is_guarded() { guarded::undoing_settings(depth) } else { Before::default() })
 }
 
 /// After a statement completed without an error.
@@ -79,9 +95,7 @@ pub fn ended(execution: usize) {
 
 /// When permissions are checked, after PostgreSQL found nothing to object.
 pub fn permissions(permissions: Permissions) -> Result<(), Report> {
-    if gate::is_impersonating() {
-        require_usage(&permissions);
-    } else if is_guarded() && !guarded::has_authority() {
+    if !gate::is_impersonating() && is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
     }
     Ok(())
@@ -89,6 +103,9 @@ pub fn permissions(permissions: Permissions) -> Result<(), Report> {
 
 /// Before a function is executed.
 pub fn before_function(function: u32, _depth: u32) -> Result<(), Report> {
+    if guard::may_seed(function) {
+        SEEDED.set(true);
+    }
     if gate::is_impersonating() {
         return impersonation::check_function(function).map_err(Report::from);
     }
@@ -103,21 +120,17 @@ fn refuse_stray_token(depth: u32) -> Result<(), Error> {
     if depth == 0 && gate::has_presented() { Err(Error::OutOfStatement) } else { Ok(()) }
 }
 
-/// PostgreSQL checks USAGE of a schema when names are looked up, which for a cached plan was in another user's time.
-/// A view that checks as its invoker brings in relations nobody named: then names cannot be told from the rest.
-fn require_usage(permissions: &Permissions) {
-    let (user, _) = role::current_user();
-    let required = permissions.required();
-    let unchecked: Vec<u32> = required
-        .iter()
-        .filter(|entry| entry.checked_as == 0)
-        .map(|entry| catalog::schema_of_relation(entry.relation))
-        .filter(|&schema| schema != 0 && !catalog::is_known_usable(schema, user))
-        .collect();
-    if unchecked.is_empty() || required.iter().any(|entry| catalog::is_invoker_view(entry.relation)) {
+/// PostgreSQL checks USAGE of a schema when it looks names up, which for a cached plan was in another user's time.
+fn require_usage(query: &Query) {
+    let Some(look_up) = query.look_up() else { return };
+    if NAMES.with_borrow(|names| names.knows(&look_up, gate::generation())) {
         return;
     }
-    for schema in unchecked {
-        catalog::require_usage(schema, user);
+    for entry in query.permissions.required().iter().filter(|entry| entry.checked_as == 0) {
+        catalog::require_usage(catalog::schema_of_relation(entry.relation), look_up.role);
     }
+}
+
+pub fn looked_up(look_up: &LookUp) {
+    NAMES.with_borrow_mut(|names| names.remember(look_up, gate::generation()));
 }

@@ -1,6 +1,6 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, SESSION};
+use super::{CACHE, SEEDED, SESSION};
 use crate::error::Error;
 use crate::pg::report::Report;
 use crate::pg::{chain, gate, guc, role, xact};
@@ -33,6 +33,10 @@ pub fn end() {
     if gate::is_impersonating() {
         role::unlock();
         gate::set_impersonating(false);
+        xact::forget_sequences();
+    }
+    if SEEDED.take() {
+        xact::reseed();
     }
     let ended = SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.end_transaction()));
     if let Some(active) = ended {

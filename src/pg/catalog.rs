@@ -230,54 +230,9 @@ pub fn is_system_schema(schema: u32) -> bool {
     schema != 0 && schema == information_schema
 }
 
-/// Whether the relation is a view that checks permissions as its invoker (15 and later).
-pub fn is_invoker_view(oid: u32) -> bool {
-    // SAFETY: the tuple is released after its options were read; extractRelOptions() copies what it returns.
-    unsafe {
-        if pg_sys::get_rel_relkind(oid.into()) as u8 != pg_sys::RELKIND_VIEW {
-            return false;
-        }
-        let tuple =
-            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, pg_sys::Oid::from(oid).into());
-        if tuple.is_null() {
-            return false;
-        }
-        let mut is_null = false;
-        let options = pg_sys::SysCacheGetAttr(
-            pg_sys::SysCacheIdentifier::RELOID as c_int,
-            tuple,
-            pg_sys::Anum_pg_class_reloptions as i16,
-            &mut is_null,
-        );
-        let invoker = !is_null
-            && pgrx::Array::<&str>::from_datum(options, false)
-                .is_some_and(|options| options.iter().flatten().any(says_invoker));
-        pg_sys::ReleaseSysCache(tuple);
-        invoker
-    }
-}
-
-fn says_invoker(option: &str) -> bool {
-    option.strip_prefix("security_invoker=").is_some_and(|value| {
-        ["true", "on", "yes", "1", "t", "y"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
-    })
-}
-
-thread_local! {
-    /// The schema that was last found usable, for whom, and in which generation.
-    static USABLE: Cell<(u64, u32, u32)> = const { Cell::new((0, 0, 0)) };
-}
-
-/// Whether it is already known that the user may use the schema.
-pub fn is_known_usable(schema: u32, user: u32) -> bool {
-    schema == pg_sys::PG_CATALOG_NAMESPACE || USABLE.get() == (gate::generation(), schema, user)
-}
-
 /// Raises PostgreSQL's own error for a schema the user may not use.
 pub fn require_usage(schema: u32, user: u32) {
-    let generation = gate::generation();
-    if compat::has_usage(schema.into(), user.into()) {
-        USABLE.set((generation, schema, user));
+    if schema == 0 || compat::has_usage(schema.into(), user.into()) {
         return;
     }
     // SAFETY: raises the error; the name is null or a palloc'd string.

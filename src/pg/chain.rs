@@ -5,21 +5,26 @@
 //! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
 //! transaction callbacks ([`super::xact`]).
 
-use super::nodes::{self, Permissions};
+use super::nodes::{self, Permissions, Query};
 use super::report::{Report, raise};
 use super::{compat, gate, raw};
 use crate::core::guard::Statement;
+use crate::core::names::LookUp;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// What the hooks decide; see `crate::hooks`.
 pub struct Handlers {
     /// Before a utility statement: `(statement, nesting depth)`.
     pub utility: fn(&Statement, u32) -> Result<Before, Report>,
-    /// Before a query starts: `(address of its descriptor, its permission entries, nesting depth)`.
-    pub start: fn(usize, Permissions, u32) -> Result<(), Report>,
+    /// After the names of a statement were looked up.
+    pub looked_up: fn(&LookUp),
+    /// Before a query starts: `(address of its descriptor, the query, nesting depth)`.
+    pub start: fn(usize, &Query, u32) -> Result<Before, Report>,
+    /// After a query started: `(what was decided before it)`.
+    pub started: fn(Before) -> Result<(), Report>,
     /// Before a query runs (again): `(address of its descriptor, nesting depth)`.
     pub run: fn(usize, u32) -> Result<Before, Report>,
     /// After a statement completed: `(nesting depth, what was decided before it)`.
@@ -50,9 +55,6 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 /// Nesting level of settings that the running statement will go back to; 0 for none.
 static SETTINGS_LEVEL: AtomicI32 = AtomicI32::new(0);
 
-/// Whether the executor is starting a statement that the client sent.
-static STARTING: AtomicBool = AtomicBool::new(false);
-
 pub fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
@@ -62,14 +64,12 @@ pub fn restore_depth(depth: u32) {
     DEPTH.store(depth, Relaxed);
     if depth == 0 {
         SETTINGS_LEVEL.store(0, Relaxed);
-        STARTING.store(false, Relaxed);
     }
 }
 
-/// Whether settings changed by a function that is looked at now will be undone when the running statement is done.
-/// Functions are looked at when the executor starts, and run later, under the level.
+/// Whether settings changed now will be undone.
 pub fn undoes_settings() -> bool {
-    SETTINGS_LEVEL.load(Relaxed) > 0 || STARTING.load(Relaxed)
+    SETTINGS_LEVEL.load(Relaxed) > 0
 }
 
 /// What a plain frame keeps across the call.
@@ -91,6 +91,8 @@ pub fn install(handlers: Handlers) {
         pg_sys::ProcessUtility_hook = Some(process_utility);
         PREVIOUS_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(executor_start);
+        PREVIOUS_ANALYZE = pg_sys::post_parse_analyze_hook;
+        pg_sys::post_parse_analyze_hook = Some(post_parse_analyze);
         PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
         pg_sys::ExecutorFinish_hook = Some(executor_finish);
         PREVIOUS_END = pg_sys::ExecutorEnd_hook;
@@ -104,6 +106,7 @@ pub fn install(handlers: Handlers) {
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_ANALYZE: pg_sys::post_parse_analyze_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
@@ -144,19 +147,39 @@ unsafe extern "C-unwind" fn process_utility(
 }
 
 #[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn post_parse_analyze(
+    pstate: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        if let Some(previous) = PREVIOUS_ANALYZE {
+            previous(pstate, query, jumble);
+        }
+        if gate::is_impersonating() {
+            after_analysis(pstate, query);
+        }
+    }
+}
+
+#[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
         let depth = depth();
-        if !gate::is_idle() {
-            before_start(query_desc, depth);
+        let before = if gate::is_idle() { Before::default() } else { before_start(query_desc, depth) };
+        if before.settings_level > 0 {
+            SETTINGS_LEVEL.store(before.settings_level, Relaxed);
         }
-        STARTING.store(depth == 0, Relaxed);
         match PREVIOUS_START {
             Some(previous) => previous(query_desc, eflags),
             None => raw::standard_ExecutorStart(query_desc, eflags),
         }
-        STARTING.store(false, Relaxed);
+        if before.settings_level > 0 {
+            SETTINGS_LEVEL.store(0, Relaxed);
+            after_start(before);
+        }
     }
 }
 
@@ -285,10 +308,24 @@ unsafe extern "C-unwind" fn before_utility(pstmt: *mut pg_sys::PlannedStmt, dept
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, depth: u32) {
+unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, depth: u32) -> Before {
     // SAFETY: PostgreSQL passes a descriptor with its planned statement.
-    let permissions = unsafe { Permissions::of_query(query_desc) };
-    decide(|handlers| (handlers.start)(query_desc as usize, permissions, depth));
+    let query = unsafe { Query::of(query_desc) };
+    decide(|handlers| (handlers.start)(query_desc as usize, &query, depth))
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_start(before: Before) {
+    decide(|handlers| (handlers.started)(before));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_analysis(pstate: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
+    // SAFETY: PostgreSQL passes the state and the result of an analysis that succeeded.
+    let look_up = unsafe { nodes::analyzed(&*pstate, &*query) };
+    if let (Some(look_up), Some(handlers)) = (look_up, HANDLERS.get()) {
+        (handlers.looked_up)(&look_up);
+    }
 }
 
 #[pg_guard]

@@ -125,6 +125,7 @@ unsafe extern "C-unwind" fn check_token(
         let is_well_formed = token::is_well_formed(text);
         let digest = Digest::of(text);
         text.zeroize();
+        hide_statement();
 
         // Only a statement of the session can present a token: not a file, a role's or database's settings, a
         // function's SET clause (which is tested first), or the connection string.
@@ -145,6 +146,13 @@ unsafe extern "C-unwind" fn check_token(
         *extra = kept as *mut c_void;
         true
     }
+}
+
+/// The statement that is running holds a token: `pg_stat_activity` shows this instead of its text.
+fn hide_statement() {
+    let instead = c"SET LOCAL bodata.impersonation_token = '********'";
+    // SAFETY: writes this backend's entry; the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, instead.as_ptr()) };
 }
 
 /// Sets the message of a refusal; without one guc.c would print the value.

@@ -1,7 +1,8 @@
 //! Reading PostgreSQL's parse and plan trees.
 
-use super::compat;
+use super::{compat, role};
 use crate::core::guard::Statement;
+use crate::core::names::LookUp;
 use pgrx::{PgList, is_a, pg_sys};
 use std::ffi::{CStr, c_char};
 
@@ -93,13 +94,6 @@ pub struct Permissions(*mut pg_sys::List);
 
 impl Permissions {
     /// # Safety
-    /// `query_desc` is a descriptor with its planned statement, which outlives the value.
-    pub unsafe fn of_query(query_desc: *mut pg_sys::QueryDesc) -> Permissions {
-        // SAFETY: by contract.
-        Permissions(unsafe { compat::permissions_of_plan(&*(*query_desc).plannedstmt) })
-    }
-
-    /// # Safety
     /// `list` is a list of permission entries that outlives the value.
     pub unsafe fn of_list(list: *mut pg_sys::List) -> Permissions {
         Permissions(list)
@@ -107,7 +101,7 @@ impl Permissions {
 
     /// The relations on which some privilege is required.
     pub fn required(&self) -> Vec<Permission> {
-        // SAFETY: by contract of the constructors; the list holds nodes of the one type.
+        // SAFETY: by contract of the constructor; the list holds nodes of the one type.
         unsafe {
             PgList::<compat::PermissionEntry>::from_pg(self.0)
                 .iter_ptr()
@@ -117,4 +111,80 @@ impl Permissions {
                 .collect()
         }
     }
+}
+
+/// A query that is about to start.
+pub struct Query {
+    pub permissions: Permissions,
+    source: *const c_char,
+    location: i32,
+    length: i32,
+}
+
+impl Query {
+    /// # Safety
+    /// `query_desc` is a descriptor with its planned statement, which outlives the value.
+    pub unsafe fn of(query_desc: *mut pg_sys::QueryDesc) -> Query {
+        // SAFETY: by contract.
+        unsafe {
+            let plan = &*(*query_desc).plannedstmt;
+            Query {
+                permissions: Permissions::of_list(compat::permissions_of_plan(plan)),
+                source: (*query_desc).sourceText,
+                location: plan.stmt_location,
+                length: plan.stmt_len,
+            }
+        }
+    }
+
+    /// How the names of this query would be looked up now. `None` for one whose names were looked up when a function
+    /// with a parsed body was created, and are never looked up again.
+    pub fn look_up(&self) -> Option<LookUp<'_>> {
+        // SAFETY: by contract of the constructor.
+        unsafe { look_up(self.source, self.location, self.length) }
+    }
+}
+
+/// The look-up that an analysis was. EXPLAIN, CREATE TABLE AS and DECLARE CURSOR report the query inside them once
+/// more when they run; its names were looked up with their own, and its range table is not that of the report's state.
+///
+/// # Safety
+/// `pstate` and `query` are what PostgreSQL passed to the hook.
+pub unsafe fn analyzed<'a>(pstate: &'a pg_sys::ParseState, query: &pg_sys::Query) -> Option<LookUp<'a>> {
+    use pg_sys::NodeTag::*;
+    // SAFETY: by contract; each cast follows the tag of the node.
+    unsafe {
+        let utility = query.utilityStmt;
+        let inner = match (utility.is_null(), utility) {
+            (true, _) => std::ptr::null_mut(),
+            (false, node) => match (*node).type_ {
+                T_ExplainStmt => (*(node as *mut pg_sys::ExplainStmt)).query,
+                T_CreateTableAsStmt => (*(node as *mut pg_sys::CreateTableAsStmt)).query,
+                T_DeclareCursorStmt => (*(node as *mut pg_sys::DeclareCursorStmt)).query,
+                _ => std::ptr::null_mut(),
+            },
+        };
+        if is_a(inner, T_Query) {
+            let inner = &*(inner as *mut pg_sys::Query);
+            look_up(pstate.p_sourcetext, inner.stmt_location, inner.stmt_len)
+        } else if query.rtable == pstate.p_rtable {
+            look_up(pstate.p_sourcetext, query.stmt_location, query.stmt_len)
+        } else {
+            None
+        }
+    }
+}
+
+/// # Safety
+/// `source` is null or NUL-terminated, and outlives the value.
+unsafe fn look_up<'a>(source: *const c_char, location: i32, length: i32) -> Option<LookUp<'a>> {
+    // SAFETY: by contract; search_path is a string setting, never null.
+    let (source, search_path) = unsafe {
+        if source.is_null() || *source == 0 {
+            return None;
+        }
+        (CStr::from_ptr(source).to_bytes(), CStr::from_ptr(pg_sys::namespace_search_path).to_bytes())
+    };
+    let (role, _) = role::current_user();
+    Some(LookUp { source, location, length, search_path, role })
 }

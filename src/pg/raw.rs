@@ -41,6 +41,8 @@ unsafe extern "C" {
     pub safe fn IsTransactionBlock() -> bool;
     /// `xact.c`: reads the transaction state.
     pub safe fn GetCurrentTransactionNestLevel() -> c_int;
+    /// `sequence.c`: forgets what `currval()` and `lastval()` know.
+    pub safe fn ResetSequenceCaches();
     /// `guc.c`: counts a static variable up.
     pub safe fn NewGUCNestLevel() -> c_int;
     /// `xact.c`: returns a static variable.

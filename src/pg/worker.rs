@@ -5,6 +5,7 @@
 
 use super::compat;
 use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::Spi;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
@@ -57,12 +58,10 @@ pub fn launch(job: &str, wait: bool) -> bool {
 fn report_no_slot() {
     static REPORTED: AtomicBool = AtomicBool::new(false);
     if !REPORTED.swap(true, Relaxed) {
-        pgrx::ereport!(
-            PgLogLevel::LOG,
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            "no free background worker slot to record use of impersonation tokens; will retry",
-            "Consider increasing max_worker_processes."
-        );
+        let message = "no free background worker slot to record use of impersonation tokens; will retry";
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message, "immuta_ext")
+            .set_hint("Consider increasing max_worker_processes.")
+            .report(PgLogLevel::LOG);
     }
 }
 

@@ -2,9 +2,11 @@
 
 use super::report::{Report, raise};
 use super::{chain, gate, raw};
+use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{IntoDatum, pg_guard, pg_sys};
 use std::ffi::{c_int, c_long, c_void};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
@@ -99,6 +101,16 @@ pub fn runs_a_statement() -> bool {
     unsafe { !pg_sys::ActivePortal.is_null() }
 }
 
+/// Whether the running portal existed at that time already: then its names were looked up, and its plan was made, for
+/// the user of that time. The portals of simple query messages are invisible and made one by one.
+pub fn portal_dates_from(time: Timestamp) -> bool {
+    // SAFETY: a static variable, null or the live portal.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        !portal.is_null() && (*portal).visible && (*portal).creation_time <= time.0
+    }
+}
+
 /// Whether the server is a standby.
 pub fn is_standby() -> bool {
     // SAFETY: reads shared memory.
@@ -134,4 +146,26 @@ pub fn pause(span: Duration) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     pgrx::check_for_interrupts!();
+}
+
+/// Forgets what `currval()` and `lastval()` would tell of the last user. Cannot fail.
+pub fn forget_sequences() {
+    raw::ResetSequenceCaches();
+}
+
+/// Seeds `random()` anew, so that nothing of a `setseed()` remains. Cannot fail: the seed is within -1 and 1.
+pub fn reseed() {
+    let bits = RandomState::new().hash_one(clock()) >> 11;
+    let seed = bits as f64 / (1u64 << 53) as f64;
+    // SAFETY: setseed() takes one float8, passed as PostgreSQL passes it.
+    unsafe {
+        if let Some(seed) = seed.into_datum() {
+            pg_sys::DirectFunctionCall1Coll(Some(setseed), pg_sys::Oid::INVALID, seed);
+        }
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// `float.c`, SQL function `setseed(float8)`.
+    fn setseed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 }

@@ -100,16 +100,23 @@ mod tests {
     }
 
     #[pg_test]
-    fn the_object_ids_of_session_locks_are_what_the_guard_thinks() {
+    fn object_ids_are_what_the_guard_thinks() {
         let by_name = text(
             "SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_proc \
-             WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_(un)?lock'",
+             WHERE pronamespace = 'pg_catalog'::regnamespace \
+             AND proname ~ '^pg_((try_)?advisory_(un)?lock.*|prepared_statement|cursor)$'",
         );
         let by_oid: Vec<String> = (1..10_000)
-            .filter(|&oid| guard::is_session_advisory_lock_oid(oid))
+            .filter(|&oid| guard::function_refused_while_impersonating(oid).is_some())
             .map(|oid| oid.to_string())
             .collect();
         assert_eq!(by_name, by_oid.join(","));
+        let seeding = text(
+            "SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_proc WHERE proname IN ('setseed', 'set_config')",
+        );
+        let seeds: Vec<String> =
+            (1..10_000).filter(|&oid| guard::may_seed(oid)).map(|oid| oid.to_string()).collect();
+        assert_eq!(seeding, seeds.join(","));
     }
 
     #[pg_test]

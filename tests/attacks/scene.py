@@ -145,6 +145,12 @@ RESET search_path;
 CREATE FUNCTION alice.waits() RETURNS boolean LANGUAGE plpgsql IMMUTABLE
 AS $$ BEGIN PERFORM pg_sleep(0.4); EXECUTE 'SELECT count(*) FROM pg_attribute'; RETURN true; END $$;
 CREATE DOMAIN alice.loud AS text CHECK (alice.runs_immutable(VALUE) = 1);
+-- Runs a command in a parallel worker, and only there.
+CREATE FUNCTION alice.worker(command text, name) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$ DECLARE r text; BEGIN EXECUTE command INTO r; RETURN r; END $$;
+CREATE FUNCTION alice.in_worker(command text) RETURNS text LANGUAGE plpgsql
+SET force_parallel_mode = on SET parallel_leader_participation = off SET max_parallel_workers_per_gather = 2
+AS $$ BEGIN RETURN string_agg(alice.worker(command, relname), '') FROM pg_class WHERE relname = 'pg_class'; END $$;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA alice TO PUBLIC;
 CREATE PROCEDURE alice.commits() LANGUAGE plpgsql
 AS $$ BEGIN COMMIT; INSERT INTO alice.seen VALUES ('commits', current_user); END $$;
@@ -200,6 +206,8 @@ SQL_15 = """
 SET ROLE owner;
 CREATE VIEW app.invokers_view WITH (security_invoker = true) AS SELECT id FROM app.flights;
 GRANT SELECT ON app.invokers_view TO PUBLIC;
+CREATE VIEW app.invokers_everyone WITH (security_invoker = true) AS SELECT body FROM app.everyone;
+GRANT SELECT ON app.invokers_everyone TO PUBLIC;
 CREATE VIEW app.invokers_notes WITH (security_invoker = true) AS SELECT body FROM private.notes;
 GRANT SELECT ON app.invokers_notes TO PUBLIC;
 RESET ROLE;

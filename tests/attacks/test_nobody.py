@@ -71,10 +71,10 @@ ATTACKS = [
         "nextval('app.numbers')", "setval('app.numbers', 7)", "currval('app.numbers')", "lastval()",
         "lo_creat(-1)", "lo_create(0)", "lo_from_bytea(0, 'x')", "lo_get(1)", "lo_put(1, 0, 'x')", "lo_unlink(1)",
         "lo_open(1, 131072)", "loread(0, 1)", "lowrite(0, 'x')",
-        "pg_advisory_lock(1)", "pg_try_advisory_lock(1)", "pg_advisory_lock_shared(1, 1)", "pg_advisory_unlock(1)",
+        "pg_advisory_lock(1)", "pg_try_advisory_lock(1)", "pg_advisory_lock_shared(1, 1)",
         "pg_terminate_backend(pg_backend_pid())", "pg_cancel_backend(pg_backend_pid())", "pg_notify('c', 'x')",
         "pg_export_snapshot()", "pg_logical_emit_message(true, 'a', 'b')", "pg_stat_get_backend_activity(1)",
-        "pg_stat_get_backend_idset()", "pg_stat_get_activity(NULL)", "dblink('dbname=immuta', 'SELECT 1')",
+        "currtid2('app.everyone', '(0,1)')", "pg_stat_get_backend_idset()", "pg_stat_get_activity(NULL)", "dblink('dbname=immuta', 'SELECT 1')",
         "dblink_connect('dbname=immuta')", "app.alias_set_config('search_path', 'alice', false)",
         "app.alias_set_config('application_name', 'alice', false)")],
     *[(35, f"SELECT * FROM {view}", *REQUIRED) for view in (
@@ -108,6 +108,12 @@ ATTACKS = [
     (36, "SELECT alice.runs_all(c) OVER () FROM (VALUES ('SELECT 1 FROM app.everyone')) v (c)", *REQUIRED),
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT pg_advisory_lock(1)')) v (c)", *REQUIRED),
     (36, "SELECT alice.clause_role_definer()", *REQUIRED),
+    # The same in a parallel worker, which a function can ask for by its SET clause.
+    *[(36, f"SELECT alice.in_worker('{command}')", *REQUIRED) for command in (
+        "SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders", "SELECT alice.definer_reads()",
+        "SELECT alice.invoker_reads()", "SELECT app.owners_count()", "SELECT count(query) FROM pg_stat_activity",
+        "SELECT pg_terminate_backend(0)", "SELECT pg_advisory_lock(1)", "SELECT count(*) FROM pg_stats",
+        "SELECT query_to_xml(''SELECT * FROM app.everyone'', false, false, '''')")],
     (36, "SELECT alice.sets_path_at_start(1)", *REQUIRED),
     (36, "SELECT alice.sets_path_at_start(1) OVER ()", *REQUIRED),
 
@@ -275,6 +281,50 @@ def test_a_trusted_definer_is_a_mapped_role_never(world, session):
         world.sql("DROP FUNCTION app.superusers_runs(text)")
         world.sql("DELETE FROM app.everyone WHERE body = 'by definer'")
     session.leaves_nothing()
+
+
+def test_a_role_of_the_logins_own(world, connect):
+    """A service login that is a member of a data owner has that role's rights no more than its own, whether it asks
+    for the role or has it from the start."""
+    world.sql("GRANT owner TO svc; ALTER ROLE svc SET role = 'owner'")
+    try:
+        for mode in ("simple", "extended"):
+            session = connect(mode)
+            assert session.value("SELECT current_user") == "owner"
+            for statement in (COUNT, "SELECT * FROM private.notes", "DROP TABLE app.orders", "SET ROLE svc",
+                              "SELECT app.owners_count()", "SELECT alice.definer_reads()", "CREATE TABLE app.x (a int)"):
+                session.refused(statement, *REQUIRED)
+            session.refused("SELECT count(*), set_config('role', 'owner', false) FROM app.flights", *REQUIRED)
+            session.begin()
+            session.is_alice()
+            session.ok("SAVEPOINT s")
+            session.refused("SELECT set_config('role', 'owner', false)", "42501")
+            session.ok("ROLLBACK TO s")
+            session.ok("COMMIT")
+            assert session.value("SELECT current_user") == "owner"
+            session.refused(COUNT, *REQUIRED)
+            session.ok("RESET ROLE")
+            session.refused(COUNT, *REQUIRED)
+    finally:
+        world.sql("ALTER ROLE svc RESET role; REVOKE owner FROM svc")
+
+
+def test_a_superuser_who_becomes_the_service_login(world, connect):
+    """The session user counts, not who logged in; and the way back stays open."""
+    session = connect("simple", "postgres", world.server.superuser_password)
+    session.ok("SET SESSION AUTHORIZATION svc")
+    session.refused(COUNT, *REQUIRED)
+    session.refused("CREATE TEMP TABLE x (a int)", *REQUIRED)
+    session.ok("BEGIN")
+    session.present()
+    assert session.value("SELECT current_user") == "alice"
+    session.ok("SAVEPOINT s")
+    session.refused("RESET SESSION AUTHORIZATION", "42501", "IMPERSONATION_ACTIVE")
+    session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    session.refused(COUNT, *REQUIRED)
+    session.ok("RESET SESSION AUTHORIZATION")
+    assert session.value("SELECT count(*) FROM app.flights") == "300"
 
 
 HONEST = [

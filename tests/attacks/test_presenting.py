@@ -403,6 +403,30 @@ def test_cancelled_statements(session):
     session.leaves_nothing()
 
 
+@pytest.mark.parametrize("scope", ["SET", "SET LOCAL"])
+def test_a_role_that_was_set_before_the_token(world, connect, scope):
+    """By a login that needs no token: the role is alice's while it lasts, and what it was afterwards."""
+    world.sql("GRANT owner TO migrator")
+    try:
+        for mode in ("simple", "extended"):
+            session = connect(mode, "migrator", "migrator-password")
+            session.ok("BEGIN")
+            session.ok(f"{scope} ROLE owner")
+            session.present()
+            session.is_alice()
+            for statement in ("RESET ROLE", "SET ROLE owner", "SELECT set_config('role', 'owner', true)"):
+                session.ok("SAVEPOINT s")
+                session.refused(statement, "42501")
+                session.ok("ROLLBACK TO s")
+            session.is_alice()
+            session.ok("COMMIT")
+            assert session.value("SELECT current_user") == ("owner" if scope == "SET" else "migrator")
+            session.ok("RESET ROLE")
+            assert session.value("SELECT current_user") == "migrator"
+    finally:
+        world.sql("REVOKE owner FROM migrator")
+
+
 def test_nobody_else_may_present(world, connect):
     session = connect("simple", "plain", "plain-password")
     session.ok("BEGIN")

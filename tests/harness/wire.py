@@ -54,6 +54,8 @@ class Wire:
     def __init__(self, host, port, user, password, dbname, **settings):
         self.parameters = {}
         self.queue = bytearray()
+        self.extended = False
+        self.last_error = None
         self.socket = socket.create_connection((host, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.input = self.socket.makefile("rb")
@@ -80,6 +82,7 @@ class Wire:
     # -- what can be queued --------------------------------------------------------------------------------------
 
     def simple(self, sql):
+        self.extended = False
         return self._queue(b"Q", _text(sql))
 
     def parse(self, sql, name="", types=()):
@@ -93,6 +96,7 @@ class Wire:
         return self._queue(b"D", b"P" + _text(portal))
 
     def execute(self, portal="", max_rows=0):
+        self.extended = True
         return self._queue(b"E", _text(portal) + struct.pack("!i", max_rows))
 
     def close_portal(self, portal=""):
@@ -162,7 +166,9 @@ class Wire:
             elif kind == "d":
                 current.rows.append((body.decode(errors="replace"),))
             elif kind == "G":
-                self._queue(b"f", _text("no data here")).send()
+                # A Sync that was sent with a COPY has been read as a part of it.
+                self._queue(b"f", _text("no data here"))
+                (self.sync() if self.extended else self).send()
             elif kind == "Z":
                 answer.status = body.decode()
             if kind in until:
@@ -175,7 +181,7 @@ class Wire:
     def _message(self):
         head = self.input.read(5)
         if len(head) < 5:
-            raise Closed(getattr(self, "last_error", None))
+            raise Closed(self.last_error)
         kind, length = chr(head[0]), struct.unpack("!i", head[1:])[0]
         body = self.input.read(length - 4)
         if kind == "E":

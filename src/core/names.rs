@@ -1,0 +1,89 @@
+//! Which statements had their names looked up by whom.
+//!
+//! PostgreSQL checks USAGE of a schema when it looks a name up. A cached plan skips that: its names were looked up
+//! in another user's time. What the current user has looked up himself needs no second check.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, RandomState};
+
+/// Beyond this many statements the memory starts anew.
+const CAPACITY: usize = 1024;
+
+/// One statement, looked up by one role under one search path.
+#[derive(Hash)]
+pub struct LookUp<'a> {
+    /// The text the client or function sent, and which part of it is the statement.
+    pub source: &'a [u8],
+    pub location: i32,
+    pub length: i32,
+    pub search_path: &'a [u8],
+    pub role: u32,
+}
+
+#[derive(Default)]
+pub struct LookedUp {
+    generation: u64,
+    /// Keyed hashes: nobody can choose a text that collides with another.
+    known: HashSet<u64>,
+    keys: RandomState,
+}
+
+impl LookedUp {
+    /// The statement's names were looked up. What was known of an older catalog generation is forgotten.
+    pub fn remember(&mut self, look_up: &LookUp, generation: u64) {
+        if self.generation != generation || self.known.len() >= CAPACITY {
+            self.known.clear();
+            self.generation = generation;
+        }
+        let key = self.keys.hash_one(look_up);
+        self.known.insert(key);
+    }
+
+    pub fn knows(&self, look_up: &LookUp, generation: u64) -> bool {
+        self.generation == generation && self.known.contains(&self.keys.hash_one(look_up))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look_up(role: u32) -> LookUp<'static> {
+        LookUp { source: b"SELECT 1; SELECT 2", location: 10, length: 8, search_path: b"public", role }
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let mut names = LookedUp::default();
+        names.remember(&look_up(1), 5);
+        assert!(names.knows(&look_up(1), 5));
+        let others = [
+            look_up(2),
+            LookUp { location: 0, ..look_up(1) },
+            LookUp { length: 0, ..look_up(1) },
+            LookUp { search_path: b"app", ..look_up(1) },
+            LookUp { source: b"SELECT 1; SELECT 3", ..look_up(1) },
+        ];
+        assert!(others.iter().all(|other| !names.knows(other, 5)));
+    }
+
+    #[test]
+    fn another_generation_knows_nothing() {
+        let mut names = LookedUp::default();
+        names.remember(&look_up(1), 5);
+        assert!(!names.knows(&look_up(1), 6));
+        names.remember(&look_up(2), 6);
+        assert!(!names.knows(&look_up(1), 6));
+        assert!(!names.knows(&look_up(1), 5));
+    }
+
+    #[test]
+    fn it_does_not_grow_without_bound() {
+        let mut names = LookedUp::default();
+        for role in 0..10_000 {
+            names.remember(&look_up(role), 1);
+        }
+        assert!(names.known.len() <= CAPACITY);
+        assert!(names.knows(&look_up(9_999), 1));
+    }
+}

@@ -1,0 +1,221 @@
+"""G5: nobody learns a token, or anything of use, from inside the database. Rows 27, 29, 30, 37."""
+
+import pytest
+from scene import COUNT, DENIED, INVALID, REQUIRED, check_error, token_of
+
+MASKED = [
+    "SHOW bodata.impersonation_token", "SELECT current_setting('bodata.impersonation_token')",
+    "SELECT current_setting('BODATA.IMPERSONATION_TOKEN', true)",
+    "SELECT * FROM alice.shown()",
+]
+UNLISTED = [
+    "SHOW ALL", "SELECT * FROM pg_settings", "SELECT * FROM pg_show_all_settings()",
+    "SELECT boot_val, reset_val, sourcefile FROM pg_settings WHERE name ~ 'bodata'",
+    "SELECT * FROM pg_db_role_setting", "SELECT * FROM pg_settings WHERE name = 'bodata.impersonation_token'",
+    "EXPLAIN (SETTINGS) SELECT 1", "SELECT proconfig FROM pg_proc WHERE proconfig IS NOT NULL",
+    "SELECT * FROM immuta.whoami()", "SELECT * FROM immuta.session_state()",
+    "SELECT wait_event, query FROM pg_stat_activity", "SELECT pg_stat_get_backend_activity(s) "
+    "FROM pg_stat_get_backend_idset() s", "SELECT * FROM pg_stat_get_activity(pg_backend_pid())",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(world):
+    world.sql("CREATE FUNCTION alice.shown() RETURNS text LANGUAGE plpgsql AS $$ "
+              "DECLARE r text; BEGIN EXECUTE 'SHOW bodata.impersonation_token' INTO r; RETURN r; END $$")
+    yield
+    world.sql("DROP FUNCTION alice.shown()")
+
+
+@pytest.mark.parametrize("present", ["SET LOCAL bodata.impersonation_token = '{}'",
+                                     "SELECT set_config('bodata.impersonation_token', '{}', true)",
+                                     "WITH x AS (SELECT set_config('bodata.impersonation_token', '{}', true) AS t) "
+                                     "SELECT t, current_setting('bodata.impersonation_token') FROM x"])
+def test_the_token_is_shown_nowhere(world, session, present):
+    """Row 27: neither while it is in force nor afterwards, nor by what set it."""
+    token = world.token("alice")
+    session.ok("BEGIN")
+    answer = session.ok(present.format(token))
+    assert token not in str(answer) and (not answer.rows or set(answer.rows[0]) == {"********"})
+    for statement in MASKED:
+        assert session.rows(statement) == [("********",)], statement
+    for statement in UNLISTED:
+        answer = session.ok(statement)
+        assert token not in str(answer) and "********" not in str(answer.rows), statement
+    session.ok("RESET ALL")
+    for statement in MASKED:
+        assert token not in str(session.ok(statement))
+    session.ok("SAVEPOINT s")
+    answer = session.run("DO $$ BEGIN RAISE EXCEPTION '%', current_setting('bodata.impersonation_token'); END $$")
+    assert answer.error["C"] == "P0001" and token not in str(answer)
+    session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    for statement in MASKED[:3]:
+        assert session.rows(statement) == [("",)], statement
+    for statement in UNLISTED:
+        assert token not in str(session.run(statement)), statement
+    session.leaves_nothing()
+
+
+def test_errors_do_not_show_the_token(world, session):
+    """Row 30: the check hook, and errors that follow in the same message or name a statement that failed."""
+    token = world.token("alice")
+    for statement in (f"SET bodata.impersonation_token = '{token}'",
+                      f"SELECT set_config('bodata.impersonation_token', '{token}', false)",
+                      f"SELECT set_config('bodata.impersonation_token', '{token}', true)",
+                      f"SET LOCAL bodata.impersonation_token = '{token}'",
+                      f"UPDATE pg_settings SET setting = '{token}' WHERE name = 'bodata.impersonation_token'",
+                      f"SELECT set_config('bodata.impersonation_token', '{token}', true), 1/0",
+                      f"SELECT set_config('bodata.impersonation_token', 'x{token}', true)",
+                      f"SELECT set_config('bodata.impersonation_token', '{token} ', true)"):
+        answer = session.run(statement)
+        assert token not in str(answer), statement
+    session.begin()
+    for statement in (f"SELECT set_config('bodata.impersonation_token', '{token}', true)",
+                      f"SET LOCAL bodata.impersonation_token = '{token}'"):
+        session.ok("SAVEPOINT s")
+        answer = session.run(statement)
+        assert answer.error["C"] == "42501" and token not in str(answer)
+        session.ok("ROLLBACK TO s")
+    session.ok("ROLLBACK")
+    session.leaves_nothing()
+
+
+def test_other_sessions_do_not_see_it(world, session, connect):
+    """Row 29: another session of the same login sees nothing without a token, and nothing of the others' with one."""
+    token, other = world.token("bob"), connect()
+    other.ok("BEGIN")
+    other.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
+    pid = other.value("SELECT pg_backend_pid()")
+    other.ok("SAVEPOINT s")
+    # The statement that shows is the one that presents the token.
+    other.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", "42501")
+    activity = [f"SELECT query FROM pg_stat_activity WHERE pid = {pid}",
+                "SELECT pg_stat_get_backend_activity(s) FROM pg_stat_get_backend_idset() s",
+                f"SELECT query FROM pg_stat_get_activity({pid})"]
+    for statement in activity:
+        session.refused(statement, *REQUIRED)
+    session.begin()
+    for statement in activity:
+        answer = session.ok(statement)
+        assert answer.rows and token not in str(answer)
+    session.ok("COMMIT")
+    session.leaves_nothing()
+    other.ok("ROLLBACK")
+    other.leaves_nothing()
+
+
+@pytest.mark.parametrize("statement", [
+    "SELECT * FROM pg_prepared_statements", "SELECT * FROM pg_prepared_statement()",
+    "SELECT statement FROM pg_prepared_statements WHERE name = 's1'"])
+def test_prepared_statements_do_not_tell_the_next_user(world, session, statement):
+    """Row 29: pgjdbc keeps a SET LOCAL that is sent often as a named statement, with the token in its text."""
+    token, wire = world.token("bob"), session.wire
+    set_local = f"SET LOCAL bodata.impersonation_token = '{token}'"
+    session.ok("BEGIN")
+    wire.statement(set_local, name="s1").sync().send().read()
+    session.is_alice("bob")
+    wire.statement("SELECT 'bobs own' FROM app.flights WHERE id = 4711", name="s2").sync().send().read()
+    session.ok("COMMIT")
+    for attack in (statement, "EXECUTE s1", "SELECT alice.runs('EXECUTE s1')", "DO 'BEGIN EXECUTE ''EXECUTE s1''; END'"):
+        session.refused(attack, *REQUIRED)
+    session.begin("alice")
+    session.ok("SAVEPOINT s")
+    session.refused("EXECUTE s1", "42501", "IMPERSONATION_ACTIVE")
+    session.ok("ROLLBACK TO s")
+    answer = session.run(statement)
+    assert token not in str(answer), "alice reads bob's token"
+    session.ok("ROLLBACK")
+    session.leaves_nothing()
+
+
+def test_open_portals_do_not_tell_the_token(world, session):
+    """Row 29: the portal of the statement that presented the token is still open."""
+    token, wire = world.token("alice"), session.wire
+    session.ok("BEGIN")
+    answer = wire.statement(f"SET LOCAL bodata.impersonation_token = '{token}'", portal="p").sync().send().read()
+    assert answer.error is None
+    answer = session.run("SELECT * FROM pg_cursors")
+    assert token not in str(answer)
+    session.ok("COMMIT")
+    session.leaves_nothing()
+
+
+def test_tables_and_functions_are_closed(world):
+    """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
+    assert world.sql("SELECT proname FROM pg_proc p WHERE pronamespace = 'immuta'::regnamespace "
+                     "AND has_function_privilege('plain', oid, 'EXECUTE') ORDER BY 1") == [("session_state",), ("whoami",)]
+    assert world.sql("SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND relkind IN ('r', 'v') "
+                     "AND has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')") == []
+    assert world.sql("SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace "
+                     "AND CASE relkind WHEN 'S' THEN has_sequence_privilege('plain', oid, 'SELECT, USAGE, UPDATE') "
+                     "END") == []
+    assert world.sql("SELECT has_schema_privilege('plain', 'immuta', 'CREATE')") == [(False,)]
+    allowed = {"authenticate", "authenticate_api_key", "check_token", "session_state", "whoami"}
+    assert {row[0] for row in world.sql(
+        "SELECT proname FROM pg_proc p WHERE pronamespace = 'immuta'::regnamespace "
+        "AND has_function_privilege('svc', oid, 'EXECUTE')")} == allowed
+    unsafe = world.sql("SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND prosecdef "
+                       "AND coalesce(proconfig::text, '') NOT LIKE '%search_path=pg_catalog, pg_temp%'")
+    assert unsafe == []
+
+
+def test_no_oracle(world, connect):
+    """Row 37: who exists, and whose password it was, is not told; and none of it is for the user."""
+    session = connect()
+    world.sql("SELECT immuta.create_user('grace'); SELECT immuta.set_password('grace', 'right')")
+    try:
+        answers = {session.value("SELECT immuta.authenticate($1, $2, $3)", *login)
+                   for login in (("nobody", "x", "bim"), ("alice", "", "bim"), ("grace", "right ", "bim"),
+                                 ("grace", "right", "okta"), ("' OR true --", None, None))}
+        assert answers == {'{"authenticated": false}'}
+        answers = {session.value("SELECT immuta.authenticate_api_key($1)", key) for key in ("x", "")}
+        assert answers == {'{"authenticated": false}'}
+        assert session.value("SELECT immuta.authenticate('grace', 'right')->>'authenticated'") == "true"
+        answers = {session.value("SELECT immuta.check_token($1)", token)
+                   for token in ("x", "", "********", "x" * 100_000, "\u00e9")}
+        assert answers == {'{"active": false}'}
+    finally:
+        world.sql("SELECT immuta.drop_user('grace')")
+    session.begin()
+    for call in ("authenticate('alice', 'x')", "authenticate_api_key('x')", "check_token('x')", "active_token('x')",
+                 "hash_password('x')", "secret_digest('x')", "user_id('bob', 'bim')"):
+        session.ok("SAVEPOINT s")
+        session.refused(f"SELECT immuta.{call}", *DENIED)
+        session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    session.leaves_nothing()
+
+
+def test_a_revoked_token_is_of_no_use_in_a_warm_session(world, session):
+    """Row 34: it is in the cache, and in the middle of being used."""
+    token = world.token("alice")
+    present = f"SET LOCAL bodata.impersonation_token = '{token}'"
+    session.ok("BEGIN")
+    session.ok(present)
+    session.is_alice()
+    world.sql("SELECT immuta.revoke_token(%s)", (token,))
+    session.is_alice()
+    session.ok("COMMIT AND CHAIN")
+    session.refused(present, *INVALID)
+    session.ok("ROLLBACK")
+    session.refused(COUNT, *REQUIRED)
+    session.leaves_nothing()
+
+
+def test_backtraces_stay_in_the_server(session):
+    """The server runs with RUST_BACKTRACE set: DETAIL is the code alone, or what PostgreSQL put there."""
+    for statement, detail in (("SELECT * FROM app.everyone", "IMPERSONATION_REQUIRED"), ("SELECT 1/0", None),
+                              ("SELECT 'x'::int", None), ("SELECT nosuchcolumn", None), ("SELEC", None)):
+        error = session.run(statement).error
+        assert error.get("D") == detail
+        check_error(error)
+    session.begin()
+    for statement, detail in (("RESET ROLE", "IMPERSONATION_ACTIVE"), ("SELECT 1/0", None),
+                              ("SELECT set_config('role', 'none', true)", None)):
+        session.ok("SAVEPOINT s")
+        assert session.run(statement).error.get("D") == detail
+        session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    assert token_of(session.world, "alice")
+    session.leaves_nothing()
