@@ -5,6 +5,8 @@
 pub enum Statement {
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     TransactionControl,
+    /// ROLLBACK of the whole transaction, which must always be possible
+    Rollback,
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED
     TwoPhase,
     /// SET TRANSACTION …
@@ -53,8 +55,8 @@ pub fn without_token(
 ) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
-        TransactionControl | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate | ClosePortal
-        | Unlisten | ExplainQuery => Ok(()),
+        TransactionControl | Rollback | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate
+        | ClosePortal | Unlisten | ExplainQuery => Ok(()),
         Set(name) if is_token_parameter(name) || is_session_setting(name, &session_settings()) => Ok(()),
         Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CallOrDo | Other => Err(Refusal::TokenRequired),
     }
@@ -77,8 +79,8 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Listen | Unlisten => Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction")),
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
         Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
-        TransactionControl | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal | ExplainQuery
-        | CallOrDo | Other => Ok(()),
+        TransactionControl | Rollback | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal
+        | ExplainQuery | CallOrDo | Other => Ok(()),
     }
 }
 
@@ -178,9 +180,17 @@ mod tests {
     fn without_a_token_everything_but_housekeeping_is_refused() {
         use Statement::*;
         let list = names(&["datestyle", "default_transaction_*"]);
-        for fine in
-            [TransactionControl, SetTransaction, ResetAll, Show, Discard, Deallocate, ClosePortal, Unlisten]
-        {
+        for fine in [
+            TransactionControl,
+            Rollback,
+            SetTransaction,
+            ResetAll,
+            Show,
+            Discard,
+            Deallocate,
+            ClosePortal,
+            Unlisten,
+        ] {
             assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
         }
         for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
@@ -196,9 +206,17 @@ mod tests {
     #[test]
     fn under_a_token_identity_and_residue_are_refused() {
         use Statement::*;
-        for fine in
-            [TransactionControl, SetTransaction, ResetAll, Show, ClosePortal, ExplainQuery, CallOrDo, Other]
-        {
+        for fine in [
+            TransactionControl,
+            Rollback,
+            SetTransaction,
+            ResetAll,
+            Show,
+            ClosePortal,
+            ExplainQuery,
+            CallOrDo,
+            Other,
+        ] {
             assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
         }
         assert_eq!(while_impersonating(&set("search_path")), Ok(()));

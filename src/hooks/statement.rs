@@ -11,16 +11,17 @@ use crate::pg::{catalog, gate, guc};
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
-    // The end of a transaction must always be possible; a commit finds the token itself.
-    if *statement != Statement::TransactionControl {
-        refuse_stray_token(depth)?;
+    if *statement == Statement::Rollback {
+        // It undoes the parameter, too.
+        guc::settle();
     }
+    refuse_stray_token(depth)?;
     if gate::is_impersonating() {
         guard::while_impersonating(statement).map_err(Error::from)?;
         if matches!(statement, Statement::Set(name) if name.eq_ignore_ascii_case("seed")) {
             SEEDED.set(true);
         }
-        if depth == 0 && *statement != Statement::TransactionControl {
+        if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
             impersonation::confirm()?;
         }
         return Ok(Before { as_nested: *statement == Statement::CallOrDo, settings_level: 0 });

@@ -22,6 +22,7 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
                     TRANS_STMT_PREPARE | TRANS_STMT_COMMIT_PREPARED | TRANS_STMT_ROLLBACK_PREPARED => {
                         Statement::TwoPhase
                     }
+                    TRANS_STMT_ROLLBACK => Statement::Rollback,
                     _ => Statement::TransactionControl,
                 }
             }
