@@ -110,7 +110,8 @@ BEGIN
         UPDATE immuta.token t SET last_used_at = used_at
         WHERE t.id = (j->>'id')::bigint AND t.last_used_at <= used_at - (j->>'within')::bigint * microsecond;
         IF random() < 0.01 THEN
-            PERFORM immuta.prune_tokens((j->>'ttl')::bigint * interval '1 second');
+            -- The longest time to live that any session can have: twice that is dead for all.
+            PERFORM immuta.prune_tokens(interval '30 days');
         END IF;
     WHEN 'login_failed' THEN
         UPDATE immuta.user_account u SET failed_logins = u.failed_logins + 1, last_failed_login = clock_timestamp()

@@ -11,7 +11,7 @@ use serde::Serialize;
 #[serde(tag = "job", rename_all = "snake_case")]
 pub enum Job {
     /// A token was used at `at` (microseconds since 2000-01-01); not to be written again within `within`.
-    TokenUsed { id: i64, at: i64, within: i64, ttl: u64 },
+    TokenUsed { id: i64, at: i64, within: i64 },
     /// A password did not match.
     LoginFailed { id: i64 },
 }
@@ -38,11 +38,11 @@ pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestam
         return stored;
     }
     let within = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX);
-    let job = Job::TokenUsed { id: token_id, at: now.0, within, ttl: ttl.as_secs() };
+    let job = Job::TokenUsed { id: token_id, at: now.0, within };
     if job.launch(false) { now } else { recorded }
 }
 
 /// Records a failed login and waits until that is durable: an attempt must count even if its transaction rolls back.
 pub fn record_failed_login(user_id: i64) -> bool {
-    Job::LoginFailed { id: user_id }.launch(true)
+    !xact::is_standby() && Job::LoginFailed { id: user_id }.launch(true)
 }

@@ -65,18 +65,14 @@ fn hash_password(password: &[u8]) -> Option<String> {
 #[pg_extern(sql = false)]
 fn immuta_password_matches(user_id: Option<i64>, hash: Option<&str>, password: &[u8]) -> bool {
     static NOBODY: Lazy<String> = Lazy::new(|| hash_password(b"nobody").unwrap_or_default());
-    if user_id.is_some_and(is_locked_out) {
-        return false;
-    }
-    let known = user_id.is_some() && hash.is_some();
+    let open_user = user_id.filter(|&user_id| !is_locked_out(user_id));
     let matches = PasswordHash::new(hash.unwrap_or(&NOBODY))
         .is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok());
-    if known && matches {
+    if open_user.is_some() && hash.is_some() && matches {
         return true;
     }
-    if let Some(user_id) = user_id
-        && !activity::record_failed_login(user_id)
-    {
+    // No user has the id 0: an unknown name, or one that is locked out, costs what any other costs.
+    if !activity::record_failed_login(open_user.unwrap_or(0)) {
         // Nobody counts the failure: let it cost time instead.
         xact::pause(Duration::from_secs(2));
     }

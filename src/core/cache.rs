@@ -25,36 +25,20 @@ pub struct Entry {
     pub impersonator: u32,
 }
 
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct Counters {
-    pub hits: u64,
-    pub misses: u64,
-    pub evictions: u64,
-}
-
 pub struct Cache {
     entries: LruCache<Digest, Entry, BuildDigestHasher>,
-    pub counters: Counters,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache {
-            entries: LruCache::unbounded_with_hasher(BuildDigestHasher::default()),
-            counters: Counters::default(),
-        }
+        Cache { entries: LruCache::unbounded_with_hasher(BuildDigestHasher::default()) }
     }
 }
 
 impl Cache {
     /// The entry of this token, which becomes the most recently used one.
     pub fn get(&mut self, digest: &Digest) -> Option<&Entry> {
-        let found = self.entries.get(digest);
-        match found {
-            Some(_) => self.counters.hits += 1,
-            None => self.counters.misses += 1,
-        }
-        found
+        self.entries.get(digest)
     }
 
     /// The entry of this token, without counting that as a use.
@@ -67,7 +51,6 @@ impl Cache {
         self.entries.put(digest, entry);
         while self.entries.len() > capacity.max(1) {
             self.entries.pop_lru();
-            self.counters.evictions += 1;
         }
     }
 
@@ -127,7 +110,6 @@ mod tests {
         cache.insert(c, entry("c"), 2);
         assert_eq!(users(&cache), ["c", "a"]);
         assert!(cache.get(&b).is_none());
-        assert_eq!(cache.counters, Counters { hits: 1, misses: 1, evictions: 1 });
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Statement {
     /// DECLARE … WITH HOLD
     HeldCursor,
     Load,
+    /// CREATE OPERATOR, with the name of its function
+    CreateOperator(String),
     /// CALL and DO, which may hold transaction control of their own
     CallOrDo,
     Other,
@@ -58,7 +60,9 @@ pub fn without_token(
         TransactionControl | Rollback | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate
         | ClosePortal | Unlisten | ExplainQuery => Ok(()),
         Set(name) if is_token_parameter(name) || is_session_setting(name, &session_settings()) => Ok(()),
-        Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CallOrDo | Other => Err(Refusal::TokenRequired),
+        Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Other => {
+            Err(Refusal::TokenRequired)
+        }
     }
 }
 
@@ -77,10 +81,14 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Deallocate => Err(Refusal::WhileImpersonating("DEALLOCATE would drop the application's statements")),
         HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
         Listen | Unlisten => Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction")),
+        // The planner calls the functions of operators behind every check.
+        CreateOperator(function) if function == "set_config" || is_refused_without_token(function) => {
+            Err(Refusal::WhileImpersonating("an operator cannot work by this function"))
+        }
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
         Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
         TransactionControl | Rollback | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal
-        | ExplainQuery | CallOrDo | Other => Ok(()),
+        | ExplainQuery | CreateOperator(_) | CallOrDo | Other => Ok(()),
     }
 }
 
@@ -113,7 +121,9 @@ pub fn session_settings_fault(list: &[String]) -> Option<String> {
 /// Built-in functions (schema pg_catalog) that act past the executor's permission checks, or outlive the statement,
 /// and are therefore refused without a token.
 pub fn is_refused_without_token(function: &str) -> bool {
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 18] = [
+        "currtid",
+        "currtid2",
         "currval",
         "lastval",
         "loread",
@@ -152,11 +162,6 @@ pub fn function_refused_while_impersonating(function: u32) -> Option<&'static st
         2510 | 2511 => Some("the statements of this connection may be other users'"),
         _ => None,
     }
-}
-
-/// Functions that may seed `random()`, by object id: `setseed` and `set_config`.
-pub fn may_seed(function: u32) -> bool {
-    [1599, 2078].contains(&function)
 }
 
 /// Relations of pg_catalog that show values of user tables to whoever may read the table, PUBLIC included.

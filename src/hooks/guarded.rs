@@ -5,7 +5,7 @@ use crate::core::guard;
 use crate::error::Error;
 use crate::pg::chain::Before;
 use crate::pg::nodes::Permissions;
-use crate::pg::{catalog, chain, guc, role};
+use crate::pg::{catalog, guc, role};
 
 /// Whether what runs now runs on somebody else's authority: inside a SECURITY DEFINER function whose owner is a
 /// superuser or listed in `bodata.trusted_definers`.
@@ -23,26 +23,30 @@ fn is_trusted(owner: u32) -> bool {
 
 /// Only the catalogs can be read, and of those nothing that shows values of user tables.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
-    for entry in permissions.required() {
-        let Some((schema, name)) = catalog::relation(entry.relation) else { continue };
-        if !catalog::is_system_schema(schema) || guard::shows_user_data(&name) {
-            return Err(Error::TokenRequired(format!("access to \"{name}\"")));
-        }
-    }
-    Ok(())
+    permissions.required().iter().try_for_each(|entry| check_relation(entry.relation))
 }
 
-/// Functions may be called as far as everything they do passes the executor again.
-pub fn check_function(oid: u32) -> Result<(), Error> {
+pub fn check_relation(oid: u32) -> Result<(), Error> {
+    match catalog::relation(oid) {
+        Some((schema, name)) if !catalog::is_system_schema(schema) || guard::shows_user_data(&name) => {
+            Err(Error::TokenRequired(format!("access to \"{name}\"")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Functions may be called as far as everything they do passes the executor again, and what they set is undone:
+/// `in_statement` tells whether it will be.
+pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
     let Some(function) = catalog::function(oid) else { return Ok(()) };
     let allowed = if catalog::is_system_schema(function.schema) {
-        !guard::is_refused_without_token(&function.name)
-            // What set_config() sets is undone with the statement; outside one, it would stay.
-            && (function.name != "set_config" || chain::undoes_settings())
+        !guard::is_refused_without_token(&function.name) && (in_statement || function.name != "set_config")
+    } else if is_ours(oid) {
+        true
     } else if function.is_definer {
-        is_trusted(function.owner) || is_ours(oid)
+        is_trusted(function.owner)
     } else {
-        !function.is_unrestricted || is_ours(oid)
+        in_statement && !function.is_unrestricted
     };
     if allowed { Ok(()) } else { Err(Error::TokenRequired(format!("function \"{}\"", function.name))) }
 }
@@ -53,5 +57,5 @@ fn is_ours(function: u32) -> bool {
 
 /// A statement of the client begins: what it sets will be undone.
 pub fn undoing_settings(depth: u32) -> Before {
-    Before { as_nested: false, settings_level: if depth == 0 { guc::new_level() } else { 0 } }
+    Before { settings_level: if depth == 0 { guc::new_level() } else { 0 }, ..Before::default() }
 }

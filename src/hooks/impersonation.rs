@@ -10,6 +10,7 @@ use crate::core::token::Digest;
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Presented};
+use crate::pg::nodes::Permissions;
 use crate::pg::{gate, raw, role, xact};
 use crate::{activity, config, mapping, resolve};
 use std::rc::Rc;
@@ -162,4 +163,16 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
         Some(what) => Err(Error::WhileImpersonating(what.into())),
         None => Ok(()),
     }
+}
+
+/// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
+/// far those go (`pg_write_all_data`, say).
+pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
+    let Some(installed) = catalog::installation() else { return Ok(()) };
+    let own = installed.tables();
+    let hit = permissions.required().iter().any(|entry| entry.checked_as == 0 && own.contains(&entry.relation));
+    if hit && !super::guarded::has_authority() {
+        return Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()));
+    }
+    Ok(())
 }

@@ -9,12 +9,10 @@ use crate::core::cache::Cache;
 use crate::core::names::LookedUp;
 use crate::core::session::Session;
 use crate::pg::{catalog, chain, gate, role, xact};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 thread_local! {
     static SESSION: RefCell<Session> = const { RefCell::new(Session::new()) };
-    /// Whether `random()` may have been seeded in this transaction, which no undoing of settings takes back.
-    static SEEDED: Cell<bool> = const { Cell::new(false) };
     static NAMES: RefCell<LookedUp> = RefCell::default();
     static CACHE: RefCell<Cache> = RefCell::default();
 }
@@ -27,8 +25,9 @@ pub fn install() {
     chain::install(chain::Handlers {
         utility: statement::before_utility,
         looked_up: statement::looked_up,
+        plan: statement::before_plan,
         start: statement::before_start,
-        started: statement::started,
+        prepared: statement::prepared,
         run: statement::before_run,
         done: statement::done,
         end: statement::ended,

@@ -1,13 +1,13 @@
 //! The executor, utility and function hooks.
 
-use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
+use super::{NAMES, SESSION, guarded, impersonation, is_guarded};
 use crate::core::guard::{self, Statement};
 use crate::core::names::LookUp;
 use crate::error::Error;
 use crate::pg::chain::Before;
-use crate::pg::nodes::{Permissions, Query};
+use crate::pg::nodes::{Permissions, Query, References};
 use crate::pg::report::Report;
-use crate::pg::{catalog, gate, guc};
+use crate::pg::{catalog, chain, gate, guc};
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
@@ -18,13 +18,10 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
         guard::while_impersonating(statement).map_err(Error::from)?;
-        if matches!(statement, Statement::Set(name) if name.eq_ignore_ascii_case("seed")) {
-            SEEDED.set(true);
-        }
         if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
             impersonation::confirm()?;
         }
-        return Ok(Before { as_nested: *statement == Statement::CallOrDo, settings_level: 0 });
+        return Ok(Before { as_nested: *statement == Statement::CallOrDo, ..Before::default() });
     }
     if is_guarded() && !guarded::has_authority() {
         guard::without_token(statement, crate::config::session_settings).map_err(Error::from)?;
@@ -33,6 +30,20 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
         }
     }
     Ok(Before::default())
+}
+
+/// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
+pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
+    if gate::is_impersonating() || !is_guarded() {
+        return Ok(Before::default());
+    }
+    let before = guarded::undoing_settings(depth);
+    if !guarded::has_authority() {
+        let (relations, functions) = references.collect();
+        relations.into_iter().try_for_each(guarded::check_relation)?;
+        functions.into_iter().try_for_each(|function| guarded::check_function(function, true))?;
+    }
+    Ok(Before { without_workers: true, ..before })
 }
 
 /// Before a query starts.
@@ -54,10 +65,11 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
     Ok(Before::default())
 }
 
-/// After a query started. What ran so far (a domain's check, say) is no statement that could present a token.
-pub fn started(before: Before) -> Result<(), Report> {
+/// After a query was planned or started. What ran so far (a function that could be folded, a domain's check) is no
+/// statement that could present a token.
+pub fn prepared(before: Before) -> Result<(), Report> {
     let presented = gate::has_presented();
-    guc::undo_settings_except(before.settings_level, &crate::config::session_settings());
+    guc::undo_settings_except(before.settings_level, crate::config::session_settings);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
 }
 
@@ -79,7 +91,7 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     let presented = guc::presented();
     if before.settings_level > 0 {
-        guc::undo_settings_except(before.settings_level, &crate::config::session_settings());
+        guc::undo_settings_except(before.settings_level, crate::config::session_settings);
     }
     match presented {
         Some(token) if depth == 0 => {
@@ -96,22 +108,22 @@ pub fn ended(execution: usize) {
 
 /// When permissions are checked, after PostgreSQL found nothing to object.
 pub fn permissions(permissions: Permissions) -> Result<(), Report> {
-    if !gate::is_impersonating() && is_guarded() && !guarded::has_authority() {
+    if gate::is_impersonating() {
+        impersonation::check_relations(&permissions)?;
+    } else if is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
     }
     Ok(())
 }
 
 /// Before a function is executed.
-pub fn before_function(function: u32, _depth: u32) -> Result<(), Report> {
-    if guard::may_seed(function) {
-        SEEDED.set(true);
-    }
+pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if gate::is_impersonating() {
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {
-        guarded::check_function(function)?;
+        // Outside any statement (a function call message, input of a parameter) nothing would be undone.
+        guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
     }
     Ok(())
 }

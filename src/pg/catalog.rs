@@ -15,9 +15,16 @@ pub struct Installation {
     pub user_account_by_id: u32,
     pub token: u32,
     pub token_by_digest: u32,
+    pub api_key: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
+}
+
+impl Installation {
+    pub fn tables(&self) -> [u32; 3] {
+        [self.user_account, self.token, self.api_key]
+    }
 }
 
 thread_local! {
@@ -57,6 +64,7 @@ fn find_installation() -> Option<Installation> {
             user_account_by_id: relation(c"user_account_id_key")?,
             token: relation(c"token")?,
             token_by_digest: relation(c"token_pkey")?,
+            api_key: relation(c"api_key")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),

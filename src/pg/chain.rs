@@ -5,7 +5,7 @@
 //! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
 //! transaction callbacks ([`super::xact`]).
 
-use super::nodes::{self, Permissions, Query};
+use super::nodes::{self, Permissions, Query, References};
 use super::report::{Report, raise};
 use super::{compat, gate, raw};
 use crate::core::guard::Statement;
@@ -21,10 +21,12 @@ pub struct Handlers {
     pub utility: fn(&Statement, u32) -> Result<Before, Report>,
     /// After the names of a statement were looked up.
     pub looked_up: fn(&LookUp),
+    /// Before a query is planned: `(what it refers to, nesting depth)`.
+    pub plan: fn(&References, u32) -> Result<Before, Report>,
     /// Before a query starts: `(address of its descriptor, the query, nesting depth)`.
     pub start: fn(usize, &Query, u32) -> Result<Before, Report>,
-    /// After a query started: `(what was decided before it)`.
-    pub started: fn(Before) -> Result<(), Report>,
+    /// After a query was planned or started: `(what was decided before it)`.
+    pub prepared: fn(Before) -> Result<(), Report>,
     /// Before a query runs (again): `(address of its descriptor, nesting depth)`.
     pub run: fn(usize, u32) -> Result<Before, Report>,
     /// After a statement completed: `(nesting depth, what was decided before it)`.
@@ -45,6 +47,8 @@ static HANDLERS: OnceCell<Handlers> = OnceCell::new();
 pub struct Before {
     /// Pass a utility statement on as if it came from inside a function, so that PostgreSQL refuses to commit in it.
     pub as_nested: bool,
+    /// Plan a query without parallel workers, which run without these hooks.
+    pub without_workers: bool,
     /// Nesting level of settings to go back to when the statement is done; 0 for none.
     pub settings_level: i32,
 }
@@ -91,6 +95,8 @@ pub fn install(handlers: Handlers) {
         pg_sys::ProcessUtility_hook = Some(process_utility);
         PREVIOUS_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(executor_start);
+        PREVIOUS_PLANNER = pg_sys::planner_hook;
+        pg_sys::planner_hook = Some(planner);
         PREVIOUS_ANALYZE = pg_sys::post_parse_analyze_hook;
         pg_sys::post_parse_analyze_hook = Some(post_parse_analyze);
         PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
@@ -106,6 +112,7 @@ pub fn install(handlers: Handlers) {
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 static mut PREVIOUS_ANALYZE: pg_sys::post_parse_analyze_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
@@ -164,22 +171,57 @@ unsafe extern "C-unwind" fn post_parse_analyze(
 }
 
 #[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn planner(
+    parse: *mut pg_sys::Query,
+    query_string: *const c_char,
+    cursor_options: c_int,
+    bound_params: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: as in process_utility().
+    unsafe {
+        let depth = depth();
+        let before = if gate::is_idle() { Before::default() } else { before_plan(parse, depth) };
+        let cursor_options = if before.without_workers {
+            cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
+        } else {
+            cursor_options
+        };
+        // Functions may run in here, too: what they do is not top-level.
+        let frame = enter(depth, before);
+        let plan = match PREVIOUS_PLANNER {
+            Some(previous) => previous(parse, query_string, cursor_options, bound_params),
+            None => raw::standard_planner(parse, query_string, cursor_options, bound_params),
+        };
+        leave_preparation(frame);
+        plan
+    }
+}
+
+/// The second half of a frame in which a query was planned or started, but no statement completed.
+///
+/// # Safety
+/// Called from a plain frame, which an error may leave by longjmp.
+unsafe fn leave_preparation(frame: Frame) {
+    DEPTH.store(frame.depth, Relaxed);
+    if frame.before.settings_level > 0 {
+        SETTINGS_LEVEL.store(0, Relaxed);
+        // SAFETY: by contract.
+        unsafe { after_preparation(frame.before) };
+    }
+}
+
+#[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_start(query_desc, depth) };
-        if before.settings_level > 0 {
-            SETTINGS_LEVEL.store(before.settings_level, Relaxed);
-        }
+        let frame = enter(depth, before);
         match PREVIOUS_START {
             Some(previous) => previous(query_desc, eflags),
             None => raw::standard_ExecutorStart(query_desc, eflags),
         }
-        if before.settings_level > 0 {
-            SETTINGS_LEVEL.store(0, Relaxed);
-            after_start(before);
-        }
+        leave_preparation(frame);
     }
 }
 
@@ -308,6 +350,13 @@ unsafe extern "C-unwind" fn before_utility(pstmt: *mut pg_sys::PlannedStmt, dept
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn before_plan(parse: *mut pg_sys::Query, depth: u32) -> Before {
+    // SAFETY: PostgreSQL passes a query that was analyzed and rewritten.
+    let references = unsafe { References::of(parse) };
+    decide(|handlers| (handlers.plan)(&references, depth))
+}
+
+#[pg_guard]
 unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, depth: u32) -> Before {
     // SAFETY: PostgreSQL passes a descriptor with its planned statement.
     let query = unsafe { Query::of(query_desc) };
@@ -315,8 +364,8 @@ unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, dep
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn after_start(before: Before) {
-    decide(|handlers| (handlers.started)(before));
+unsafe extern "C-unwind" fn after_preparation(before: Before) {
+    decide(|handlers| (handlers.prepared)(before));
 }
 
 #[pg_guard]

@@ -262,3 +262,69 @@ unsafe extern "C" {
         handler: Option<unsafe extern "C-unwind" fn(std::ffi::c_int)>,
     ) -> *mut c_void;
 }
+
+type Visitor = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
+
+/// `query_tree_walker()` over expressions, range table entries and subqueries.
+///
+/// # Safety
+/// `query` is a query, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mut c_void) -> bool {
+    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as std::ffi::c_int;
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: by contract; the guard turns an error into a panic that unwinds our frames.
+    return unsafe { pg_guard_ffi_boundary(|| old::query_tree_walker(query, visit, context, flags)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::query_tree_walker_impl(query, Some(visit), context, flags) };
+}
+
+/// `expression_tree_walker()`.
+///
+/// # Safety
+/// `node` is a node of a query, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: as in walk_query().
+    return unsafe { pg_guard_ffi_boundary(|| old::expression_tree_walker(node, visit, context)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+mod old {
+    use super::{Visitor, c_void, pg_sys};
+
+    unsafe extern "C-unwind" {
+        pub fn query_tree_walker(
+            query: *mut pg_sys::Query,
+            visit: Visitor,
+            context: *mut c_void,
+            flags: std::ffi::c_int,
+        ) -> bool;
+        pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
+    }
+}
+
+/// The text of a string node, which was a general value node before 15; null for any other node.
+///
+/// # Safety
+/// `node` is a node.
+pub unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
+    // SAFETY: by contract; the cast follows the tag.
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_String {
+            return std::ptr::null();
+        }
+        #[cfg(feature = "pg14")]
+        return (*(node as *mut pg_sys::Value)).val.str_;
+        #[cfg(not(feature = "pg14"))]
+        return (*(node as *mut pg_sys::String)).sval;
+    }
+}

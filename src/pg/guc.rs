@@ -6,7 +6,6 @@ use crate::core::token::{self, Digest};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
-use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use zeroize::Zeroize;
@@ -278,8 +277,9 @@ struct Kept {
 }
 
 /// As [`undo_settings`], but settings that are named in `keep` stay as they were set.
-pub fn undo_settings_except(level: i32, keep: &[String]) {
-    let kept = changed_at(level, keep);
+pub fn undo_settings_except(level: i32, keep: impl FnOnce() -> Vec<String>) {
+    let is_changed = compat::all_settings().into_iter().any(|setting| is_changed_at(setting, level));
+    let kept = if is_changed { changed_at(level, &keep()) } else { Vec::new() };
     undo_settings(level);
     for setting in kept {
         let action =
@@ -300,25 +300,21 @@ pub fn undo_settings_except(level: i32, keep: &[String]) {
     }
 }
 
-thread_local! {
-    /// The built-in settings that a list names; guc.c never moves those.
-    static NAMED: RefCell<(Vec<String>, Vec<*mut pg_sys::config_generic>)> =
-        const { RefCell::new((Vec::new(), Vec::new())) };
-}
-
 /// The settings of the list that were changed at this nesting level, with their values.
 fn changed_at(level: i32, list: &[String]) -> Vec<Kept> {
-    NAMED.with_borrow_mut(|(known, settings)| {
-        let has_custom = list.iter().any(|name| name.contains(['.', '*']));
-        if known.as_slice() != list || has_custom {
-            *settings = compat::all_settings()
-                .into_iter()
-                .filter(|&setting| guard::is_session_setting(&name_of(setting), list))
-                .collect();
-            *known = list.to_vec();
-        }
-        settings.iter().filter_map(|&setting| kept(setting, level)).collect()
-    })
+    compat::all_settings()
+        .into_iter()
+        .filter(|&setting| is_changed_at(setting, level) && guard::is_session_setting(&name_of(setting), list))
+        .filter_map(kept)
+        .collect()
+}
+
+fn is_changed_at(setting: *mut pg_sys::config_generic, level: i32) -> bool {
+    // SAFETY: a live parameter of guc.c; its stack is null or valid.
+    unsafe {
+        let stack = (*setting).stack;
+        !stack.is_null() && (*stack).nest_level >= level
+    }
 }
 
 fn name_of(setting: *mut pg_sys::config_generic) -> String {
@@ -326,16 +322,12 @@ fn name_of(setting: *mut pg_sys::config_generic) -> String {
     unsafe { CStr::from_ptr((*setting).name) }.to_string_lossy().into_owned()
 }
 
-fn kept(setting: *mut pg_sys::config_generic, level: i32) -> Option<Kept> {
-    // SAFETY: a live parameter of guc.c; its stack is null or valid; the value is a palloc'd string.
+fn kept(setting: *mut pg_sys::config_generic) -> Option<Kept> {
+    // SAFETY: a live parameter of guc.c with a stack; the value is a palloc'd string.
     unsafe {
-        let stack = (*setting).stack;
-        if stack.is_null() || (*stack).nest_level < level {
-            return None;
-        }
         let name = CStr::from_ptr((*setting).name).to_owned();
         let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
-        let is_local = (*stack).state == pg_sys::GucStackState::GUC_LOCAL;
+        let is_local = (*(*setting).stack).state == pg_sys::GucStackState::GUC_LOCAL;
         (!value.is_null()).then(|| Kept { name, value: CStr::from_ptr(value).to_owned(), is_local })
     }
 }

@@ -3,8 +3,8 @@
 use super::{compat, role};
 use crate::core::guard::Statement;
 use crate::core::names::LookUp;
-use pgrx::{PgList, is_a, pg_sys};
-use std::ffi::{CStr, c_char};
+use pgrx::{PgList, is_a, pg_guard, pg_sys};
+use std::ffi::{CStr, c_char, c_void};
 
 /// What kind of utility statement this is.
 ///
@@ -35,6 +35,7 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             T_UnlistenStmt => Statement::Unlisten,
             T_PrepareStmt => Statement::Prepare,
             T_LoadStmt => Statement::Load,
+            T_DefineStmt => classify_define(&*(node as *mut pg_sys::DefineStmt)),
             T_CallStmt | T_DoStmt => Statement::CallOrDo,
             T_DeclareCursorStmt => {
                 let options = (*(node as *mut pg_sys::DeclareCursorStmt)).options;
@@ -52,6 +53,28 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             }
             _ => Statement::Other,
         }
+    }
+}
+
+/// CREATE OPERATOR tells the function by which it works.
+fn classify_define(define: &pg_sys::DefineStmt) -> Statement {
+    if define.kind != pg_sys::ObjectType::OBJECT_OPERATOR {
+        return Statement::Other;
+    }
+    // SAFETY: the definition is a list of DefElem; `function` and `procedure` hold a name as a TypeName, whose names
+    // are a list of strings.
+    unsafe {
+        PgList::<pg_sys::DefElem>::from_pg(define.definition)
+            .iter_ptr()
+            .filter(|&element| matches!(name_of((*element).defname).as_str(), "function" | "procedure"))
+            .filter(|&element| is_a((*element).arg, pg_sys::NodeTag::T_TypeName))
+            .filter_map(|element| {
+                let names = (*((*element).arg as *mut pg_sys::TypeName)).names;
+                PgList::<pg_sys::Node>::from_pg(names).iter_ptr().last()
+            })
+            .map(|last| Statement::CreateOperator(name_of(compat::string_value(last))))
+            .last()
+            .unwrap_or(Statement::Other)
     }
 }
 
@@ -188,4 +211,61 @@ unsafe fn look_up<'a>(source: *const c_char, location: i32, length: i32) -> Opti
     };
     let (role, _) = role::current_user();
     Some(LookUp { source, location, length, search_path, role })
+}
+
+/// What a query refers to before it is planned.
+pub struct References(*mut pg_sys::Query);
+
+#[derive(Default)]
+struct Found {
+    relations: Vec<u32>,
+    functions: Vec<u32>,
+}
+
+impl References {
+    /// # Safety
+    /// `query` is a query that outlives the value.
+    pub unsafe fn of(query: *mut pg_sys::Query) -> References {
+        References(query)
+    }
+
+    /// Relations and functions (those of operators and casts, too), however deep in subqueries.
+    pub fn collect(&self) -> (Vec<u32>, Vec<u32>) {
+        let mut found = Found::default();
+        // SAFETY: by contract of the constructor; the walk only reads, and passes `found` on as it is.
+        unsafe { visit(self.0 as *mut pg_sys::Node, &raw mut found as *mut c_void) };
+        (found.relations, found.functions)
+    }
+}
+
+/// Called by PostgreSQL's tree walkers for each node.
+#[pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
+    // SAFETY: the walkers pass nodes of the query and the pointer they were given; each cast follows the tag.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        match (*node).type_ {
+            pg_sys::NodeTag::T_Query => compat::walk_query(node as *mut pg_sys::Query, visit, found),
+            pg_sys::NodeTag::T_RangeTblEntry => {
+                let entry = &*(node as *mut pg_sys::RangeTblEntry);
+                if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
+                    (*(found as *mut Found)).relations.push(entry.relid.to_u32());
+                }
+                false
+            }
+            _ => {
+                pg_sys::check_functions_in_node(node, Some(visit_function), found);
+                compat::walk_expression(node, visit, found)
+            }
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn visit_function(function: pg_sys::Oid, found: *mut c_void) -> bool {
+    // SAFETY: the pointer that visit() passed on.
+    unsafe { (*(found as *mut Found)).functions.push(function.to_u32()) };
+    false
 }

@@ -5,9 +5,10 @@ use super::{chain, gate, raw};
 use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
 use pgrx::{IntoDatum, pg_guard, pg_sys};
+use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
 /// while a transaction aborts, or after it committed, takes the server down.
@@ -117,11 +118,14 @@ pub fn is_standby() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// Drops the temporary objects of this session, if the transaction touched any. For use before commit.
+/// Drops the temporary objects of this session, also those that were made without touching the schema by its alias.
+/// For use before commit.
 pub fn drop_temporary_objects() {
     // SAFETY: inside a transaction that is about to commit; dropping needs a snapshot.
     unsafe {
-        if pg_sys::MyXactFlags & pg_sys::XACT_FLAGS_ACCESSEDTEMPNAMESPACE as c_int == 0 {
+        let (mut schema, mut toast) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+        pg_sys::GetTempNamespaceState(&mut schema, &mut toast);
+        if schema == pg_sys::Oid::INVALID {
             return;
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
@@ -138,14 +142,21 @@ pub fn clock() -> i64 {
 
 /// Waits, but not longer than a cancel request does.
 pub fn pause(span: Duration) {
-    // SAFETY: the backend's own latch; PG_WAIT_EXTENSION is what pg_stat_activity shows.
-    unsafe {
-        let millis = c_long::try_from(span.as_millis()).unwrap_or(c_long::MAX);
-        let wake = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        pg_sys::WaitLatch(pg_sys::MyLatch, wake as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
-        pg_sys::ResetLatch(pg_sys::MyLatch);
+    let end = Instant::now() + span;
+    loop {
+        pgrx::check_for_interrupts!();
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        // SAFETY: the backend's own latch; PG_WAIT_EXTENSION is what pg_stat_activity shows.
+        unsafe {
+            let millis = c_long::try_from(left.as_millis()).unwrap_or(c_long::MAX).saturating_add(1);
+            let wake = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+            pg_sys::WaitLatch(pg_sys::MyLatch, wake as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
     }
-    pgrx::check_for_interrupts!();
 }
 
 /// Forgets what `currval()` and `lastval()` would tell of the last user. Cannot fail.
@@ -153,9 +164,14 @@ pub fn forget_sequences() {
     raw::ResetSequenceCaches();
 }
 
+thread_local! {
+    /// Keys that nobody outside this process knows, and a counter.
+    static SEEDS: (RandomState, Cell<u64>) = (RandomState::new(), const { Cell::new(0) });
+}
+
 /// Seeds `random()` anew, so that nothing of a `setseed()` remains. Cannot fail: the seed is within -1 and 1.
 pub fn reseed() {
-    let bits = RandomState::new().hash_one(clock()) >> 11;
+    let bits = SEEDS.with(|(keys, count)| keys.hash_one(count.replace(count.get().wrapping_add(1)))) >> 11;
     let seed = bits as f64 / (1u64 << 53) as f64;
     // SAFETY: setseed() takes one float8, passed as PostgreSQL passes it.
     unsafe {

@@ -14,6 +14,7 @@ from harness.fixtures import VERSION  # noqa: E402
 from harness.world import World  # noqa: E402
 
 
+PARALLEL_ALWAYS = "force_parallel_mode" if int(VERSION) < 16 else "debug_parallel_query"
 CRASH = re.compile(r"terminated by signal|PANIC: |TRAP: |panicked at|could not restore the session user")
 
 
@@ -24,7 +25,7 @@ def server_name():
 
 @pytest.fixture(scope="session")
 def world(server):
-    server.psql(input=scene.SQL, dbname="immuta")
+    server.psql(input=scene.SQL.replace("parallel_always", PARALLEL_ALWAYS), dbname="immuta")
     if int(VERSION) >= 15:
         server.psql(input=scene.SQL_15, dbname="immuta")
     yield World(server)
@@ -33,20 +34,34 @@ def world(server):
     assert crashes == []
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    item.has_failed = getattr(item, "has_failed", False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="module")
+def pool(world):
+    """As an application's: one connection for each sub-protocol, used by one test after the other. What an attack
+    leaves on it would meet the next."""
+    sessions = {}
+    yield sessions
+    for session in sessions.values():
+        session.close()
+
+
 @pytest.fixture(params=scene.MODES)
-def session(request, world):
+def session(request, world, pool):
     """A connection of the service login, by each of the two sub-protocols."""
-    session = scene.Session(world, request.param)
-    yield session
-    session.close()
-
-
-@pytest.fixture
-def wire(world):
-    """A connection of the service login, driven message by message."""
-    session = scene.Session(world)
-    yield session.wire
-    session.close()
+    mode = request.param
+    if mode not in pool:
+        pool[mode] = scene.Session(world, mode)
+    yield pool[mode]
+    if request.node.has_failed:
+        pool.pop(mode).close()
+    else:
+        pool[mode].ok("DISCARD ALL")
 
 
 @pytest.fixture

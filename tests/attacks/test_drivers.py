@@ -20,17 +20,19 @@ def dsn(world):
     return world.server.dsn("svc", "service-password", world.dbname)
 
 
-# -- psycopg 3 ---------------------------------------------------------------------------------------------------------
+# -- psycopg 3 ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("threshold", [0, 1, 5, None])
 def test_psycopg_prepares_statements_itself(world, threshold):
-    """It keeps named statements for the life of the connection, hence for all users, after `prepare_threshold` uses."""
+    """It keeps named statements for the life of the connection, hence for all users, after `prepare_threshold`
+    uses."""
     with psycopg.connect(**dsn(world), autocommit=True) as connection:
         connection.prepare_threshold = threshold
         for _ in range(8):
             for user, expected in USERS:
                 with connection.transaction():
-                    assert connection.execute(SET_CONFIG.format("%s"), (token_of(world, user),)).fetchone() == ("********",)
+                    assert connection.execute(SET_CONFIG.format("%s"),
+                                              (token_of(world, user),)).fetchone() == ("********",)
                     rows = connection.execute(CARRIERS.format("%s"), (0,)).fetchall()
                     assert [row[0] for row in rows] == expected
                     assert connection.execute("SELECT current_user").fetchone() == (user,)
@@ -100,7 +102,7 @@ def test_psycopg_session_settings(world):
         assert connection.execute(COUNT).fetchone() == (100, "AA", "AA")
 
 
-# -- asyncpg -----------------------------------------------------------------------------------------------------------
+# -- asyncpg ------------------------------------------------------------------------------------------------------
 
 def asynchronously(world, test, **options):
     async def run():
@@ -142,7 +144,8 @@ def test_asyncpg_nested_transactions_cursors_and_copy(world):
             with pytest.raises(asyncpg.DivisionByZeroError):
                 async with connection.transaction():
                     await connection.fetch("SELECT 1/0")
-            found = [row["carrier"] async for row in connection.cursor("SELECT carrier FROM app.flights", prefetch=7)]
+            found = [row["carrier"] async for row in connection.cursor("SELECT carrier FROM app.flights",
+                                                                       prefetch=7)]
             assert found == ["UA"] * 100
             out = io.BytesIO()
             await connection.copy_from_query("SELECT carrier FROM app.flights", output=out)
@@ -169,7 +172,8 @@ def test_asyncpg_looks_types_up(world):
 
 
 def test_asyncpg_resets_connections(world):
-    """What its pool sends when a connection comes back: pg_advisory_unlock_all, CLOSE ALL, UNLISTEN *, RESET ALL."""
+    """What its pool sends when a connection comes back: pg_advisory_unlock_all, CLOSE ALL, UNLISTEN *, RESET
+    ALL."""
     async def test(connection):
         for user, expected in USERS:
             async with connection.transaction():
@@ -191,7 +195,7 @@ def test_asyncpg_without_a_statement_cache(world):
     asynchronously(world, test, statement_cache_size=0)
 
 
-# -- psycopg2, poolers, and what PostgreSQL does in the background -----------------------------------------------------
+# -- psycopg2, poolers, and what PostgreSQL does in the background ------------------------------------------------
 
 @pytest.mark.parametrize("reset", ["DISCARD ALL", "RESET ALL", "CLOSE ALL; UNLISTEN *; RESET ALL",
                                    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; "
@@ -261,9 +265,10 @@ def test_parallel_workers_run_as_the_user(world, session):
         assert session.rows("SELECT DISTINCT carrier, current_user FROM app.flights") == [("UA", "alice")]
         shown = session.rows("SELECT DISTINCT current_setting('bodata.impersonation_token') FROM app.flights")
         assert set(shown) <= {("",), ("********",)}
-        assert session.value("SELECT count(*) FROM app.flights WHERE current_setting('is_superuser') = 'off'") == "100"
+        assert session.value("SELECT count(*) FROM app.flights WHERE current_user <> 'alice'") == "0"
         session.ok("SAVEPOINT s")
-        session.refused("SELECT count(*) FROM app.flights WHERE 1 / (id % 3) >= 0 AND 1 / (delay - delay) > 0", "22012")
+        session.refused("SELECT count(*) FROM app.flights WHERE 1 / (id % 3) >= 0 AND 1 / (delay - delay) > 0",
+                        "22012")
         session.ok("ROLLBACK TO s")
         session.is_alice()
         session.ok("COMMIT")
@@ -272,16 +277,47 @@ def test_parallel_workers_run_as_the_user(world, session):
         world.sql("ALTER TABLE app.flights RESET (parallel_workers)")
 
 
+def test_what_runs_in_a_worker_is_checked_as_elsewhere(session, connect):
+    """For the user, for a login that needs no token, and inside a superuser's function."""
+    def in_worker(session, command):
+        return session.run("SELECT alice.in_worker($1)", command)
+
+    assert in_worker(session, "SELECT app.superusers_count()").rows == [("300",)]
+    session.begin()
+    for command, value in (("SELECT count(*) FROM app.flights", "100"), ("SELECT alice.definer_reads()", "100"),
+                           ("SELECT current_user", "alice"), ("SELECT app.owners_count()", "300"),
+                           ("SELECT count(*) FROM app.everyone", "1")):
+        assert in_worker(session, command).rows == [(value,)]
+    for command in ("SELECT set_config('role', 'none', false)", "RESET ROLE", "SELECT count(*) FROM pg_authid",
+                    "SELECT set_config('bodata.impersonation_token', '', true)", "SET SESSION AUTHORIZATION DEFAULT"):
+        session.ok("SAVEPOINT s")
+        assert in_worker(session, command).error is not None, command
+        session.ok("ROLLBACK TO s")
+        session.is_alice()
+    session.ok("COMMIT")
+    session.begin("bob")
+    session.ok("SAVEPOINT s")
+    assert in_worker(session, "SELECT count(*) FROM private.notes").error["C"] == "42501"
+    session.ok("ROLLBACK TO s")
+    assert in_worker(session, "SELECT count(*) FROM app.flights").rows == [("100",)]
+    session.ok("COMMIT")
+    migrator = connect(session.mode, "migrator", "migrator-password")
+    assert in_worker(migrator, "SELECT count(*) FROM app.orders").rows == [("300",)]
+    session.leaves_nothing()
+
+
 def test_sessions_that_impersonate_nobody_are_as_ever(world, connect):
     """G7: a login that is no service user may do all that is refused to others."""
     session = connect("extended", "plain", "plain-password")
-    for statement in ("SELECT * FROM app.everyone", "CREATE TEMP TABLE x (a int)", "SET search_path = app", "LISTEN c",
+    for statement in ("SELECT * FROM app.everyone", "CREATE TEMP TABLE x (a int)", "SET search_path = app",
+                      "LISTEN c",
                       "SELECT pg_advisory_lock(1)", "PREPARE s AS SELECT 1", "EXECUTE s", "DEALLOCATE s",
                       "DO 'BEGIN NULL; END'", "SELECT setseed(0.5)", "SET app.tenant = 'plain'", "BEGIN",
                       "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "COMMIT", "FETCH c", "DISCARD ALL",
                       "SELECT nextval('app.numbers')", "SELECT lastval()", "SET ROLE plain", "RESET ROLE",
                       "SELECT count(*) FROM pg_stat_activity", "SELECT lo_unlink(lo_creat(-1))", "NOTIFY c",
-                      "SET SESSION AUTHORIZATION plain", "RESET SESSION AUTHORIZATION", "ALTER ROLE plain SET work_mem = '5MB'",
+                      "SET SESSION AUTHORIZATION plain", "RESET SESSION AUTHORIZATION",
+                      "ALTER ROLE plain SET work_mem = '5MB'",
                       "ALTER ROLE plain RESET ALL"):
         session.ok(statement)
     session.ok("BEGIN")

@@ -37,7 +37,8 @@ ATTACKS = [
     (2, "WITH x AS (SELECT set_config('role', 'none', false)) SELECT * FROM x", *DENIED),
     (2, "WITH x AS MATERIALIZED (SELECT set_config('role', 'none', false)) "
         "SELECT count(*) FROM app.flights, x", *DENIED),
-    (2, "SELECT x FROM pg_stat_get_activity(NULL) a, LATERAL set_config('role', 'none', a.pid IS NULL) x", *DENIED),
+    (2, "SELECT x FROM pg_stat_get_activity(NULL) a, LATERAL set_config('role', 'none', a.pid IS NULL) x",
+     *DENIED),
     (2, "SELECT * FROM app.flights WHERE set_config('role', 'none', false) = 'none'", *DENIED),
     (2, "SELECT carrier FROM app.flights ORDER BY set_config('role', 'none', false)", *DENIED),
     (2, "SELECT CASE WHEN set_config('role', 'none', false) = 'none' THEN (SELECT count(*) FROM app.flights) END",
@@ -68,7 +69,8 @@ ATTACKS = [
 
     # SET clauses of functions.
     (3, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET role = none AS 'SELECT 1'", *DENIED),
-    (3, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET session_authorization = postgres AS 'SELECT 1'", *DENIED),
+    (3, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET session_authorization = postgres AS 'SELECT 1'",
+     *DENIED),
     (3, "CREATE PROCEDURE alice.p() LANGUAGE sql SET role = svc AS 'SELECT 1'", *DENIED),
     (3, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET role FROM CURRENT AS 'SELECT 1'", *DENIED),
     (3, "ALTER FUNCTION alice.reset_role() SET role TO none", *DENIED),
@@ -92,7 +94,8 @@ ATTACKS = [
     (4, caught("EXECUTE 'DISCARD ALL';"), *NO_EFFECT),
     (4, caught("PERFORM alice.reset_role_simple();"), *NO_EFFECT),
     (4, do("BEGIN PERFORM 1/0; EXCEPTION WHEN division_by_zero THEN RESET ROLE; END;"), *ACTIVE),
-    (4, do("BEGIN PERFORM 1/0; EXCEPTION WHEN division_by_zero THEN PERFORM set_config('role', 'none', false); END;"),
+    (4, do("BEGIN PERFORM 1/0; "
+           "EXCEPTION WHEN division_by_zero THEN PERFORM set_config('role', 'none', false); END;"),
         *DENIED),
     (4, "INSERT INTO alice.t VALUES (1)", *DENIED),
     (4, do("INSERT INTO alice.deferred VALUES (1); SET CONSTRAINTS ALL IMMEDIATE;"), *DENIED),
@@ -140,7 +143,8 @@ ATTACKS = [
     (12, "SELECT set_config('bodata.impersonation_token', '', true)", *DENIED),
     (12, "SELECT set_config('bodata.impersonation_token', NULL, false)", *DENIED),
     (12, "SELECT app.alias_set_config('bodata.impersonation_token', '{bob}', true)", *DENIED),
-    (12, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{bob}' AS 'SELECT 1'",
+    (12, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{bob}' "
+         "AS 'SELECT 1'",
         *DENIED),
     (12, "CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token FROM CURRENT "
          "AS 'SELECT 1'", *DENIED),
@@ -388,7 +392,8 @@ def test_rows_of_the_first_statement(session):
 
 
 @pytest.mark.parametrize("statement", [
-    "SELECT * FROM private.notes", "COPY private.notes TO STDOUT", "CREATE TEMP TABLE x AS SELECT * FROM private.notes",
+    "SELECT * FROM private.notes", "COPY private.notes TO STDOUT",
+    "CREATE TEMP TABLE x AS SELECT * FROM private.notes",
     "EXPLAIN SELECT * FROM private.notes", "DECLARE c CURSOR FOR SELECT * FROM private.notes",
     "SELECT app.notes_in_plpgsql()", "SELECT private.answer()", "DO 'BEGIN PERFORM private.answer(); END'"])
 def test_schema_usage_of_the_first_statement(session, statement):

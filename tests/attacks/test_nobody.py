@@ -1,5 +1,5 @@
-"""G1: without a token, before one was presented or after the end user ended the transaction himself, a service session
-has no authority at all. Rows 9, 35, 36, 39."""
+"""G1: without a token, before one was presented or after the end user ended the transaction himself, a service
+session has no authority at all. Rows 9, 35, 36, 39."""
 
 import threading
 
@@ -11,11 +11,13 @@ from scene import COUNT, DENIED, REQUIRED, settings, token_of
 ATTACKS = [
     # Reading, also what is granted to PUBLIC, through every kind of statement.
     *[(9, statement, *REQUIRED) for statement in (
-        COUNT, "SELECT * FROM app.everyone", "TABLE app.everyone", "SELECT 1 FROM app.orders", "SELECT * FROM app.all_flights",
+        COUNT, "SELECT * FROM app.everyone", "TABLE app.everyone", "SELECT 1 FROM app.orders",
+        "SELECT * FROM app.all_flights",
         "SELECT (SELECT body FROM app.everyone LIMIT 1)", "SELECT 1 WHERE EXISTS (SELECT FROM app.everyone)",
         "WITH x AS (SELECT * FROM app.everyone) SELECT * FROM x", "SELECT * FROM pg_class, app.everyone",
         "SELECT tableoid FROM app.everyone", "SELECT count(*) FROM app.numbers", "SELECT * FROM alice.seen",
-        "COPY app.everyone TO STDOUT", "COPY (SELECT * FROM app.everyone) TO STDOUT", "COPY app.everyone FROM STDIN",
+        "COPY app.everyone TO STDOUT", "COPY (SELECT * FROM app.everyone) TO STDOUT",
+        "COPY app.everyone FROM STDIN",
         "EXPLAIN SELECT * FROM app.everyone", "EXPLAIN ANALYZE SELECT * FROM app.everyone",
         "EXPLAIN ANALYZE CREATE TEMP TABLE x AS SELECT 1", "DECLARE c CURSOR FOR SELECT 1", "FETCH c", "MOVE c",
         "SELECT * FROM app.everyone FOR UPDATE", "LOCK TABLE app.everyone",
@@ -49,7 +51,8 @@ ATTACKS = [
         "ALTER USER svc SET search_path = alice", "ALTER ROLE svc SET bodata.require_token = off",
         "ALTER ROLE ALL SET search_path = alice", "ALTER DATABASE immuta SET search_path = alice",
         "ALTER SYSTEM SET search_path = alice", "ALTER TABLE app.orders RENAME TO x", "DROP TABLE app.orders",
-        "DROP OWNED BY svc", "REASSIGN OWNED BY svc TO alice", "GRANT svc TO alice", "REVOKE ALL ON app.orders FROM svc",
+        "DROP OWNED BY svc", "REASSIGN OWNED BY svc TO alice", "GRANT svc TO alice",
+        "REVOKE ALL ON app.orders FROM svc",
         "COMMENT ON ROLE svc IS 'x'", "SECURITY LABEL ON ROLE svc IS 'x'", "ANALYZE", "ANALYZE app.orders",
         "VACUUM", "VACUUM app.orders", "REINDEX TABLE app.orders", "CLUSTER", "CHECKPOINT",
         "REFRESH MATERIALIZED VIEW app.all_flights", "CALL alice.commits()", "DO 'BEGIN NULL; END'",
@@ -60,8 +63,10 @@ ATTACKS = [
 
     # Settings.
     *[(35, statement, *REQUIRED) for statement in (
-        "SET search_path = alice", "SET LOCAL search_path = alice", "SET SCHEMA 'alice'", "SET app.tenant = 'alice'",
-        "SET ROLE bodata_impersonate_user", "SET ROLE NONE", "SET SESSION AUTHORIZATION svc", "SET row_security = off",
+        "SET search_path = alice", "SET LOCAL search_path = alice", "SET SCHEMA 'alice'",
+        "SET app.tenant = 'alice'",
+        "SET ROLE bodata_impersonate_user", "SET ROLE NONE", "SET SESSION AUTHORIZATION svc",
+        "SET row_security = off",
         "SET bodata.require_token = off", "SET bodata.session_settings = 'search_path'", "SET work_mem = '1GB'",
         "SET session_replication_role = replica", "SET SESSION ROLE alice", "SET XML OPTION DOCUMENT",
         "SET SEED TO 0.5", "SET check_function_bodies = off")],
@@ -74,7 +79,8 @@ ATTACKS = [
         "pg_advisory_lock(1)", "pg_try_advisory_lock(1)", "pg_advisory_lock_shared(1, 1)",
         "pg_terminate_backend(pg_backend_pid())", "pg_cancel_backend(pg_backend_pid())", "pg_notify('c', 'x')",
         "pg_export_snapshot()", "pg_logical_emit_message(true, 'a', 'b')", "pg_stat_get_backend_activity(1)",
-        "currtid2('app.everyone', '(0,1)')", "pg_stat_get_backend_idset()", "pg_stat_get_activity(NULL)", "dblink('dbname=immuta', 'SELECT 1')",
+        "currtid2('app.everyone', '(0,1)')", "pg_stat_get_backend_idset()", "pg_stat_get_activity(NULL)",
+        "dblink('dbname=immuta', 'SELECT 1')",
         "dblink_connect('dbname=immuta')", "app.alias_set_config('search_path', 'alice', false)",
         "app.alias_set_config('application_name', 'alice', false)")],
     *[(35, f"SELECT * FROM {view}", *REQUIRED) for view in (
@@ -94,14 +100,13 @@ ATTACKS = [
     *[(36, f"SELECT alice.runs('{command}')", *REQUIRED) for command in (
         "SELECT 1 FROM app.everyone", "CREATE TEMP TABLE x (a int)", "ALTER ROLE svc PASSWORD ''x''",
         "SET search_path = alice", "SET LOCAL search_path = alice", "LISTEN c", "SET ROLE bodata_impersonate_user",
-        "SELECT nextval(''app.numbers'')", "SELECT pg_advisory_lock(1)", "DO ''BEGIN NULL; END''", "PREPARE s AS SELECT 1",
+        "SELECT nextval(''app.numbers'')", "SELECT pg_advisory_lock(1)", "DO ''BEGIN NULL; END''",
+        "PREPARE s AS SELECT 1",
         "SELECT * FROM pg_stat_activity")],
     *[(36, f"SELECT alice.runs_immutable('{command}')", *REQUIRED) for command in (
         "SELECT 1 FROM app.everyone", "SELECT pg_advisory_lock(1)", "SELECT * FROM pg_stat_activity",
         "SELECT nextval(''app.numbers'')", "SELECT alice.definer_reads()")],
     (36, "SELECT alice.runs_immutable('CREATE TEMP TABLE x (a int)')", "0A000", None),
-    (36, "SELECT alice.sets_path_immutable()", *REQUIRED),
-    (36, "SELECT 1 WHERE alice.sets_path_immutable() IS NULL", *REQUIRED),
     (36, "SELECT OPERATOR(alice.!) 'SELECT 1 FROM app.everyone'", *REQUIRED),
     (36, "SELECT 'SELECT 1 FROM app.everyone'::alice.loud", *REQUIRED),
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT 1 FROM app.everyone')) v (c)", *REQUIRED),
@@ -120,10 +125,12 @@ ATTACKS = [
     # set_config() cannot be refused as such, as it carries tokens: what else it sets is undone.
     *[(35, statement, None, None) for statement in (
         "SELECT set_config('search_path', 'alice', false)", "SELECT set_config('search_path', 'alice', true)",
-        "SELECT set_config('app.tenant', 'alice', false)", "SELECT set_config('role', 'bodata_impersonate_user', false)",
+        "SELECT set_config('app.tenant', 'alice', false)",
+        "SELECT set_config('role', 'bodata_impersonate_user', false)",
         "WITH x AS (SELECT set_config('search_path', 'alice', false)) SELECT * FROM x",
         "SELECT count(set_config('work_mem', '1GB', false)) FROM generate_series(1, 3)",
-        "EXPLAIN SELECT alice.sets_path_immutable()",
+        "EXPLAIN SELECT alice.sets_path_immutable()", "SELECT alice.sets_path_immutable()",
+        "SELECT 1 WHERE alice.sets_path_immutable() IS NULL",
         "SELECT alice.runs_immutable('SELECT set_config(''search_path'', ''alice'', false)')",
         "SELECT alice.sets_path()", "SELECT alice.sets_path_caught()",
         "SELECT alice.runs('SELECT set_config(''search_path'', ''alice'', false)')",
@@ -137,7 +144,8 @@ ATTACKS = [
 if int(VERSION) >= 15:
     ATTACKS += [
         (9, "SELECT * FROM app.invokers_view", *REQUIRED),
-        (35, "MERGE INTO app.everyone e USING (VALUES ('x')) v (b) ON e.body = v.b WHEN MATCHED THEN DELETE", *REQUIRED),
+        (35, "MERGE INTO app.everyone e USING (VALUES ('x')) v (b) ON e.body = v.b WHEN MATCHED THEN DELETE",
+         *REQUIRED),
     ]
 
 def attack_id(attack):
@@ -161,13 +169,34 @@ def test_nothing_without_a_token(session, attack):
             assert session.value("SELECT current_setting('app.tenant', true)") in (None, "")
         if session.run("SELECT 1").status != "I":
             session.ok("COMMIT")
-        assert settings(session) == before
+    assert settings(session) == before
+    session.leaves_nothing()
+
+
+IN_WORKER = ["SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders", "SELECT alice.definer_reads()",
+             "SELECT count(query) FROM pg_stat_activity"]
+
+
+@pytest.mark.parametrize("command", IN_WORKER)
+def test_a_parallel_plan_from_the_users_time(session, command):
+    """Row 36: PL/pgSQL keeps the plan that was made while the user impersonated, workers included."""
+    session.begin()
+    session.ok("SET LOCAL plan_cache_mode = force_generic_plan")
+    for _ in range(7):
+        assert session.value("SELECT alice.in_worker('SELECT current_user')") == "alice"
+    session.ok("COMMIT")
+    for prelude in ([], ["BEGIN"]):
+        for statement in prelude:
+            session.ok(statement)
+        session.refused(f"SELECT alice.in_worker('{command}')", *REQUIRED)
+        session.ok("ROLLBACK")
     session.leaves_nothing()
 
 
 def test_settings_while_the_executor_starts(world, session):
-    """Row 36: the check of a domain is planned, and what it calls evaluated, when the domain is loaded. Another session
-    of alice's has it loaded again after the planner, while the executor starts: before anything would be undone."""
+    """Row 36: the check of a domain is planned, and what it calls evaluated, when the domain is loaded. Another
+    session of alice's has it loaded again after the planner, while the executor starts: before anything would be
+    undone."""
     from_elsewhere = threading.Timer(0.15, world.sql, ["CREATE DOMAIN alice.reload AS int CHECK (VALUE > 0)"])
     from_elsewhere.start()
     try:
@@ -192,7 +221,8 @@ def test_the_impersonation_ends_with_the_transaction(session, end):
         else:
             session.is_alice()
         session.ok(end)
-        for statement in (COUNT, "SELECT * FROM app.everyone", "CREATE TEMP TABLE x (a int)", "SET search_path = alice",
+        for statement in (COUNT, "SELECT * FROM app.everyone", "CREATE TEMP TABLE x (a int)",
+                          "SET search_path = alice",
                           "SELECT * FROM pg_stat_activity", "LISTEN c", "SELECT nextval('app.numbers')"):
             session.refused(statement, *REQUIRED)
             session.ok("ROLLBACK")
@@ -214,7 +244,8 @@ def test_a_chained_transaction_takes_a_token_of_its_own(session, end):
 
 
 def test_several_transactions_in_one_message(world, session):
-    """An application that puts the user's text into one simple message: what follows a COMMIT in it is nobody's."""
+    """An application that puts the user's text into one simple message: what follows a COMMIT in it is
+    nobody's."""
     wire = session.wire
     token = token_of(world, "alice")
     start = f"BEGIN; SET LOCAL bodata.impersonation_token = '{token}'; SELECT current_user; "
@@ -229,17 +260,19 @@ def test_several_transactions_in_one_message(world, session):
     session.leaves_nothing()
 
 
-@pytest.mark.parametrize("rest", ["SELECT current_user; COMMIT; SELECT current_user", "COMMIT; SELECT current_user"])
+@pytest.mark.parametrize("rest",
+                         ["SELECT current_user; COMMIT; SELECT current_user", "COMMIT; SELECT current_user"])
 def test_a_message_may_go_on_after_commit(world, session, rest):
-    answer = session.wire.query(f"BEGIN; SET LOCAL bodata.impersonation_token = '{token_of(world, 'alice')}'; {rest}")
+    token = token_of(world, "alice")
+    answer = session.wire.query(f"BEGIN; SET LOCAL bodata.impersonation_token = '{token}'; {rest}")
     assert answer.error is None
     assert answer.results[-1].rows == [("svc",)]
     session.leaves_nothing()
 
 
 def test_planted_definer_after_revocation(world, session):
-    """Row 36: what alice planted gives nobody anything, neither after COMMIT nor when she is gone; it works for those
-    who impersonate."""
+    """Row 36: what alice planted gives nobody anything, neither after COMMIT nor when she is gone; it works for
+    those who impersonate."""
     world.sql("CREATE ROLE eve; GRANT USAGE, CREATE ON SCHEMA app TO eve; GRANT SELECT ON app.flights TO eve")
     world.sql("CREATE POLICY eve_sees ON app.flights TO eve USING (carrier = 'DL')")
     world.sql("SELECT immuta.create_user('eve', postgres_role => 'eve')")
@@ -266,7 +299,8 @@ def test_planted_definer_after_revocation(world, session):
 
 
 def test_a_trusted_definer_is_a_mapped_role_never(world, session):
-    """Row 36: superusers' functions work without a token, and inside them what the function does; nothing stays."""
+    """Row 36: superusers' functions work without a token, and inside them what the function does; nothing
+    stays."""
     assert session.value("SELECT app.superusers_count()") == "300"
     assert session.value("SELECT current_user") == "svc"
     world.sql("CREATE FUNCTION app.superusers_runs(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER "
@@ -284,15 +318,16 @@ def test_a_trusted_definer_is_a_mapped_role_never(world, session):
 
 
 def test_a_role_of_the_logins_own(world, connect):
-    """A service login that is a member of a data owner has that role's rights no more than its own, whether it asks
-    for the role or has it from the start."""
+    """A service login that is a member of a data owner has that role's rights no more than its own, whether it
+    asks for the role or has it from the start."""
     world.sql("GRANT owner TO svc; ALTER ROLE svc SET role = 'owner'")
     try:
         for mode in ("simple", "extended"):
             session = connect(mode)
             assert session.value("SELECT current_user") == "owner"
             for statement in (COUNT, "SELECT * FROM private.notes", "DROP TABLE app.orders", "SET ROLE svc",
-                              "SELECT app.owners_count()", "SELECT alice.definer_reads()", "CREATE TABLE app.x (a int)"):
+                              "SELECT app.owners_count()", "SELECT alice.definer_reads()",
+                              "CREATE TABLE app.x (a int)"):
                 session.refused(statement, *REQUIRED)
             session.refused("SELECT count(*), set_config('role', 'owner', false) FROM app.flights", *REQUIRED)
             session.begin()
@@ -328,7 +363,8 @@ def test_a_superuser_who_becomes_the_service_login(world, connect):
 
 
 HONEST = [
-    "SELECT 1", "SELECT version()", "SELECT current_database(), current_schema(), now()", "SHOW transaction_isolation",
+    "SELECT 1", "SELECT version()", "SELECT current_database(), current_schema(), now()",
+    "SHOW transaction_isolation",
     "SELECT oid, typname FROM pg_type WHERE typname IN ('json', 'hstore')", "SELECT pg_backend_pid()",
     "SELECT * FROM pg_catalog.pg_class LIMIT 1", "SELECT * FROM information_schema.columns LIMIT 1",
     "SELECT has_table_privilege('app.orders', 'SELECT')", "SELECT 'app.orders'::regclass",
@@ -336,7 +372,8 @@ HONEST = [
     "SET application_name = 'app'", "SET TIME ZONE 'UTC'", "SET DateStyle = ISO", "SET extra_float_digits = 3",
     "SET client_encoding = 'UTF8'", "SET NAMES 'UTF8'", "SET statement_timeout = '10s'",
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SELECT set_config('TimeZone', 'UTC', false)", "RESET ALL", "DISCARD ALL", "DEALLOCATE ALL", "CLOSE ALL", "UNLISTEN *",
+    "SELECT set_config('TimeZone', 'UTC', false)", "RESET ALL", "DISCARD ALL", "DEALLOCATE ALL", "CLOSE ALL",
+    "UNLISTEN *",
     "RESET SESSION AUTHORIZATION", "RESET ROLE", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD TEMP",
     "DISCARD SEQUENCES", "DISCARD PLANS", "SELECT pg_advisory_unlock_all()",
     "SELECT pg_advisory_xact_lock(1)", "EXPLAIN SELECT 1", "SELECT pg_is_in_recovery()", "SELECT txid_current()",

@@ -16,13 +16,15 @@ SET_CONFIG = "SELECT set_config('bodata.impersonation_token', '{alice}', true)"
 WAYS = [
     (11, SET_LOCAL, ALONE, None),
     (38, SET_CONFIG, ALONE, None),
-    (38, "WITH x AS (SELECT set_config('bodata.impersonation_token', '{alice}', true)) SELECT * FROM x", ALONE, None),
+    (38, "WITH x AS (SELECT set_config('bodata.impersonation_token', '{alice}', true)) SELECT * FROM x", ALONE,
+     None),
     (38, "SELECT alice.runs('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')", ALONE, None),
     (38, "SELECT alice.runs('SET LOCAL bodata.impersonation_token = ''{alice}''')", ALONE, None),
     (38, "EXPLAIN ANALYZE " + SET_CONFIG, ALONE, None),
     (38, "EXPLAIN " + SET_CONFIG, None, "no effect"),
     (38, SET_CONFIG + " WHERE false", None, "no effect"),
-    (38, "SELECT 1 FROM (VALUES (1), (2)) v (n) WHERE n = 1 OR set_config('bodata.impersonation_token', '{alice}', true) = ''",
+    (38, "SELECT 1 FROM (VALUES (1), (2)) v (n) "
+     "WHERE n = 1 OR set_config('bodata.impersonation_token', '{alice}', true) = ''",
      ALONE, None),
     (11, "SET bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
     (11, "SET SESSION bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
@@ -32,11 +34,12 @@ WAYS = [
     (31, "SET LOCAL bodata.impersonation_token = 'unknown'", INVALID, INVALID),
     (31, "SELECT set_config('bodata.impersonation_token', 'unknown', true)", INVALID, INVALID),
     # When the statement is planned, it has been parsed for the service user already.
-    (2, "SELECT count(alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')) "
-        "FROM app.orders", UNSUPPORTED, UNSUPPORTED),
+    (2, "SELECT count("
+        "alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')) "
+        "FROM app.orders", REQUIRED, REQUIRED),
     (2, "SELECT 1 FROM app.orders "
         "WHERE alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)') = 1",
-     UNSUPPORTED, UNSUPPORTED),
+     REQUIRED, REQUIRED),
     (2, "SELECT alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')",
      UNSUPPORTED, UNSUPPORTED),
     # Together with reading: the rows would be the service user's.
@@ -44,11 +47,13 @@ WAYS = [
      REQUIRED, REQUIRED),
     (14, "SELECT set_config('bodata.impersonation_token', '{alice}', true), alice.invoker_reads()",
      REQUIRED, REQUIRED),
-    (12, "UPDATE pg_settings SET setting = '{alice}' WHERE name = 'bodata.impersonation_token'", None, "no effect"),
+    (12, "UPDATE pg_settings SET setting = '{alice}' WHERE name = 'bodata.impersonation_token'", None,
+     "no effect"),
     (12, "SELECT app.alias_set_config('bodata.impersonation_token', '{alice}', true)", REQUIRED, REQUIRED),
     (12, "DO $$ BEGIN SET LOCAL bodata.impersonation_token = '{alice}'; END $$", REQUIRED, REQUIRED),
     (12, "CALL alice.commits()", REQUIRED, REQUIRED),
-    (12, "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{alice}' AS 'SELECT 1'",
+    (12, "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{alice}' "
+     "AS 'SELECT 1'",
      REQUIRED, REQUIRED),
     (12, "ALTER ROLE svc SET bodata.impersonation_token = '{alice}'", REQUIRED, REQUIRED),
 ]
@@ -100,12 +105,13 @@ def test_ways_around_the_transaction_are_refused_to_others_too(world, connect):
             session = connect(mode, "migrator", "migrator-password")
             assert session.value("SELECT count(*) FROM app.orders") == "300"
             session.refused(f"CALL app.presents('{token}', 'SELECT 1')", *UNSUPPORTED)
-            session.refused(f"DO $$ BEGIN SET LOCAL bodata.impersonation_token = '{token}'; COMMIT; END $$", *UNSUPPORTED)
-            session.refused(f"DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{token}', true); END $$",
-                            *ALONE)
+            session.refused(f"DO $$ BEGIN SET LOCAL bodata.impersonation_token = '{token}'; COMMIT; END $$",
+                            *UNSUPPORTED)
+            performs = f"DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{token}', true); END $$"
+            session.refused(performs, *ALONE)
             assert session.value("SELECT current_user") == "migrator"
             session.ok("BEGIN")
-            session.ok(f"DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{token}', true); END $$")
+            session.ok(performs)
             session.is_alice()
             session.ok("COMMIT")
             session.ok("BEGIN")
@@ -119,8 +125,8 @@ def test_ways_around_the_transaction_are_refused_to_others_too(world, connect):
 
 
 def test_plan_time_and_deferred_presentation_by_others(world, connect):
-    """Row 2: a falsely IMMUTABLE function, or a deferred trigger, presents alice's token while the statement has been
-    parsed, or is over, for a login that sees more than she does."""
+    """Row 2: a falsely IMMUTABLE function, or a deferred trigger, presents alice's token while the statement has
+    been parsed, or is over, for a login that sees more than she does."""
     token = token_of(world, "alice")
     world.sql("CREATE FUNCTION app.presents_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
               f"PERFORM set_config('bodata.impersonation_token', '{token}', true); RETURN NEW; END $$; "
@@ -157,7 +163,8 @@ def test_a_token_from_the_connection_string(world):
         error = refused.value.args[0]
         assert (error["C"], error["D"]) == UNSUPPORTED
         assert token not in str(error)
-    for extra in ({"options": "-c role=alice"}, {"role": "postgres"}, {"options": "-c session_authorization=postgres"}):
+    for extra in ({"options": "-c role=alice"}, {"role": "postgres"},
+                  {"options": "-c session_authorization=postgres"}):
         with pytest.raises(Closed):
             Session(world, **extra)
     session = Session(world, options="-c bodata.impersonation_token=")
@@ -166,7 +173,8 @@ def test_a_token_from_the_connection_string(world):
 
 
 @pytest.mark.parametrize("statement", [
-    "ALTER ROLE svc SET bodata.impersonation_token = '{}'", "ALTER DATABASE immuta SET bodata.impersonation_token = '{}'",
+    "ALTER ROLE svc SET bodata.impersonation_token = '{}'",
+    "ALTER DATABASE immuta SET bodata.impersonation_token = '{}'",
     "ALTER ROLE ALL SET bodata.impersonation_token = '{}'", "ALTER SYSTEM SET bodata.impersonation_token = '{}'",
     "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET bodata.impersonation_token = '{}' AS 'SELECT 1'"])
 def test_a_token_cannot_be_stored(world, connect, statement):
@@ -176,7 +184,8 @@ def test_a_token_cannot_be_stored(world, connect, statement):
     answer = session.run(statement.format(token))
     assert answer.error is not None and answer.error["C"] in ("25000", "55P02"), answer
     assert token not in str({k: v for k, v in answer.error.items() if k != "q"})
-    assert world.value("SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%impersonation_token%'") == 0
+    stored = "SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%impersonation_token%'"
+    assert world.value(stored) == 0
     fresh = connect()
     fresh.leaves_nothing()
 
@@ -201,7 +210,8 @@ def test_a_token_in_the_configuration_file(world, connect):
         world.sql("SELECT pg_reload_conf()")
 
 
-BAD = ["x", " ", "a b", "x" * 16384, "x" * 16385, "x" * 10_000_000, "a\r\nX-Admin: 1", "a\tb", "\u00e9", "\u200b", "''",
+BAD = ["x", " ", "a b", "x" * 16384, "x" * 16385, "x" * 10_000_000, "a\r\nX-Admin: 1", "a\tb", "\u00e9", "\u200b",
+       "''",
        "\\", "; DROP TABLE x; --", "%s%n", "\x7f", "-", "********"]
 
 
@@ -225,7 +235,8 @@ def test_guesses(session, token):
 
 
 def test_a_token_with_a_nul(session):
-    expect(session.wire.query_extended("SELECT set_config('bodata.impersonation_token', $1, true)", "a\0b"), "22021")
+    expect(session.wire.query_extended("SELECT set_config('bodata.impersonation_token', $1, true)", "a\0b"),
+           "22021")
     session.leaves_nothing()
 
 
@@ -253,48 +264,50 @@ def test_unknown_expired_revoked_and_disabled_are_not_told_apart(world, session)
     session.leaves_nothing()
 
 
+MAPPED = "UPDATE immuta.user_account SET postgres_role = '{}'::regrole WHERE userid = 'target'"
+NAMED = "UPDATE pg_authid SET rolname = '{}' WHERE rolname = 'target'"
+# What the role is made with, and what makes it privileged after the mapping was written.
 TARGETS = {
-    "the impersonating login": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'svc'::regrole"),
-    "the other service login": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'migrator'::regrole"),
-    "superuser": ("CREATE ROLE target SUPERUSER", ""),
-    "bypassrls": ("CREATE ROLE target BYPASSRLS", ""),
-    "createrole": ("CREATE ROLE target CREATEROLE", ""),
-    "replication": ("CREATE ROLE target REPLICATION", ""),
-    **{name: ("CREATE ROLE target", f"GRANT {name} TO target") for name in (
+    "the impersonating login": ("", MAPPED.format("svc")),
+    "the other service login": ("", MAPPED.format("migrator")),
+    "a predefined role": ("", MAPPED.format("pg_monitor")),
+    **{attribute: (attribute, "") for attribute in ("SUPERUSER", "BYPASSRLS", "CREATEROLE", "REPLICATION")},
+    **{f"made {attribute}": ("", f"ALTER ROLE target {attribute}") for attribute in (
+        "SUPERUSER", "BYPASSRLS", "CREATEROLE", "REPLICATION")},
+    **{name: ("", f"GRANT {name} TO target") for name in (
         "pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend",
-        "bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "postgres")},
-    "member through another": ("CREATE ROLE target; CREATE ROLE between",
-                               "GRANT between TO target; GRANT pg_execute_server_program TO between"),
-    "a predefined role": ("CREATE ROLE target", "UPDATE {account} SET postgres_role = 'pg_monitor'::regrole"),
-    "named none": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'none' WHERE rolname = 'target'"),
-    "named public": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'public' WHERE rolname = 'target'"),
-    "named pg_something": ("CREATE ROLE target", "UPDATE pg_authid SET rolname = 'pg_x' WHERE rolname = 'target'"),
+        "bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "postgres", "svc")},
+    "member through another": ("", "CREATE ROLE between; GRANT between TO target; "
+                                   "GRANT pg_execute_server_program TO between"),
+    **{f"named {name}": ("", NAMED.format(name)) for name in ("none", "public", "pg_x")},
 }
 
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_privileged_targets(world, session, kind):
     """Row 19: whatever the mapping says, and also if it became so after the mapping was written."""
-    create, make = TARGETS[kind]
-    account = "immuta.user_account"
-    world.sql(create)
+    attribute, make = TARGETS[kind]
+    world.sql(f"CREATE ROLE target {attribute}")
     try:
-        world.sql(f"INSERT INTO {account} (userid, mapping, postgres_role) "
+        world.sql("INSERT INTO immuta.user_account (userid, mapping, postgres_role) "
                   "VALUES ('target', 'explicit', 'target'::regrole)")
         token = world.token("target")
         if make:
-            world.sql(make.replace("{account}", account) + (" WHERE userid = 'target'" if "{account}" in make else ""))
+            world.sql(make)
         session.ok("BEGIN")
         session.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", *NOT_ALLOWED)
         session.leaves_nothing()
     finally:
-        world.sql(f"DELETE FROM {account} WHERE userid = 'target'")
+        world.sql("DELETE FROM immuta.user_account WHERE userid = 'target'")
         world.sql("UPDATE pg_authid SET rolname = 'target' WHERE rolname IN ('none', 'public', 'pg_x')")
         world.sql("DROP ROLE IF EXISTS target; DROP ROLE IF EXISTS between")
 
 
-@pytest.mark.parametrize("userid", ["Alice", "ALICE", "alice ", " alice", "alice\u200b", "\u0430lice", "ali\u0441e", "alice'",
-                                    '"alice"', "al\u00eece", "alice\t", "x" * 255, "none", "public", "svc", "postgres"])
+LOOK_ALIKES = ["Alice", "ALICE", "alice ", " alice", "alice\u200b", "\u0430lice", "ali\u0441e", "alice'",
+               '"alice"', "al\u00eece", "alice\t", "x" * 255, "none", "public", "svc", "postgres"]
+
+
+@pytest.mark.parametrize("userid", LOOK_ALIKES, ids=ascii)
 def test_look_alikes_are_nobody(world, session, userid):
     """Row 20: mapped by name, and compared byte by byte; marked roles only."""
     world.sql("GRANT immuta_mappable TO alice")
@@ -338,9 +351,11 @@ MODES_OF_TRANSACTIONS = ["ISOLATION LEVEL SERIALIZABLE", "ISOLATION LEVEL REPEAT
                          "ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", "READ WRITE, NOT DEFERRABLE"]
 
 
-@pytest.mark.parametrize("when, characteristics", list(itertools.product(("before", "begin", "after"), MODES_OF_TRANSACTIONS)))
+@pytest.mark.parametrize("when, characteristics",
+                         list(itertools.product(("before", "begin", "after"), MODES_OF_TRANSACTIONS)))
 def test_characteristics_of_the_transaction(session, when, characteristics):
-    """Row 40: chosen before or after the token; they hold up to a commit that undoes settings, and into a chain."""
+    """Row 40: chosen before or after the token; they hold up to a commit that undoes settings, and into a
+    chain."""
     level = "serializable" if "SERIALIZABLE" in characteristics else \
         "repeatable read" if "REPEATABLE" in characteristics else "read committed"
     read_only = "on" if "READ ONLY" in characteristics else "off"

@@ -27,10 +27,10 @@ def functions(world):
     world.sql("DROP FUNCTION alice.shown()")
 
 
-@pytest.mark.parametrize("present", ["SET LOCAL bodata.impersonation_token = '{}'",
-                                     "SELECT set_config('bodata.impersonation_token', '{}', true)",
-                                     "WITH x AS (SELECT set_config('bodata.impersonation_token', '{}', true) AS t) "
-                                     "SELECT t, current_setting('bodata.impersonation_token') FROM x"])
+@pytest.mark.parametrize("present", [
+    "SET LOCAL bodata.impersonation_token = '{}'", "SELECT set_config('bodata.impersonation_token', '{}', true)",
+    "WITH x AS (SELECT set_config('bodata.impersonation_token', '{}', true) AS t) "
+    "SELECT t, current_setting('bodata.impersonation_token') FROM x"])
 def test_the_token_is_shown_nowhere(world, session, present):
     """Row 27: neither while it is in force nor afterwards, nor by what set it."""
     token = world.token("alice")
@@ -82,7 +82,8 @@ def test_errors_do_not_show_the_token(world, session):
 
 
 def test_other_sessions_do_not_see_it(world, session, connect):
-    """Row 29: another session of the same login sees nothing without a token, and nothing of the others' with one."""
+    """Row 29: another session of the same login sees nothing without a token, and nothing of the others' with
+    one."""
     token, other = world.token("bob"), connect()
     other.ok("BEGIN")
     other.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
@@ -117,7 +118,8 @@ def test_prepared_statements_do_not_tell_the_next_user(world, session, statement
     session.is_alice("bob")
     wire.statement("SELECT 'bobs own' FROM app.flights WHERE id = 4711", name="s2").sync().send().read()
     session.ok("COMMIT")
-    for attack in (statement, "EXECUTE s1", "SELECT alice.runs('EXECUTE s1')", "DO 'BEGIN EXECUTE ''EXECUTE s1''; END'"):
+    for attack in (statement, "EXECUTE s1", "SELECT alice.runs('EXECUTE s1')",
+                   "DO 'BEGIN EXECUTE ''EXECUTE s1''; END'"):
         session.refused(attack, *REQUIRED)
     session.begin("alice")
     session.ok("SAVEPOINT s")
@@ -143,21 +145,20 @@ def test_open_portals_do_not_tell_the_token(world, session):
 
 def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
-    assert world.sql("SELECT proname FROM pg_proc p WHERE pronamespace = 'immuta'::regnamespace "
-                     "AND has_function_privilege('plain', oid, 'EXECUTE') ORDER BY 1") == [("session_state",), ("whoami",)]
-    assert world.sql("SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND relkind IN ('r', 'v') "
-                     "AND has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')") == []
-    assert world.sql("SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace "
-                     "AND CASE relkind WHEN 'S' THEN has_sequence_privilege('plain', oid, 'SELECT, USAGE, UPDATE') "
-                     "END") == []
+    relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "
+    functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND "
+    everybody = {"session_state", "whoami"}
+    assert world.sql(f"{relations} WHEN relkind IN ('r', 'v') THEN "
+                     "has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END") == []
+    assert world.sql(f"{relations} relkind WHEN 'S' THEN "
+                     "has_sequence_privilege('plain', oid, 'SELECT, USAGE, UPDATE') END") == []
     assert world.sql("SELECT has_schema_privilege('plain', 'immuta', 'CREATE')") == [(False,)]
-    allowed = {"authenticate", "authenticate_api_key", "check_token", "session_state", "whoami"}
-    assert {row[0] for row in world.sql(
-        "SELECT proname FROM pg_proc p WHERE pronamespace = 'immuta'::regnamespace "
-        "AND has_function_privilege('svc', oid, 'EXECUTE')")} == allowed
-    unsafe = world.sql("SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND prosecdef "
-                       "AND coalesce(proconfig::text, '') NOT LIKE '%search_path=pg_catalog, pg_temp%'")
-    assert unsafe == []
+    for login, allowed in (("plain", everybody),
+                           ("svc", everybody | {"authenticate", "authenticate_api_key", "check_token"})):
+        assert {row[0] for row in world.sql(
+            f"{functions} has_function_privilege('{login}', oid, 'EXECUTE')")} == allowed
+    assert world.sql(f"{functions} prosecdef AND coalesce(proconfig::text, '') "
+                     "NOT LIKE '%search_path=pg_catalog, pg_temp%'") == []
 
 
 def test_no_oracle(world, connect):
@@ -178,7 +179,8 @@ def test_no_oracle(world, connect):
     finally:
         world.sql("SELECT immuta.drop_user('grace')")
     session.begin()
-    for call in ("authenticate('alice', 'x')", "authenticate_api_key('x')", "check_token('x')", "active_token('x')",
+    for call in ("authenticate('alice', 'x')", "authenticate_api_key('x')", "check_token('x')",
+                 "active_token('x')",
                  "hash_password('x')", "secret_digest('x')", "user_id('bob', 'bim')"):
         session.ok("SAVEPOINT s")
         session.refused(f"SELECT immuta.{call}", *DENIED)

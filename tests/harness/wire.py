@@ -1,5 +1,5 @@
-"""The wire protocol, version 3, as far as tests need what drivers hide: several messages in one packet, portals, row
-limits, function calls, every field of an error."""
+"""The wire protocol, version 3, as far as tests need what drivers hide: several messages in one packet, portals,
+row limits, function calls, every field of an error."""
 
 import base64
 import hashlib
@@ -188,7 +188,7 @@ class Wire:
             self.last_error = _fields(body)
         return kind, body
 
-    # -- authentication: SCRAM-SHA-256 (RFC 5802, RFC 7677) --------------------------------------------------------
+    # -- authentication: SCRAM-SHA-256 (RFC 5802, RFC 7677) -------------------------------------------------------
 
     def _authenticate(self, password):
         nonce = secrets.token_urlsafe(18)
