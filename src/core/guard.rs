@@ -67,6 +67,7 @@ pub fn without_token(
 }
 
 /// What an impersonated user cannot do: change who he is, or leave something on the connection for the next one.
+/// DEALLOCATE is allowed: drivers send it when a savepoint is rolled back, and anybody could send it after COMMIT.
 pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
@@ -78,7 +79,6 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         }
         TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
         Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
-        Deallocate => Err(Refusal::WhileImpersonating("DEALLOCATE would drop the application's statements")),
         HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
         Listen | Unlisten => Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction")),
         // The planner calls the functions of operators behind every check.
@@ -88,7 +88,7 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
         Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
         TransactionControl | Rollback | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal
-        | ExplainQuery | CreateOperator(_) | CallOrDo | Other => Ok(()),
+        | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Other => Ok(()),
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
             assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
         }
         assert_eq!(while_impersonating(&set("search_path")), Ok(()));
-        for refused in [Listen, Unlisten, Prepare, Deallocate, HeldCursor, Load, Discard, set("Role")] {
+        for refused in [Listen, Unlisten, Prepare, HeldCursor, Load, Discard, set("Role")] {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
         for refused in [Reset("role".into()), Reset("session_authorization".into()), Reset(TOKEN_PARAMETER.into())]

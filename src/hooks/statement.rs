@@ -60,7 +60,7 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
             guarded::check_relations(&query.permissions)?;
         }
-        return Ok(guarded::undoing_settings(depth));
+        return Ok(Before { without_workers: true, ..guarded::undoing_settings(depth) });
     }
     Ok(Before::default())
 }

@@ -47,7 +47,7 @@ static HANDLERS: OnceCell<Handlers> = OnceCell::new();
 pub struct Before {
     /// Pass a utility statement on as if it came from inside a function, so that PostgreSQL refuses to commit in it.
     pub as_nested: bool,
-    /// Plan a query without parallel workers, which run without these hooks.
+    /// Plan or run a query without parallel workers, in which these hooks decide nothing.
     pub without_workers: bool,
     /// Nesting level of settings to go back to when the statement is done; 0 for none.
     pub settings_level: i32,
@@ -216,6 +216,10 @@ unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, e
     unsafe {
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_start(query_desc, depth) };
+        if before.without_workers {
+            // A plan from the cache may be of another time. Without the flag the leader runs all of it.
+            (*(*query_desc).plannedstmt).parallelModeNeeded = false;
+        }
         let frame = enter(depth, before);
         match PREVIOUS_START {
             Some(previous) => previous(query_desc, eflags),

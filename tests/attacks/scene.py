@@ -204,8 +204,14 @@ ALTER PROCEDURE alice.clause_role_proc() OWNER TO alice;
 ALTER FUNCTION alice.clause_session() OWNER TO alice;
 """
 
+# A function may set the seed up to 15.
+SQL_UP_TO_15 = """
+CREATE FUNCTION alice.seeds() RETURNS int LANGUAGE sql SET seed = 0.5 AS 'SELECT 1';
+ALTER FUNCTION alice.seeds() OWNER TO alice;
+"""
+
 # Views that check permissions as their invoker exist since 15.
-SQL_15 = """
+SQL_SINCE_15 = """
 SET ROLE owner;
 CREATE VIEW app.invokers_view WITH (security_invoker = true) AS SELECT id FROM app.flights;
 GRANT SELECT ON app.invokers_view TO PUBLIC;

@@ -56,6 +56,24 @@ def test_psycopg_nests_transactions(world):
             assert connection.execute(COUNT).fetchone() == (100, "UA", "UA")
 
 
+@pytest.mark.parametrize("threshold", [0, None])
+@pytest.mark.parametrize("statements", [["SELECT 1"], ["CREATE TEMP TABLE x (a int)", "DROP TABLE pg_temp.x"],
+                                        ["CREATE TABLE alice.x (a int)", "ALTER TABLE alice.x ADD b int"]],
+                         ids=["ROLLBACK TO", "DROP", "ALTER"])
+def test_psycopg_goes_on_after(world, statements, threshold):
+    """After these it sends DEALLOCATE ALL, if it has prepared anything: an ORM's nested transaction that fails is
+    one."""
+    with psycopg.connect(**dsn(world)) as connection:
+        connection.prepare_threshold = threshold
+        with connection.transaction():
+            connection.execute(SET_CONFIG.format("%s"), (token_of(world, "alice"),))
+            for _ in range(3):
+                assert connection.execute(CARRIERS.format("%s"), (0,)).fetchall() == [("UA",)]
+                with connection.transaction(force_rollback=True):
+                    for statement in statements:
+                        connection.execute(statement)
+
+
 def test_psycopg_pipelines(world):
     with psycopg.connect(**dsn(world), autocommit=True) as connection:
         for user, expected in USERS * 3:
@@ -280,7 +298,7 @@ def test_parallel_workers_run_as_the_user(world, session):
 def test_what_runs_in_a_worker_is_checked_as_elsewhere(session, connect):
     """For the user, for a login that needs no token, and inside a superuser's function."""
     def in_worker(session, command):
-        return session.run("SELECT alice.in_worker($1)", command)
+        return session.run("SELECT app.in_worker($1)", command)
 
     assert in_worker(session, "SELECT app.superusers_count()").rows == [("300",)]
     session.begin()

@@ -18,8 +18,8 @@ WAYS = [
     (38, SET_CONFIG, ALONE, None),
     (38, "WITH x AS (SELECT set_config('bodata.impersonation_token', '{alice}', true)) SELECT * FROM x", ALONE,
      None),
-    (38, "SELECT alice.runs('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')", ALONE, None),
-    (38, "SELECT alice.runs('SET LOCAL bodata.impersonation_token = ''{alice}''')", ALONE, None),
+    (38, "SELECT app.runs('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')", ALONE, None),
+    (38, "SELECT app.runs('SET LOCAL bodata.impersonation_token = ''{alice}''')", ALONE, None),
     (38, "EXPLAIN ANALYZE " + SET_CONFIG, ALONE, None),
     (38, "EXPLAIN " + SET_CONFIG, None, "no effect"),
     (38, SET_CONFIG + " WHERE false", None, "no effect"),
@@ -29,7 +29,7 @@ WAYS = [
     (11, "SET bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
     (11, "SET SESSION bodata.impersonation_token = '{alice}'", UNSUPPORTED, UNSUPPORTED),
     (11, "SELECT set_config('bodata.impersonation_token', '{alice}', false)", UNSUPPORTED, UNSUPPORTED),
-    (11, "SELECT alice.runs('SET bodata.impersonation_token = ''{alice}''')", UNSUPPORTED, UNSUPPORTED),
+    (11, "SELECT app.runs('SET bodata.impersonation_token = ''{alice}''')", UNSUPPORTED, UNSUPPORTED),
     (11, "SET LOCAL bodata.impersonation_token = '{alice}', '{bob}'", ("22023", None), ("22023", None)),
     (31, "SET LOCAL bodata.impersonation_token = 'unknown'", INVALID, INVALID),
     (31, "SELECT set_config('bodata.impersonation_token', 'unknown', true)", INVALID, INVALID),
@@ -40,7 +40,7 @@ WAYS = [
     (2, "SELECT 1 FROM app.orders "
         "WHERE alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)') = 1",
      REQUIRED, REQUIRED),
-    (2, "SELECT alice.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')",
+    (2, "SELECT app.runs_immutable('SELECT set_config(''bodata.impersonation_token'', ''{alice}'', true)')",
      UNSUPPORTED, UNSUPPORTED),
     # Together with reading: the rows would be the service user's.
     (14, "SELECT set_config('bodata.impersonation_token', '{alice}', true), count(*) FROM app.orders",

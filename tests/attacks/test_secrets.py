@@ -143,6 +143,33 @@ def test_open_portals_do_not_tell_the_token(world, session):
     session.leaves_nothing()
 
 
+VARCHAR = 1043
+
+
+def test_a_planted_set_config_learns_no_token(world, connect):
+    """Rows 26 and 29: pgjdbc sends text as varchar. Where everybody may create functions in a schema of the service's
+    search path (`public`, up to 14), a planted set_config(text, varchar, boolean) fits better than PostgreSQL's own,
+    and keeps the token in a setting that sessions may set without one."""
+    session, token = connect(), world.token("bob")
+    session.begin("alice")
+    session.ok("CREATE FUNCTION public.set_config(n text, v varchar, l boolean) RETURNS text LANGUAGE plpgsql AS $$ "
+               "BEGIN PERFORM pg_catalog.set_config('application_name', v::text, false); "
+               "RETURN pg_catalog.set_config(n, v::text, l); END $$")
+    session.ok("COMMIT")
+    try:
+        session.ok("BEGIN")
+        wire = session.wire.parse("SELECT set_config('bodata.impersonation_token', $1, true)", types=[VARCHAR])
+        wire.bind(token).execute().sync().send().read()
+        session.ok("COMMIT")
+        session.begin("alice")
+        assert session.value("SHOW application_name") != token, "alice reads bob's token"
+        session.ok("COMMIT")
+    finally:
+        world.sql("DROP FUNCTION public.set_config(text, varchar, boolean)")
+    session.ok("RESET ALL")
+    session.leaves_nothing()
+
+
 def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "

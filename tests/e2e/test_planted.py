@@ -41,17 +41,34 @@ def test_a_temporary_object_made_under_the_schemas_real_name(world, service, pla
     assert query(service, "SELECT 'x'::text") == [("x",)], "without a token, too"
 
 
-def test_settings_of_a_function_that_the_planner_runs(service, planted):
-    planted("CREATE FUNCTION alice.f(x int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE y text; BEGIN "
-            "y := set_config('search_path', 'alice', false); RETURN 1; END $$",
-            "GRANT USAGE ON SCHEMA alice TO PUBLIC")
+def test_settings_of_a_function_that_the_planner_runs(world, service):
+    """Even of one that may be called without a token."""
+    world.sql("CREATE FUNCTION app.f(x int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ DECLARE y text; BEGIN "
+              "y := set_config('search_path', 'alice', false); RETURN 1; END $$")
     before = query(service, "SHOW search_path")
     service.commit()
-    query(service, "SELECT alice.f(x) FROM generate_series(1, 1) x")
-    query(service, "SELECT alice.f(1)")
+    query(service, "SELECT app.f(x) FROM generate_series(1, 1) x")
+    query(service, "SELECT app.f(1)")
     assert query(service, "SHOW search_path") == before
     service.commit()
     assert query(service, "SHOW search_path") == before
+    service.commit()
+    world.sql("DROP FUNCTION app.f(int)")
+
+
+def test_planted_functions_are_refused_whatever_they_do(world, service, planted):
+    planted("CREATE FUNCTION alice.harmless() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "CREATE FUNCTION alice.is_fine(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS "
+            "'BEGIN RETURN true; END'",
+            "CREATE DOMAIN alice.checked AS text CHECK (alice.is_fine(VALUE))",
+            "CREATE OPERATOR alice.# (RIGHTARG = text, FUNCTION = alice.is_fine)",
+            "GRANT USAGE ON SCHEMA alice TO PUBLIC")
+    for statement in ("SELECT alice.harmless()", "SELECT * FROM alice.harmless()", "SELECT 'x'::alice.checked",
+                      "SELECT OPERATOR(alice.#) 'x'"):
+        with refuses("42501", "IMPERSONATION_REQUIRED"):
+            query(service, statement)
+        service.rollback()
+        assert as_bob(world, service, statement)
 
 
 def test_an_operator_that_the_planner_tries_on_statistics(world, service, planted):
