@@ -307,7 +307,8 @@ def test_what_runs_in_a_worker_is_checked_as_elsewhere(session, connect):
                            ("SELECT count(*) FROM app.everyone", "1")):
         assert in_worker(session, command).rows == [(value,)]
     for command in ("SELECT set_config('role', 'none', false)", "RESET ROLE", "SELECT count(*) FROM pg_authid",
-                    "SELECT set_config('bodata.impersonation_token', '', true)", "SET SESSION AUTHORIZATION DEFAULT"):
+                    "SELECT set_config('bodata.impersonation_token', '', true)",
+                    "SET SESSION AUTHORIZATION DEFAULT"):
         session.ok("SAVEPOINT s")
         assert in_worker(session, command).error is not None, command
         session.ok("ROLLBACK TO s")

@@ -96,14 +96,15 @@ ATTACKS = [
     (35, "SELECT immuta.map_user('bob', 'alice')", *DENIED),
     (35, "SELECT immuta.cached_tokens()", *DENIED),
 
-    # The same from inside functions that alice left behind, when they run and when they are planned.
-    *[(36, f"SELECT alice.runs('{command}')", *REQUIRED) for command in (
+    # The same from inside functions that alice left behind, or that a superuser made for everybody, when they run and
+    # when they are planned.
+    *[(36, f"SELECT {schema}.runs('{command}')", *REQUIRED) for schema in ("alice", "app") for command in (
         "SELECT 1 FROM app.everyone", "CREATE TEMP TABLE x (a int)", "ALTER ROLE svc PASSWORD ''x''",
         "SET search_path = alice", "SET LOCAL search_path = alice", "LISTEN c", "SET ROLE bodata_impersonate_user",
         "SELECT nextval(''app.numbers'')", "SELECT pg_advisory_lock(1)", "DO ''BEGIN NULL; END''",
-        "PREPARE s AS SELECT 1",
-        "SELECT * FROM pg_stat_activity")],
-    *[(36, f"SELECT alice.runs_immutable('{command}')", *REQUIRED) for command in (
+        "PREPARE s AS SELECT 1", "SELECT * FROM pg_stat_activity", "SELECT alice.invoker_reads()")],
+    *[(36, f"SELECT {schema}.runs_immutable('{command}')", *REQUIRED) for schema in ("alice",
+                                                                                     "app") for command in (
         "SELECT 1 FROM app.everyone", "SELECT pg_advisory_lock(1)", "SELECT * FROM pg_stat_activity",
         "SELECT nextval(''app.numbers'')", "SELECT alice.definer_reads()")],
     (36, "SELECT app.runs_immutable('CREATE TEMP TABLE x (a int)')", "0A000", None),
@@ -114,7 +115,7 @@ ATTACKS = [
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT pg_advisory_lock(1)')) v (c)", *REQUIRED),
     (36, "SELECT alice.clause_role_definer()", *REQUIRED),
     # The same in a parallel worker, which a function can ask for by its SET clause.
-    *[(36, f"SELECT alice.in_worker('{command}')", *REQUIRED) for command in (
+    *[(36, f"SELECT {schema}.in_worker('{command}')", *REQUIRED) for schema in ("alice", "app") for command in (
         "SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders", "SELECT alice.definer_reads()",
         "SELECT alice.invoker_reads()", "SELECT app.owners_count()", "SELECT count(query) FROM pg_stat_activity",
         "SELECT pg_terminate_backend(0)", "SELECT pg_advisory_lock(1)", "SELECT count(*) FROM pg_stats",
@@ -173,24 +174,25 @@ def test_nothing_without_a_token(session, attack):
     session.leaves_nothing()
 
 
-IN_WORKER = ["SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders", "SELECT alice.definer_reads()",
+IN_WORKER = ["SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders",
+             "SELECT alice.definer_reads()",
              "SELECT count(query) FROM pg_stat_activity"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("command", IN_WORKER)
 def test_a_parallel_plan_from_the_users_time(connect, mode, command):
-    """Row 36: PL/pgSQL keeps the plan that was made while the user impersonated, workers included. The search path is
-    the same for both, or else PostgreSQL itself would make the plan again."""
+    """Row 36: PL/pgSQL keeps the plan that was made while the user impersonated, workers included. The search path
+    is the same for both, or else PostgreSQL itself would make the plan again."""
     session = connect(mode, options="-c plan_cache_mode=force_generic_plan -c search_path=pg_catalog")
     session.begin()
     for _ in range(7):
-        assert session.value("SELECT alice.in_worker('SELECT current_user')") == "alice"
+        assert session.value("SELECT app.in_worker('SELECT current_user')") == "alice"
     session.ok("COMMIT")
     for prelude in ([], ["BEGIN"]):
         for statement in prelude:
             session.ok(statement)
-        session.refused(f"SELECT alice.in_worker('{command}')", *REQUIRED)
+        session.refused(f"SELECT app.in_worker('{command}')", *REQUIRED)
         session.ok("ROLLBACK")
     session.leaves_nothing()
 
@@ -202,7 +204,7 @@ def test_settings_while_the_executor_starts(world, session):
     from_elsewhere = threading.Timer(0.15, world.sql, ["CREATE DOMAIN alice.reload AS int CHECK (VALUE > 0)"])
     from_elsewhere.start()
     try:
-        session.run("SELECT 'x'::text::alice.lurking, alice.waits()")
+        session.ok("SELECT 'x'::text::app.lurking, app.waits()")
     finally:
         from_elsewhere.join()
         world.sql("DROP DOMAIN alice.reload")

@@ -147,13 +147,13 @@ VARCHAR = 1043
 
 
 def test_a_planted_set_config_learns_no_token(world, connect):
-    """Rows 26 and 29: pgjdbc sends text as varchar. Where everybody may create functions in a schema of the service's
-    search path (`public`, up to 14), a planted set_config(text, varchar, boolean) fits better than PostgreSQL's own,
-    and keeps the token in a setting that sessions may set without one."""
+    """Rows 26 and 29: pgjdbc sends text as varchar. Where everybody may create functions in a schema of the
+    service's search path (`public`, up to 14), a planted set_config(text, varchar, boolean) fits better than
+    PostgreSQL's own, and keeps the token in a setting that sessions may set without one."""
     session, token = connect(), world.token("bob")
     session.begin("alice")
-    session.ok("CREATE FUNCTION public.set_config(n text, v varchar, l boolean) RETURNS text LANGUAGE plpgsql AS $$ "
-               "BEGIN PERFORM pg_catalog.set_config('application_name', v::text, false); "
+    session.ok("CREATE FUNCTION public.set_config(n text, v varchar, l boolean) RETURNS text LANGUAGE plpgsql "
+               "AS $$ BEGIN PERFORM pg_catalog.set_config('application_name', v::text, false); "
                "RETURN pg_catalog.set_config(n, v::text, l); END $$")
     session.ok("COMMIT")
     try:
