@@ -164,6 +164,13 @@ pub fn function_refused_while_impersonating(function: u32) -> Option<&'static st
     }
 }
 
+/// Functions that may seed `random()`, by object id: `setseed`, `set_config`, and whatever is not built in (it may have
+/// a SET clause).
+pub fn may_seed(function: u32) -> bool {
+    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+    matches!(function, 1599 | 2078) || function >= FIRST_NORMAL_OBJECT_ID
+}
+
 /// Relations of pg_catalog that show values of user tables to whoever may read the table, PUBLIC included.
 pub fn shows_user_data(catalog_relation: &str) -> bool {
     ["pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].contains(&catalog_relation)

@@ -3,14 +3,14 @@
 //! PostgreSQL checks USAGE of a schema when it looks a name up. A cached plan skips that: its names were looked up
 //! in another user's time. What the current user has looked up himself needs no second check.
 
+use foldhash::quality::RandomState;
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 /// Beyond this many statements the memory starts anew.
 const CAPACITY: usize = 1024;
 
 /// One statement, looked up by one role under one search path.
-#[derive(Hash)]
 pub struct LookUp<'a> {
     /// The text the client or function sent, and which part of it is the statement.
     pub source: &'a [u8],
@@ -20,11 +20,20 @@ pub struct LookUp<'a> {
     pub role: u32,
 }
 
+impl Hash for LookUp<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.hash(state);
+        self.search_path.hash(state);
+        state.write_u64(u64::from(self.location.cast_unsigned()) << 32 | u64::from(self.length.cast_unsigned()));
+        state.write_u32(self.role);
+    }
+}
+
 #[derive(Default)]
 pub struct LookedUp {
     generation: u64,
-    /// Keyed hashes: nobody can choose a text that collides with another.
-    known: HashSet<u64>,
+    /// Hashes under random keys of this session: nobody can choose a text that collides with another.
+    known: HashSet<u64, RandomState>,
     keys: RandomState,
 }
 

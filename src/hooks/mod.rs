@@ -9,10 +9,12 @@ use crate::core::cache::Cache;
 use crate::core::names::LookedUp;
 use crate::core::session::Session;
 use crate::pg::{catalog, chain, gate, role, xact};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
     static SESSION: RefCell<Session> = const { RefCell::new(Session::new()) };
+    /// Whether `random()` may have been seeded in this transaction, which no undoing of settings takes back.
+    static SEEDED: Cell<bool> = const { Cell::new(false) };
     static NAMES: RefCell<LookedUp> = RefCell::default();
     static CACHE: RefCell<Cache> = RefCell::default();
 }

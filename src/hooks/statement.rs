@@ -1,6 +1,6 @@
 //! The executor, utility and function hooks.
 
-use super::{NAMES, SESSION, guarded, impersonation, is_guarded};
+use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
 use crate::core::guard::{self, Statement};
 use crate::core::names::LookUp;
 use crate::error::Error;
@@ -18,6 +18,9 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
         guard::while_impersonating(statement).map_err(Error::from)?;
+        if matches!(statement, Statement::Set(_)) {
+            SEEDED.set(true);
+        }
         if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
             impersonation::confirm()?;
         }
@@ -34,7 +37,7 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
 
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
 pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
-    if gate::is_impersonating() || !is_guarded() {
+    if !is_guarded() {
         return Ok(Before::default());
     }
     let before = guarded::undoing_settings(depth);
@@ -118,6 +121,9 @@ pub fn permissions(permissions: Permissions) -> Result<(), Report> {
 
 /// Before a function is executed.
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
+    if guard::may_seed(function) {
+        SEEDED.set(true);
+    }
     if gate::is_impersonating() {
         return impersonation::check_function(function).map_err(Report::from);
     }

@@ -1,6 +1,6 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, SESSION};
+use super::{CACHE, SEEDED, SESSION};
 use crate::error::Error;
 use crate::pg::report::Report;
 use crate::pg::{chain, gate, guc, role, xact};
@@ -35,8 +35,7 @@ pub fn end() {
         gate::set_impersonating(false);
         xact::forget_sequences();
     }
-    // A seed can be set by many routes, and no undoing of settings takes it back.
-    if !gate::is_ordinary() {
+    if SEEDED.take() {
         xact::reseed();
     }
     let ended = SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.end_transaction()));

@@ -180,7 +180,8 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: as in process_utility().
     unsafe {
         let depth = depth();
-        let before = if gate::is_idle() { Before::default() } else { before_plan(parse, depth) };
+        let is_checked = gate::is_impersonating() || gate::is_idle();
+        let before = if is_checked { Before::default() } else { before_plan(parse, depth) };
         let cursor_options = if before.without_workers {
             cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
         } else {

@@ -49,6 +49,12 @@ pub fn is_ordinary() -> bool {
     ORDINARY.load(Relaxed)
 }
 
+/// Whether nothing of ours can have happened in this session's transaction.
+#[inline]
+pub fn is_ordinary_session() -> bool {
+    ORDINARY.load(Relaxed) && !wants_attention()
+}
+
 #[inline]
 pub fn wants_attention() -> bool {
     IMPERSONATING.load(Relaxed) || PRESENTED.load(Relaxed)

@@ -123,6 +123,19 @@ impl Permissions {
         Permissions(list)
     }
 
+    /// Whether any of these relations is read or written on the current user's own rights.
+    pub fn touch_any(&self, relations: &[u32]) -> bool {
+        // SAFETY: as in required().
+        unsafe {
+            PgList::<compat::PermissionEntry>::from_pg(self.0).iter_ptr().map(|entry| &*entry).any(|entry| {
+                compat::is_relation(entry)
+                    && entry.requiredPerms != 0
+                    && entry.checkAsUser == pg_sys::Oid::INVALID
+                    && relations.contains(&entry.relid.to_u32())
+            })
+        }
+    }
+
     /// The relations on which some privilege is required.
     pub fn required(&self) -> Vec<Permission> {
         // SAFETY: by contract of the constructor; the list holds nodes of the one type.

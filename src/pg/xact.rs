@@ -35,32 +35,40 @@ pub fn register(handlers: Handlers) {
     }
 }
 
-#[pg_guard]
+/// Plain frame: the exits come before the guard.
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
+    // SAFETY: guarded functions; a static variable.
+    unsafe {
+        match event {
+            XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE if gate::wants_attention() => before_end(event),
+            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => at_end(),
+            _ => {}
+        }
+        // A ROLLBACK inside a procedure returns to the hooks that are on the stack; an error does not. While a portal
+        // is active we are inside one.
+        if event == XACT_EVENT_ABORT && pg_sys::ActivePortal.is_null() {
+            chain::restore_depth(0);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_end(event: pg_sys::XactEvent::Type) {
     let Some(handlers) = HANDLERS.get() else { return };
-    match event {
-        XACT_EVENT_PRE_COMMIT if gate::wants_attention() => {
-            if let Err(report) = (handlers.pre_commit)() {
-                raise(report);
-            }
-        }
-        XACT_EVENT_PRE_PREPARE if gate::wants_attention() => {
-            if let Err(report) = (handlers.prepare)() {
-                raise(report);
-            }
-        }
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => (handlers.end)(),
-        XACT_EVENT_ABORT => {
-            (handlers.end)();
-            // A ROLLBACK inside a procedure returns to the hooks that are on the stack; an error does not. While a
-            // portal is active we are inside one.
-            // SAFETY: a static variable.
-            if unsafe { pg_sys::ActivePortal.is_null() } {
-                chain::restore_depth(0);
-            }
-        }
-        _ => {}
+    let decision = match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (handlers.prepare)(),
+        _ => (handlers.pre_commit)(),
+    };
+    if let Err(report) = decision {
+        raise(report);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_end() {
+    if let Some(handlers) = HANDLERS.get() {
+        (handlers.end)();
     }
 }
 

@@ -24,9 +24,8 @@ def server_name():
 
 def create_trusted_twins(world):
     """Some of alice's functions once more in schema app, owned by the superuser: those work without a token."""
-    for name in ("runs", "runs_immutable", "sets_path", "sets_path_immutable", "sets_path_caught", "lurks",
-                 "waits",
-                 "worker", "in_worker"):
+    for name in ("runs", "runs_immutable", "sets_path", "sets_path_immutable", "sets_path_caught",
+                 "lurks", "waits", "worker", "in_worker"):
         definition = world.value("SELECT pg_get_functiondef(oid) FROM pg_proc "
                                  "WHERE pronamespace = 'alice'::regnamespace AND proname = %s", (name,))
         world.sql(definition.replace("FUNCTION alice.", "FUNCTION app.").replace("alice.worker", "app.worker")

@@ -7,6 +7,9 @@ import pytest
 from harness.fixtures import VERSION
 from scene import COUNT, DENIED, MODES, REQUIRED, settings, token_of
 
+# Of functions that alice left behind, and of the same functions made by a superuser.
+SCHEMAS = ("alice", "app")
+
 # One row, one attack: row of threats.md, statement, SQLSTATE and code in DETAIL.
 ATTACKS = [
     # Reading, also what is granted to PUBLIC, through every kind of statement.
@@ -96,15 +99,13 @@ ATTACKS = [
     (35, "SELECT immuta.map_user('bob', 'alice')", *DENIED),
     (35, "SELECT immuta.cached_tokens()", *DENIED),
 
-    # The same from inside functions that alice left behind, or that a superuser made for everybody, when they run and
-    # when they are planned.
-    *[(36, f"SELECT {schema}.runs('{command}')", *REQUIRED) for schema in ("alice", "app") for command in (
+    # The same from inside functions, when they run and when they are planned.
+    *[(36, f"SELECT {schema}.runs('{command}')", *REQUIRED) for schema in SCHEMAS for command in (
         "SELECT 1 FROM app.everyone", "CREATE TEMP TABLE x (a int)", "ALTER ROLE svc PASSWORD ''x''",
         "SET search_path = alice", "SET LOCAL search_path = alice", "LISTEN c", "SET ROLE bodata_impersonate_user",
         "SELECT nextval(''app.numbers'')", "SELECT pg_advisory_lock(1)", "DO ''BEGIN NULL; END''",
         "PREPARE s AS SELECT 1", "SELECT * FROM pg_stat_activity", "SELECT alice.invoker_reads()")],
-    *[(36, f"SELECT {schema}.runs_immutable('{command}')", *REQUIRED) for schema in ("alice",
-                                                                                     "app") for command in (
+    *[(36, f"SELECT {schema}.runs_immutable('{command}')", *REQUIRED) for schema in SCHEMAS for command in (
         "SELECT 1 FROM app.everyone", "SELECT pg_advisory_lock(1)", "SELECT * FROM pg_stat_activity",
         "SELECT nextval(''app.numbers'')", "SELECT alice.definer_reads()")],
     (36, "SELECT app.runs_immutable('CREATE TEMP TABLE x (a int)')", "0A000", None),
@@ -115,7 +116,7 @@ ATTACKS = [
     (36, "SELECT alice.runs_all(c) FROM (VALUES ('SELECT pg_advisory_lock(1)')) v (c)", *REQUIRED),
     (36, "SELECT alice.clause_role_definer()", *REQUIRED),
     # The same in a parallel worker, which a function can ask for by its SET clause.
-    *[(36, f"SELECT {schema}.in_worker('{command}')", *REQUIRED) for schema in ("alice", "app") for command in (
+    *[(36, f"SELECT {schema}.in_worker('{command}')", *REQUIRED) for schema in SCHEMAS for command in (
         "SELECT count(*) FROM app.everyone", "SELECT count(*) FROM app.orders", "SELECT alice.definer_reads()",
         "SELECT alice.invoker_reads()", "SELECT app.owners_count()", "SELECT count(query) FROM pg_stat_activity",
         "SELECT pg_terminate_backend(0)", "SELECT pg_advisory_lock(1)", "SELECT count(*) FROM pg_stats",
