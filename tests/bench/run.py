@@ -45,10 +45,9 @@ SELECT immuta.create_user('alice', postgres_role => 'alice'), immuta.create_user
 class CountedServer(Server):
     """A server whose processes all run under callgrind."""
 
-    def __init__(self, version, name, loaded):
-        super().__init__(version, name, preload="shared" if loaded else None, trees=TREES,
+    def __init__(self, version, name):
+        super().__init__(version, name, trees=TREES,
                          options=["autovacuum=off", "jit=off", "max_worker_processes=4"])
-        self.loaded = loaded
         self.counts = self.home / "counts"
         self._command = ["valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
                          f"--callgrind-out-file={self.counts}/%p"]
@@ -57,12 +56,8 @@ class CountedServer(Server):
         """Without callgrind: making the cluster and its data."""
         self.create()
         self.start()
-        self.psql(input=SETUP)
-        tokens = []
-        if self.loaded:
-            self.psql(input=SETUP_EXTENSION)
-            tokens = [self.psql("-At", "-c", f"SELECT immuta.issue_token('{u}')").stdout.strip()
-                      for u in ("alice", "bob")]
+        self.psql(input=SETUP + SETUP_EXTENSION)
+        tokens = [self.psql("-At", "-c", f"SELECT immuta.issue_token('{u}')").stdout.strip() for u in ("alice", "bob")]
         self.stop()
         self.counts.mkdir()
         if os.geteuid() == 0:
@@ -132,29 +127,29 @@ def release_tree(version):
 def measure(version):
     release_tree(version)
     costs = {}
-    bare = CountedServer(version, "bench-bare", loaded=False)
-    loaded = CountedServer(version, "bench-loaded", loaded=True)
+    server = CountedServer(version, "bench")
     try:
-        bare.prepare()
-        costs["bare"] = bare.cost("app", transaction())
-        bare.stop()
-        alice, bob = loaded.prepare()
+        alice, bob = server.prepare()
         set_token = "SET LOCAL bodata.impersonation_token = '{}'".format
-        costs["loaded"] = loaded.cost("app", transaction())
-        costs["role"] = loaded.cost("app", transaction("SET LOCAL ROLE alice"))
-        costs["config+role"] = loaded.cost("app", transaction(
+        # The same cluster, once with the library and once without.
+        costs["not loaded"] = None
+        costs["loaded"] = server.cost("app", transaction())
+        costs["role"] = server.cost("app", transaction("SET LOCAL ROLE alice"))
+        costs["config+role"] = server.cost("app", transaction(
             f"SELECT set_config('app.token', '{alice}', true)", "SET LOCAL ROLE alice"))
-        costs["token"] = loaded.cost("svc", transaction(set_token(alice)))
-        costs["role, alternating"] = loaded.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
-        costs["token, alternating"] = loaded.cost("svc", alternating([set_token(alice), set_token(bob)]))
+        costs["token"] = server.cost("svc", transaction(set_token(alice)))
+        costs["role, alternating"] = server.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
+        costs["token, alternating"] = server.cost("svc", alternating([set_token(alice), set_token(bob)]))
+        server.preload = None
+        server.restart()
+        costs["not loaded"] = server.cost("app", transaction())
     finally:
-        bare.destroy()
-        loaded.destroy()
+        server.destroy()
     return costs
 
 
 GOALS = (
-    ("library loaded, no token", "loaded", "not loaded", "bare", 1.01),
+    ("library loaded, no token", "loaded", "not loaded", "not loaded", 1.01),
     ("token, warm cache", "token", "SET LOCAL ROLE", "role", 1.15),
     ("token, warm cache", "token", "set_config + SET LOCAL ROLE", "config+role", 1.00),
 )
