@@ -16,7 +16,7 @@ from psycopg2.pool import SimpleConnectionPool
 import cluster
 import terminal
 from flights import TABLE, Flights
-from harness.server import BUILD, ROOT, pg_bin
+from harness.server import BUILD, ROOT
 
 DATABASE, SERVICE = "immuta", "flights_app"
 SCRIPT = "sql/create-impersonation-user.sql"
@@ -90,7 +90,7 @@ class Demo:
     def create_service_user(self):
         heading(f"2. The service user, as an administrator creates it: psql -d {DATABASE} -f {SCRIPT}")
         password = self.passwords[SERVICE]
-        words = [str(pg_bin(self.version, "psql")), "-X", "-q", "-f", str(ROOT / SCRIPT)]
+        words = [str(self.server.program("psql")), "-X", "-q", "-f", str(ROOT / SCRIPT)]
         answers = [("name of the service user: ", SERVICE), ("Enter new password", password),
                    ("Enter it again", password)]
         shown, exit_code = terminal.converse(words, self.server.client_environment(dbname=DATABASE), answers)
@@ -182,7 +182,7 @@ class Demo:
     def tell_how_to_go_on(self):
         took = time.monotonic() - self.began
         heading(f"All as it should be: {self.checks} checks in {took:.1f} seconds. The server is still running.")
-        program = os.path.relpath(pg_bin(self.version, "psql"))
+        program = os.path.relpath(self.server.program("psql"))
         print("  Look around as the application:\n")
         print(f"    PGPASSWORD={self.passwords[SERVICE]} {program} -h 127.0.0.1 -p {self.server.port} "
               f"-U {SERVICE} {DATABASE}")

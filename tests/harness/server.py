@@ -21,10 +21,6 @@ def run_prefix():
     return f"{run}-" if run else ""
 
 
-def pg_bin(version, program):
-    return BUILD / "pg" / version / "bin" / program
-
-
 def server_environment(tree, **extra):
     """PostgreSQL's programs with their own libraries, without the caller's PG* and Rust variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "RUST_", "LC_", "LANG"))}
