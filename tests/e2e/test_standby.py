@@ -1,0 +1,89 @@
+"""A hot standby: tokens work, nothing is written, nothing hangs."""
+
+import os
+import time
+
+import pytest
+from conftest import VERSION, carriers, refuses
+from harness.server import NOBODY, Server
+from harness.world import World, impersonate, query
+
+
+class Standby(Server):
+    """A copy of another server that follows it."""
+
+    def follow(self, primary):
+        self.create()
+        backup = self.home / "backup"
+        primary.run_client("pg_basebackup", "-D", backup, "-R", "-c", "fast", "-d", self.connection_to(primary))
+        self._as_owner(backup)
+        self.data = backup
+        self.password_file.write_text(primary.superuser_password)
+        return self.start()
+
+    @staticmethod
+    def connection_to(primary):
+        return f"host=127.0.0.1 port={primary.port} user=postgres password={primary.superuser_password}"
+
+    @staticmethod
+    def _as_owner(folder):
+        if os.geteuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+@pytest.fixture(scope="module")
+def standby(world):
+    standby = Standby(VERSION, "standby")
+    try:
+        yield World(standby.follow(world.server))
+    finally:
+        standby.destroy()
+
+
+def wait_for(standby, world):
+    """Until the standby has what the primary has now."""
+    position = world.value("SELECT pg_current_wal_insert_lsn()")
+    for _ in range(200):
+        if standby.value("SELECT pg_last_wal_replay_lsn() >= %s", (position,)):
+            return
+        time.sleep(0.05)
+    pytest.fail("the standby does not follow")
+
+
+def test_tokens_work_and_nothing_is_written(world, standby):
+    token = world.token("alice")
+    world.sql("UPDATE immuta.token SET last_used_at = now() - interval '30 min'")
+    wait_for(standby, world)
+    service = standby.connect()
+    for _ in range(2):
+        impersonate(service, token)
+        assert carriers(service) == ["UA"]
+        service.commit()
+    with refuses("42501", "IMPERSONATION_REQUIRED"):
+        query(service, "SELECT * FROM app.everyone")
+    service.close()
+    assert world.value("SELECT max(last_used_at) < now() - interval '20 min' FROM immuta.token")
+
+
+def test_a_revocation_arrives(world, standby):
+    token = world.token("alice")
+    wait_for(standby, world)
+    service = standby.connect()
+    impersonate(service, token)
+    service.commit()
+    world.sql("SELECT immuta.revoke_token(%s)", (token,))
+    wait_for(standby, world)
+    with refuses("28000", "IMPERSONATION_TOKEN_INVALID"):
+        impersonate(service, token)
+    service.close()
+
+
+@pytest.mark.parametrize("call", ["authenticate('alice', 'wrong')", "authenticate('nobody', 'x')",
+                                  "authenticate_api_key('x')"])
+def test_authentication_is_refused_at_once(standby, call):
+    service = standby.connect()
+    query(service, "SET statement_timeout = '5s'")
+    with refuses("25006"):
+        query(service, f"SELECT immuta.{call}")
+    service.close()
