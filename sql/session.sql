@@ -21,7 +21,7 @@ COMMENT ON FUNCTION immuta.whoami() IS 'who impersonates whom in this session; u
 
 CREATE FUNCTION immuta.cached_tokens(
     OUT iamid bytea, OUT userid bytea, OUT mapped_role oid, OUT provider text,
-    OUT last_used_at timestamptz, OUT validated_at timestamptz)
+    OUT last_used_at timestamptz, OUT validated_at timestamptz, OUT expires_at timestamptz)
 RETURNS SETOF record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_token_cache_wrapper';
 REVOKE ALL ON FUNCTION immuta.cached_tokens() FROM PUBLIC;
@@ -33,7 +33,7 @@ RETURNS TABLE (iamid text, userid text, mapped_role name, provider text, last_us
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT convert_from(c.iamid, 'UTF8'), convert_from(c.userid, 'UTF8'), pg_get_userbyid(c.mapped_role), c.provider,
-           c.last_used_at, c.validated_at, c.last_used_at + current_setting('bodata.token_idle_ttl')::interval
+           c.last_used_at, c.validated_at, c.expires_at
     FROM immuta.cached_tokens() c
 $$;
 REVOKE ALL ON FUNCTION immuta.token_cache() FROM PUBLIC;

@@ -53,12 +53,22 @@ CREATE TABLE immuta.api_key (
 CREATE INDEX api_key_user_id_idx ON immuta.api_key (user_id);
 COMMENT ON TABLE immuta.api_key IS 'API keys, as SHA-256 digests';
 
-REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key FROM PUBLIC;
+CREATE TABLE immuta.token_issuer (
+    issuer text COLLATE "C" NOT NULL,
+    iamid text COLLATE "C" NOT NULL,
+    CONSTRAINT token_issuer_pkey PRIMARY KEY (issuer),
+    CONSTRAINT token_issuer_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255)
+);
+COMMENT ON TABLE immuta.token_issuer IS 'issuers of OAuth tokens and the identity managers they stand for';
+COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of an introspection response, compared byte by byte; empty for responses without one';
+
+REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer FROM PUBLIC;
 REVOKE ALL ON SEQUENCE immuta.user_account_id_seq, immuta.token_id_seq, immuta.api_key_id_seq FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.token_issuer', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
@@ -78,4 +88,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
+FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();

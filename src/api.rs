@@ -5,10 +5,11 @@
 #![allow(clippy::type_complexity)]
 
 use crate::core::identity::Identity;
-use crate::core::time::{Timestamp, is_alive};
+use crate::core::refusals::Throttle;
+use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, preload, table, xact};
+use crate::pg::{catalog, preload, table, wait, xact};
 use crate::{activity, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -18,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use once_cell::sync::Lazy;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::Duration;
 
 /// Failed logins in a row before further attempts are refused unseen.
@@ -74,7 +75,7 @@ fn immuta_password_matches(user_id: Option<i64>, hash: Option<&str>, password: &
     // No user has the id 0: an unknown name, or one that is locked out, costs what any other costs.
     if !activity::record_failed_login(open_user.unwrap_or(0)) {
         // Nobody counts the failure: let it cost time instead.
-        xact::pause(Duration::from_secs(2));
+        wait::pause(Duration::from_secs(2));
     }
     false
 }
@@ -98,8 +99,9 @@ fn immuta_check_token(
     (name!(iamid, Vec<u8>), name!(userid, Vec<u8>), name!(expires_at, TimestampWithTimeZone)),
 > {
     immuta_require_preload();
-    let row = hooks::resolve_for_check(token).map(|(answer, expires)| {
-        let (iamid, userid) = utf8(&answer.identity);
+    let answer = hooks::resolve_for_check(token).unwrap_or_else(|error| report(error));
+    let row = answer.map(|(identity, expires)| {
+        let (iamid, userid) = utf8(&identity);
         (iamid, userid, expires)
     });
     TableIterator::new(
@@ -129,7 +131,7 @@ fn immuta_session() -> TableIterator<
             pg_sys::Oid::from(active.role),
             active.provider.name(),
             timestamptz(active.established),
-            timestamptz(active.last_used.plus(config::token_idle_ttl())),
+            timestamptz(end_of_life(active.last_used, active.expires, config::token_idle_ttl())),
         )
     });
     TableIterator::new(row)
@@ -146,9 +148,11 @@ fn immuta_token_cache() -> TableIterator<
         name!(provider, &'static str),
         name!(last_used_at, Option<TimestampWithTimeZone>),
         name!(validated_at, Option<TimestampWithTimeZone>),
+        name!(expires_at, Option<TimestampWithTimeZone>),
     ),
 > {
     immuta_require_preload();
+    let idle_ttl = config::token_idle_ttl();
     let rows: Vec<_> = hooks::with_cache(|cache| {
         cache
             .entries()
@@ -161,6 +165,7 @@ fn immuta_token_cache() -> TableIterator<
                     entry.provider.name(),
                     timestamptz(entry.last_used),
                     timestamptz(entry.validated),
+                    timestamptz(end_of_life(entry.last_used, entry.expires, idle_ttl)),
                 )
             })
             .collect()
@@ -201,18 +206,12 @@ fn timestamptz(at: Timestamp) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(at.0).ok()
 }
 
-/// Makes failures of one connection cost time: the first few nothing, then twice as long each, up to five seconds.
-/// A quiet minute forgives them.
+/// Makes failures of one connection cost time; see [`Throttle`].
 #[pg_extern(sql = false)]
 fn immuta_throttle_failures() {
     thread_local! {
-        static FAILURES: Cell<(u32, Timestamp)> = const { Cell::new((0, Timestamp(0))) };
+        static FAILURES: RefCell<Throttle> = RefCell::default();
     }
     let now = Timestamp(xact::clock());
-    let (count, last) = FAILURES.get();
-    let count = if now.is_past(last, Duration::from_secs(60)) { 0 } else { count };
-    FAILURES.set((count.saturating_add(1), now));
-    if let Some(excess) = count.checked_sub(3) {
-        xact::pause(Duration::from_millis(100 << excess.min(6)).min(Duration::from_secs(5)));
-    }
+    wait::pause(FAILURES.with_borrow_mut(|failures| failures.failed(now)));
 }

@@ -1,10 +1,12 @@
 //! The settings. Each is private to this file, validated when it is set, and read through a typed getter.
 
-use crate::core::guard;
-use crate::pg::{
-    compat,
-    guc::{self, AnyList, ListCheck},
-};
+use crate::core::cache::Limits;
+use crate::core::identity::Provider;
+use crate::core::{endpoint, guard};
+use crate::files;
+use crate::pg::compat;
+use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck};
+use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 use std::time::Duration;
@@ -42,12 +44,129 @@ static MAP_BY_USERNAME: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// The identity managers for which that holds: whoever can register a user there chooses the name.
 static MAP_BY_USERNAME_IAMIDS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"bim"));
 
-pub fn token_idle_ttl() -> Duration {
-    seconds(&TOKEN_IDLE_TTL)
+/// Values of `bodata.token_provider`.
+#[derive(Clone, Copy, PostgresGucEnum)]
+enum ProviderName {
+    #[name = c"local"]
+    Local,
+    #[name = c"immuta"]
+    Immuta,
+    #[name = c"introspection"]
+    Introspection,
 }
 
-pub fn token_revalidate_interval() -> Duration {
-    seconds(&TOKEN_REVALIDATE_INTERVAL)
+/// Who resolves tokens. The embedded provider is the default, because it needs nothing else.
+static TOKEN_PROVIDER: GucSetting<ProviderName> = GucSetting::<ProviderName>::new(ProviderName::Local);
+
+/// Base URL of the Immuta API.
+static API_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Whether tokens may travel unencrypted: only for a provider on this machine, or behind a local TLS proxy.
+static API_ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Longest time, in milliseconds, that one resolution may take in all, a second try included. The transaction waits
+/// as long.
+static API_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+
+/// Longest time, in milliseconds, to find the host and, again, to connect to it.
+static API_CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2000);
+
+/// Certificates to trust instead of the usual public ones; read again at each reload.
+static API_CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// The only way to a proxy: the environment of the server does not count.
+static API_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Key in `profile.externalUserIds` of an Immuta user that names the role. Immuta documents none for PostgreSQL.
+static USER_MAPPING_ATTRIBUTE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"postgresqlUser"));
+
+/// Endpoint of token introspection, and this server's credentials there. The secret stays in its file: everybody
+/// may see a setting.
+static INTROSPECTION_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static INTROSPECTION_CLIENT_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static INTROSPECTION_CLIENT_SECRET_FILE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Claims that may hold the user id; the first that a response has counts.
+static INTROSPECTION_USER_CLAIM: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"username, sub"));
+
+/// How long, in seconds, the last good answer serves after it should have been renewed, if the provider cannot be
+/// reached. By default not at all: an outage must not prolong what may have been revoked.
+static PROVIDER_GRACE: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// How long, in seconds, a session remembers that a provider refused a token, so that a client that retries does not
+/// flood it.
+static NEGATIVE_CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(5);
+
+pub fn token_provider() -> Provider {
+    match TOKEN_PROVIDER.get() {
+        ProviderName::Local => Provider::Local,
+        ProviderName::Immuta => Provider::Immuta,
+        ProviderName::Introspection => Provider::Introspection,
+    }
+}
+
+pub fn api_url() -> String {
+    text(&API_URL)
+}
+
+pub fn api_allow_http() -> bool {
+    API_ALLOW_HTTP.get()
+}
+
+pub fn api_timeout() -> Duration {
+    milliseconds(&API_TIMEOUT)
+}
+
+pub fn api_connect_timeout() -> Duration {
+    milliseconds(&API_CONNECT_TIMEOUT)
+}
+
+pub fn api_ca_file() -> String {
+    text(&API_CA_FILE)
+}
+
+pub fn api_proxy() -> String {
+    text(&API_PROXY)
+}
+
+pub fn user_mapping_attribute() -> String {
+    text(&USER_MAPPING_ATTRIBUTE)
+}
+
+pub fn introspection_url() -> String {
+    text(&INTROSPECTION_URL)
+}
+
+pub fn introspection_client_id() -> String {
+    text(&INTROSPECTION_CLIENT_ID)
+}
+
+pub fn introspection_client_secret_file() -> String {
+    text(&INTROSPECTION_CLIENT_SECRET_FILE)
+}
+
+pub fn introspection_user_claim() -> Vec<String> {
+    list(&INTROSPECTION_USER_CLAIM)
+}
+
+pub fn negative_cache_ttl() -> Duration {
+    seconds(&NEGATIVE_CACHE_TTL)
+}
+
+/// How long a provider's word counts.
+pub fn limits() -> Limits {
+    Limits {
+        idle_ttl: token_idle_ttl(),
+        revalidate: seconds(&TOKEN_REVALIDATE_INTERVAL),
+        grace: seconds(&PROVIDER_GRACE),
+    }
+}
+
+pub fn token_idle_ttl() -> Duration {
+    seconds(&TOKEN_IDLE_TTL)
 }
 
 pub fn token_cache_size() -> usize {
@@ -75,6 +194,14 @@ fn seconds(setting: &GucSetting<i32>) -> Duration {
     Duration::from_secs(u64::try_from(setting.get()).unwrap_or(0))
 }
 
+fn milliseconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(u64::try_from(setting.get()).unwrap_or(0))
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().and_then(|raw| raw.into_string().ok()).unwrap_or_default()
+}
+
 fn list(setting: &GucSetting<Option<CString>>) -> Vec<String> {
     setting.get().and_then(|raw| guc::split_names(&raw)).unwrap_or_default()
 }
@@ -88,8 +215,64 @@ impl ListCheck for SessionSettings {
     }
 }
 
+/// The URL of a service.
+struct Url;
+
+impl TextCheck for Url {
+    fn check(url: &str) -> Result<(), String> {
+        if let Some(fault) = endpoint::fault(url) {
+            return Err(fault.into());
+        }
+        if endpoint::is_plain_http(url) && !api_allow_http() {
+            return Err("Only https is allowed while bodata.api_allow_http is off.".into());
+        }
+        Ok(())
+    }
+}
+
+struct ProxyUrl;
+
+impl TextCheck for ProxyUrl {
+    fn check(url: &str) -> Result<(), String> {
+        endpoint::proxy_fault(url).map_or(Ok(()), |fault| Err(fault.into()))
+    }
+}
+
+struct CertificateFile;
+
+impl TextCheck for CertificateFile {
+    fn check(path: &str) -> Result<(), String> {
+        files::certificates(path).map(drop).map_err(|why| format!("The file {why}."))
+    }
+}
+
+struct SecretFile;
+
+impl TextCheck for SecretFile {
+    fn check(path: &str) -> Result<(), String> {
+        files::secret(path).map(drop).map_err(|why| format!("The file {why}."))
+    }
+}
+
+/// Any text that fits on one line.
+struct Line;
+
+impl TextCheck for Line {
+    fn check(text: &str) -> Result<(), String> {
+        if text.contains(char::is_control) { Err("Control characters are not allowed.".into()) } else { Ok(()) }
+    }
+}
+
 /// Defines all settings. Called once, from `_PG_init`.
 pub fn init() {
+    define_tokens();
+    define_guard_and_mapping();
+    define_providers();
+    guc::define_token(|| token_provider() != Provider::Local);
+    compat::reserve_prefix(c"bodata");
+}
+
+fn define_tokens() {
     let seconds = GucFlags::UNIT_S;
     GucRegistry::define_int_guc(
         c"bodata.token_idle_ttl",
@@ -121,37 +304,147 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::default(),
     );
-    GucRegistry::define_bool_guc(
+    GucRegistry::define_int_guc(
+        c"bodata.negative_cache_ttl",
+        c"How long a session remembers that a token provider refused a token.",
+        c"Zero asks again at each attempt.",
+        &NEGATIVE_CACHE_TTL,
+        0,
+        3600,
+        GucContext::Suset,
+        seconds,
+    );
+    GucRegistry::define_int_guc(
+        c"bodata.provider_grace",
+        c"How long the last good answer serves if the token provider cannot be reached.",
+        c"Counted from the time at which it would have been asked again; zero: not at all.",
+        &PROVIDER_GRACE,
+        0,
+        24 * 3600,
+        GucContext::Suset,
+        seconds,
+    );
+}
+
+fn define_guard_and_mapping() {
+    guc::define_switch(
         c"bodata.require_token",
         c"Whether logins that may impersonate can do nothing before they present a token.",
         c"Switch it off for single roles only.",
         &REQUIRE_TOKEN,
-        GucContext::Suset,
-        GucFlags::default(),
+        Counts::Nothing,
     );
-    GucRegistry::define_bool_guc(
+    guc::define_switch(
         c"bodata.map_by_username",
         c"Whether users without an explicit mapping are mapped to the role of the same name.",
         c"Only roles that are members of immuta_mappable are reached.",
         &MAP_BY_USERNAME,
-        GucContext::Suset,
-        GucFlags::default(),
+        Counts::Mapping,
     );
     guc::define_list::<AnyList>(
         c"bodata.map_by_username_iamids",
         c"Identity managers whose users are mapped by name.",
         &MAP_BY_USERNAME_IAMIDS,
+        Counts::Mapping,
     );
     guc::define_list::<SessionSettings>(
         c"bodata.session_settings",
         c"Parameters that a session may set without an impersonation token.",
         &SESSION_SETTINGS,
+        Counts::Nothing,
     );
     guc::define_list::<AnyList>(
         c"bodata.trusted_definers",
         c"Owners, besides superusers, whose SECURITY DEFINER functions work without a token.",
         &TRUSTED_DEFINERS,
+        Counts::Nothing,
     );
-    guc::define_token();
-    compat::reserve_prefix(c"bodata");
+}
+
+fn define_providers() {
+    guc::define_provider(
+        c"bodata.token_provider",
+        c"Who resolves impersonation tokens.",
+        c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662).",
+        &TOKEN_PROVIDER,
+    );
+    // Before the URLs, which are checked against it.
+    guc::define_switch(
+        c"bodata.api_allow_http",
+        c"Whether a token provider may be asked over plain http.",
+        c"Tokens travel in the clear then.",
+        &API_ALLOW_HTTP,
+        Counts::Provider,
+    );
+    for (name, description, setting) in [
+        (c"bodata.api_timeout", c"Longest time for which a token provider is asked about a token.", &API_TIMEOUT),
+        (c"bodata.api_connect_timeout", c"Longest time to connect to a token provider.", &API_CONNECT_TIMEOUT),
+    ] {
+        let context = GucContext::Suset;
+        GucRegistry::define_int_guc(name, description, c"", setting, 10, 600_000, context, GucFlags::UNIT_MS);
+    }
+    let shown = GucFlags::default();
+    let hidden = GucFlags::SUPERUSER_ONLY;
+    guc::define_text::<Url>(
+        c"bodata.api_url",
+        c"Base URL of the Immuta API.",
+        c"Without the path of a call.",
+        &API_URL,
+        shown,
+        Counts::Provider,
+    );
+    guc::define_text::<Line>(
+        c"bodata.user_mapping_attribute",
+        c"Key in profile.externalUserIds of an Immuta user that names the role.",
+        c"",
+        &USER_MAPPING_ATTRIBUTE,
+        shown,
+        Counts::Provider,
+    );
+    guc::define_text::<CertificateFile>(
+        c"bodata.api_ca_file",
+        c"PEM file with the certificate authorities to trust for token providers.",
+        c"Empty: the usual public ones. Read again at each reload.",
+        &API_CA_FILE,
+        hidden,
+        Counts::Provider,
+    );
+    guc::define_text::<ProxyUrl>(
+        c"bodata.api_proxy",
+        c"URL of the HTTP proxy on the way to token providers.",
+        c"Empty: none, whatever the environment says.",
+        &API_PROXY,
+        shown,
+        Counts::Provider,
+    );
+    guc::define_text::<Url>(
+        c"bodata.introspection_url",
+        c"URL of the token introspection endpoint.",
+        c"RFC 7662.",
+        &INTROSPECTION_URL,
+        shown,
+        Counts::Provider,
+    );
+    guc::define_text::<Line>(
+        c"bodata.introspection_client_id",
+        c"Client id of this server at the introspection endpoint.",
+        c"",
+        &INTROSPECTION_CLIENT_ID,
+        shown,
+        Counts::Provider,
+    );
+    guc::define_text::<SecretFile>(
+        c"bodata.introspection_client_secret_file",
+        c"File with the client secret of this server at the introspection endpoint.",
+        c"Readable by the server only. Read at each request.",
+        &INTROSPECTION_CLIENT_SECRET_FILE,
+        hidden,
+        Counts::Provider,
+    );
+    guc::define_list::<AnyList>(
+        c"bodata.introspection_user_claim",
+        c"Claims of an introspection response that may hold the user id.",
+        &INTROSPECTION_USER_CLAIM,
+        Counts::Provider,
+    );
 }

@@ -2,7 +2,9 @@
 //!
 //! Nothing here tells an unknown token from an expired or revoked one.
 
-use crate::core::guard::Refusal;
+use crate::core::guard;
+use crate::core::outage::Outage;
+use crate::core::refusals::Refusal;
 use crate::pg::report::Report;
 use pgrx::PgSqlErrorCode;
 
@@ -12,6 +14,12 @@ pub enum Error {
     TokenInvalid,
     /// The session user is no member of `bodata_impersonate_user`.
     NotHolder,
+    /// The provider says that the token's user may not use it.
+    UserNotAllowed,
+    /// No identity manager is mapped to the issuer of the token.
+    UnknownIssuer,
+    /// The provider cannot be asked about the token; why.
+    ProviderUnavailable(Outage),
     /// The mapped role has privileges that must not be reached by impersonation; why.
     TargetRefused(String),
     /// The user has no mapped role, or the role does not exist.
@@ -44,11 +52,14 @@ impl Error {
         match self {
             Error::TokenInvalid => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Error::NotHolder
+            | Error::UserNotAllowed
+            | Error::UnknownIssuer
             | Error::TargetRefused(_)
             | Error::TokenRequired(_)
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
+            Error::ProviderUnavailable(_) => ERRCODE_IO_ERROR,
             Error::NotLocal | Error::InSubtransaction | Error::OutOfStatement | Error::NotSupported(_) => {
                 ERRCODE_INVALID_TRANSACTION_STATE
             }
@@ -61,7 +72,12 @@ impl Error {
     pub fn detail(&self) -> &'static str {
         match self {
             Error::TokenInvalid => "IMPERSONATION_TOKEN_INVALID",
-            Error::NotHolder | Error::TargetRefused(_) | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
+            Error::NotHolder
+            | Error::UserNotAllowed
+            | Error::UnknownIssuer
+            | Error::TargetRefused(_)
+            | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
+            Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
             Error::NotMapped => "IMPERSONATION_NOT_MAPPED",
             Error::NotLocal
             | Error::InSubtransaction
@@ -79,6 +95,11 @@ impl Error {
         match self {
             Error::TokenInvalid => "impersonation token is not valid".into(),
             Error::NotHolder => "this login may not impersonate".into(),
+            Error::UserNotAllowed => "the token provider does not allow this user".into(),
+            Error::UnknownIssuer => "tokens of this issuer are not accepted".into(),
+            Error::ProviderUnavailable(outage) => {
+                format!("the impersonation token could not be checked: {}", outage.why())
+            }
             Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
             Error::NotMapped => "the user of this token has no PostgreSQL role".into(),
             Error::NotLocal => "an impersonation token must be set with SET LOCAL".into(),
@@ -98,9 +119,12 @@ impl Error {
         match self {
             Error::TokenInvalid => "Authenticate the user again and retry the transaction with a fresh token.",
             Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
+            Error::UserNotAllowed => "Ask the administrator of the token provider.",
+            Error::UnknownIssuer => "An administrator can accept the issuer with immuta.map_issuer().",
+            Error::ProviderUnavailable(_) => "Retry the transaction; tell the administrator if it happens again.",
             Error::TargetRefused(_) => "Map the user to a role that only has privileges on data.",
             Error::NotMapped => {
-                "Map the user with immuta.map_user(), or make the role of the same name a member of immuta_mappable."
+                "Map the user with immuta.map_user(), or make the role of that name a member of immuta_mappable."
             }
             Error::NotLocal => {
                 "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true)."
@@ -123,12 +147,21 @@ impl Error {
     }
 }
 
+impl From<guard::Refusal> for Error {
+    fn from(refusal: guard::Refusal) -> Error {
+        match refusal {
+            guard::Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
+            guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
+            guard::Refusal::NotSupported(what) => Error::NotSupported(what),
+        }
+    }
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         match refusal {
-            Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
-            Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
-            Refusal::NotSupported(what) => Error::NotSupported(what),
+            Refusal::Invalid => Error::TokenInvalid,
+            Refusal::NotAllowed => Error::UserNotAllowed,
         }
     }
 }
@@ -155,6 +188,9 @@ mod tests {
         let all = [
             Error::TokenInvalid,
             Error::NotHolder,
+            Error::UserNotAllowed,
+            Error::UnknownIssuer,
+            Error::ProviderUnavailable(Outage::Timeout),
             Error::TargetRefused("it is a superuser".into()),
             Error::NotMapped,
             Error::NotLocal,

@@ -3,6 +3,7 @@
 //! * [`error`] every error, its SQLSTATE, code and hint
 //! * [`config`] the settings
 //! * [`core`] what can be decided without PostgreSQL
+//! * [`files`] files that settings name
 //! * [`resolve`] from a token to a user
 //! * [`mapping`] from a user to a role
 //! * [`hooks`] what each hook decides
@@ -15,6 +16,7 @@ mod api;
 mod config;
 mod core;
 mod error;
+mod files;
 mod hooks;
 mod mapping;
 mod pg;
@@ -30,7 +32,8 @@ pgrx::extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["roles"]);
 pgrx::extension_sql_file!("../sql/users.sql", name = "users", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/tokens.sql", name = "tokens", requires = ["users"]);
-pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["tokens"]);
+pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["tokens"]);
+pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["logins"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].

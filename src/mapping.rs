@@ -1,35 +1,58 @@
 //! From a user to the role that is impersonated.
 
 use crate::config;
-use crate::core::identity::{Identity, Mapping};
+use crate::core::identity::{Authority, Identity, Mapping, Subject};
 use crate::core::target::{self, OffLimits};
 use crate::error::Error;
 use crate::pg::catalog::Installation;
-use crate::pg::role;
+use crate::pg::{role, table};
 
-/// The role this user is mapped to, checked against everything that must not be impersonated. Roles are looked up at
-/// each use: nothing is remembered beyond the catalog generation it was found in.
+/// The user whom a provider describes.
+pub fn identity(installed: &Installation, subject: &Subject) -> Result<Identity, Error> {
+    let iamid = match &subject.authority {
+        Authority::Iam(iamid) => iamid.clone(),
+        Authority::Issuer(issuer) => table::iamid_of_issuer(installed, issuer).ok_or(Error::UnknownIssuer)?,
+    };
+    Ok(Identity { iamid, userid: subject.userid.clone() })
+}
+
+/// Whether a row of ours says that this user is disabled.
+pub fn is_disabled(installed: &Installation, identity: &Identity) -> bool {
+    table::user_by_identity(installed, identity).is_some_and(|account| account.is_disabled)
+}
+
+/// The role this user is mapped to, checked against everything that must not be impersonated. A row of ours decides
+/// first, also over a user who has none of our tokens; a disabled user is none. Roles are looked up at each use:
+/// nothing is remembered beyond the catalog generation it was found in.
 pub fn mapped_role(
     installed: &Installation,
     identity: &Identity,
-    mapping: &Mapping,
+    role_name: Option<&str>,
     impersonator: u32,
 ) -> Result<u32, Error> {
-    let mapped = match mapping {
-        Mapping::Explicit(role) => *role,
-        Mapping::ByUserName => by_user_name(installed, identity).ok_or(Error::NotMapped)?,
-        Mapping::Unmapped => return Err(Error::NotMapped),
+    let account = table::user_by_identity(installed, identity);
+    if account.as_ref().is_some_and(|account| account.is_disabled) {
+        return Err(Error::TokenInvalid);
+    }
+    let mapped = match account.map_or(Mapping::ByName, |account| account.mapping) {
+        Mapping::Explicit(role) => Some(role),
+        Mapping::ByName => by_name(installed, identity, role_name),
+        Mapping::Unmapped => None,
     };
+    let mapped = mapped.ok_or(Error::NotMapped)?;
     check_target(installed, mapped, impersonator)?;
     Ok(mapped)
 }
 
-/// A name is not a credential: it reaches only roles that are marked for it.
-fn by_user_name(installed: &Installation, identity: &Identity) -> Option<u32> {
-    if !config::maps_by_username(&identity.iamid) {
-        return None;
-    }
-    let found = role::by_name(&identity.userid)?;
+/// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts
+/// before the user's own name, also if there is no such role.
+fn by_name(installed: &Installation, identity: &Identity, role_name: Option<&str>) -> Option<u32> {
+    let name = match role_name {
+        Some(name) => name,
+        None if config::maps_by_username(&identity.iamid) => &identity.userid,
+        None => return None,
+    };
+    let found = role::by_name(name)?;
     role::is_member(found, installed.mappable).then_some(found)
 }
 

@@ -1,10 +1,22 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
+use super::time::Timestamp;
+
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub iamid: String,
     pub userid: String,
+}
+
+/// Longest `iamid` and `userid`, in bytes: what the tables hold, too.
+pub const MAX_BYTES: usize = 255;
+
+impl Identity {
+    /// Whether a name from outside can be one: 1 to [`MAX_BYTES`] bytes without control characters.
+    pub fn is_well_formed(name: &str) -> bool {
+        (1..=MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
+    }
 }
 
 /// How a user reaches a PostgreSQL role.
@@ -12,8 +24,8 @@ pub struct Identity {
 pub enum Mapping {
     /// A row names the role, by OID: renaming keeps it, dropping ends it.
     Explicit(u32),
-    /// No row decides: the role that has the user's name, if that is allowed.
-    ByUserName,
+    /// No row decides: the role that the provider names, or that has the user's name, if that is allowed.
+    ByName,
     /// The administrator said "none".
     Unmapped,
 }
@@ -22,24 +34,63 @@ pub enum Mapping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
     Local,
+    Immuta,
+    Introspection,
 }
 
 impl Provider {
     pub fn name(self) -> &'static str {
         match self {
             Provider::Local => "local",
+            Provider::Immuta => "immuta",
+            Provider::Introspection => "introspection",
         }
     }
+}
+
+/// Who vouches for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// An identity manager, by its id.
+    Iam(String),
+    /// The issuer of an OAuth token (RFC 7662, `iss`), which a row maps to an identity manager; empty where the
+    /// answer names none.
+    Issuer(String),
+}
+
+/// The user a token stands for, as the provider describes him.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    pub authority: Authority,
+    pub userid: String,
+    /// The role that the provider names for him.
+    pub role_name: Option<String>,
 }
 
 /// What a provider answered about a token that is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
     pub provider: Provider,
-    pub identity: Identity,
-    pub mapping: Mapping,
-    /// Last recorded use.
-    pub last_used: super::time::Timestamp,
-    /// Key of the row in the token table.
+    pub subject: Subject,
+    /// Last use that the provider knows of.
+    pub last_used: Timestamp,
+    /// When the token ends whatever its use, if the provider says so.
+    pub expires: Option<Timestamp>,
+    /// Key of the row in the token table; 0 for tokens that have none.
     pub token_id: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_outside_are_short_and_printable() {
+        for fine in ["a", "jdoe@example.com", "José", " spaced ", &"x".repeat(MAX_BYTES)] {
+            assert!(Identity::is_well_formed(fine), "{fine:?}");
+        }
+        for bad in ["", "a\0b", "a\nb", "\u{7f}", "\u{85}", &"x".repeat(MAX_BYTES + 1)] {
+            assert!(!Identity::is_well_formed(bad), "{bad:?}");
+        }
+    }
 }

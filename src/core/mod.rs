@@ -1,11 +1,15 @@
 //! What can be decided without PostgreSQL: no `pg_sys`, no I/O, no clock. Everything here is unit-tested by
 //! plain `#[test]`s, which link only as long as that stays true.
 
+pub mod answers;
 pub mod cache;
+pub mod endpoint;
 pub mod guard;
 pub mod identity;
 pub mod names;
 pub mod nesting;
+pub mod outage;
+pub mod refusals;
 pub mod session;
 pub mod target;
 pub mod time;

@@ -4,8 +4,9 @@ use super::cache::Entry;
 use super::identity::{Identity, Provider};
 use super::nesting::{Mark, Marks};
 use super::time::Timestamp;
-use super::token::Digest;
+use super::token::{Digest, Secret};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// An impersonation in force. It belongs to the transaction: it begins with the switch and ends with it.
 #[derive(Clone)]
@@ -21,6 +22,10 @@ pub struct Impersonation {
     pub established: Timestamp,
     pub last_used: Timestamp,
     pub recorded: Timestamp,
+    /// When the token ends whatever its use.
+    pub expires: Option<Timestamp>,
+    /// The token itself and when it was last shown to a remote provider; none for the embedded one.
+    pub shown: Option<(Rc<Secret>, Timestamp)>,
     /// Whether a statement has run under it yet.
     pub used: bool,
     /// Nesting level of settings pushed at the switch; what was set above it is undone before commit.
@@ -39,8 +44,48 @@ impl Impersonation {
             established: now,
             last_used: now,
             recorded: entry.recorded,
+            expires: entry.expires,
+            shown: None,
             used: false,
             settings_level,
+        }
+    }
+}
+
+/// What is to be done about the use of a token.
+pub enum Due {
+    Nothing,
+    /// Write it down in the token table.
+    Record {
+        digest: Digest,
+        token_id: i64,
+        recorded: Timestamp,
+    },
+    /// Show it to the provider, which counts what it sees as activity.
+    Show {
+        provider: Provider,
+        token: Rc<Secret>,
+    },
+}
+
+impl Impersonation {
+    /// What is due at `now`, the use being recorded every `recording` and shown every `showing` (but not more often
+    /// than once a minute).
+    pub fn due(&mut self, now: Timestamp, recording: Duration, showing: Duration) -> Due {
+        const SHORTEST: Duration = Duration::from_secs(60);
+        if self.provider == Provider::Local {
+            return if now.is_past(self.recorded, recording) {
+                Due::Record { digest: self.digest, token_id: self.token_id, recorded: self.recorded }
+            } else {
+                Due::Nothing
+            };
+        }
+        match &mut self.shown {
+            Some((token, last)) if now.is_past(*last, showing.max(SHORTEST)) => {
+                *last = now;
+                Due::Show { provider: self.provider, token: Rc::clone(token) }
+            }
+            _ => Due::Nothing,
         }
     }
 }

@@ -11,6 +11,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(micros(span)))
     }
 
+    /// From seconds since 1970 (RFC 7519, `NumericDate`); beyond what can be counted is for ever, or long ago.
+    pub fn from_unix(seconds: f64) -> Timestamp {
+        const UNIX_EPOCH: f64 = 946_684_800.0;
+        Timestamp(((seconds - UNIX_EPOCH) * 1e6) as i64)
+    }
+
     /// Whether at least `span` has gone by since `earlier`. A clock that went back counts as "yes": whatever is
     /// due after a span is then done now, which is always the safe side here (check again, record again).
     pub fn is_past(self, earlier: Timestamp, span: Duration) -> bool {
@@ -26,6 +32,18 @@ impl Timestamp {
 pub fn is_alive(last_used: Timestamp, now: Timestamp, idle_ttl: Duration) -> bool {
     let elapsed = now.0.saturating_sub(last_used.0);
     elapsed < micros(idle_ttl) && elapsed >= -micros(recording_interval(idle_ttl))
+}
+
+/// Whether a token last used at `last_used` may be used at `now`: it is alive under the idle time to live and has not
+/// come to the end that its provider set.
+pub fn is_in_force(last_used: Timestamp, expires: Option<Timestamp>, now: Timestamp, idle_ttl: Duration) -> bool {
+    is_alive(last_used, now, idle_ttl) && expires.is_none_or(|end| now < end)
+}
+
+/// When a token dies if it is not used again.
+pub fn end_of_life(last_used: Timestamp, expires: Option<Timestamp>, idle_ttl: Duration) -> Timestamp {
+    let idle_end = last_used.plus(idle_ttl);
+    expires.map_or(idle_end, |end| end.min(idle_end))
 }
 
 /// How often, at most, activity of one token is written down: every twelfth of its time to live.
@@ -62,6 +80,24 @@ mod tests {
         assert!(!Timestamp(MINUTE).is_past(Timestamp(0), HOUR));
         assert!(Timestamp(60 * MINUTE).is_past(Timestamp(0), HOUR));
         assert!(Timestamp(-1).is_past(Timestamp(0), HOUR));
+    }
+
+    #[test]
+    fn an_end_set_by_the_provider_comes_before_the_idle_time_to_live() {
+        let end = Some(Timestamp(30 * MINUTE));
+        assert!(is_in_force(Timestamp(0), end, Timestamp(30 * MINUTE - 1), HOUR));
+        assert!(!is_in_force(Timestamp(0), end, Timestamp(30 * MINUTE), HOUR));
+        assert!(!is_in_force(Timestamp(0), Some(Timestamp(90 * MINUTE)), Timestamp(60 * MINUTE), HOUR));
+        assert_eq!(end_of_life(Timestamp(0), end, HOUR), Timestamp(30 * MINUTE));
+        assert_eq!(end_of_life(Timestamp(0), None, HOUR), Timestamp(60 * MINUTE));
+    }
+
+    #[test]
+    fn unix_time_is_thirty_years_older() {
+        assert_eq!(Timestamp::from_unix(946_684_800.5), Timestamp(500_000));
+        assert_eq!(Timestamp::from_unix(0.0), Timestamp(-946_684_800_000_000));
+        assert_eq!(Timestamp::from_unix(1e300), Timestamp(i64::MAX));
+        assert_eq!(Timestamp::from_unix(-1e300), Timestamp(i64::MIN));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use std::hash::{BuildHasherDefault, Hasher};
+use zeroize::Zeroizing;
 
 /// Longest token accepted, in bytes. JSON Web Tokens with many claims stay well below it.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -14,6 +15,22 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     pub fn of(token: &[u8]) -> Digest {
         Digest(Sha256::digest(token).into())
+    }
+}
+
+/// The text of a well-formed token, for a provider that must be sent it. Wiped when it is let go; neither Debug nor
+/// Display nor Serialize.
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// `None` for bytes that are no token.
+    pub fn of(token: &[u8]) -> Option<Secret> {
+        let text = std::str::from_utf8(token).ok().filter(|_| is_well_formed(token))?;
+        Some(Secret(Zeroizing::new(text.to_owned())))
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
     }
 }
 
@@ -57,6 +74,12 @@ mod tests {
             assert!(!is_well_formed(bad), "{bad:?}");
         }
         assert!(!is_well_formed(&vec![b'x'; MAX_BYTES + 1]));
+    }
+
+    #[test]
+    fn only_a_token_becomes_a_secret() {
+        assert_eq!(Secret::of(b"abc").map(|secret| secret.reveal().len()), Some(3));
+        assert!(Secret::of(b"").is_none() && Secret::of(b"a\r\nHost: b").is_none());
     }
 
     #[test]

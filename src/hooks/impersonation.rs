@@ -1,19 +1,22 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, SESSION, may_present};
+use super::{CACHE, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
-use crate::core::identity::Resolution;
-use crate::core::session::Impersonation;
-use crate::core::time::{Timestamp, is_alive, recording_interval};
-use crate::core::token::Digest;
+use crate::core::identity::{Identity, Provider, Resolution, Subject};
+use crate::core::outage::Outage;
+use crate::core::session::{Due, Impersonation};
+use crate::core::time::{Timestamp, end_of_life, is_in_force, recording_interval};
+use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Presented};
 use crate::pg::nodes::Permissions;
-use crate::pg::{gate, raw, role, xact};
-use crate::{activity, config, mapping, resolve};
+use crate::pg::{gate, raw, report, role, wait, xact};
+use crate::resolve::{self, Failure};
+use crate::{activity, config, mapping};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
 
@@ -53,76 +56,160 @@ pub fn establish(token: Presented) -> Result<(), Error> {
         return Err(Error::TokenInvalid);
     }
     let now = now();
-    let entry = resolved(&installed, &token.digest, impersonator, now)?;
+    let text = guc::take_text(&token.digest);
+    let entry = resolved(&installed, &token.digest, text.as_ref(), impersonator, now)?;
     guc::settle();
     if !role::switch_to(entry.role) {
         return Err(Error::Inconsistent);
     }
     let mut begun = Impersonation::new(token.digest, &entry, now, guc::new_level());
-    begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
+    if entry.provider == Provider::Local {
+        begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
+    } else {
+        begun.shown = text.map(|text| (Rc::new(text), entry.validated));
+    }
     SESSION.with_borrow_mut(|session| session.active = Some(begun));
     gate::set_impersonating(true);
     Ok(())
 }
 
 /// The cached entry if it still holds, else the provider's answer.
-fn resolved(installed: &Installation, digest: &Digest, impersonator: u32, now: Timestamp) -> Result<Entry, Error> {
-    let generation = gate::generation();
-    let known = with_cache(|cache| cache.get(digest).cloned());
-    if let Some(entry) = &known {
-        let holds = entry.generation == generation
-            && entry.impersonator == impersonator
-            && !now.is_past(entry.validated, config::token_revalidate_interval())
-            && is_alive(entry.last_used, now, config::token_idle_ttl());
-        if holds {
-            return Ok(entry.clone());
-        }
-    }
-    let fresh = resolve::resolve(installed, digest, known.map(|entry| entry.last_used), now)
-        .and_then(|answer| entry_for(installed, answer, impersonator, generation, now));
-    match &fresh {
-        Ok(entry) => {
-            let capacity = config::token_cache_size();
-            with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
-        }
-        Err(_) => with_cache(|cache| cache.remove(digest)),
-    }
-    fresh
-}
-
-fn entry_for(
+fn resolved(
     installed: &Installation,
-    answer: Resolution,
+    digest: &Digest,
+    text: Option<&Secret>,
     impersonator: u32,
-    generation: u64,
     now: Timestamp,
 ) -> Result<Entry, Error> {
-    let role = mapping::mapped_role(installed, &answer.identity, &answer.mapping, impersonator)?;
-    Ok(Entry {
-        identity: Rc::new(answer.identity),
-        provider: answer.provider,
-        role,
-        token_id: answer.token_id,
-        last_used: now,
-        recorded: answer.last_used,
-        validated: now,
-        generation,
-        impersonator,
-    })
+    forget_other_providers();
+    // Read first: an invalidation that arrives meanwhile makes what is found now stale.
+    let generation = gate::generation();
+    let is_current = |entry: &Entry| entry.generation == generation && entry.impersonator == impersonator;
+    let map = |entry: Entry| {
+        locate(installed, &entry.subject, impersonator)
+            .map(|(identity, role)| Entry { identity: Rc::new(identity), role, generation, impersonator, ..entry })
+            .inspect_err(|_| with_cache(|cache| cache.remove(digest)))
+    };
+    let limits = config::limits();
+
+    let known = with_cache(|cache| cache.get(digest).cloned());
+    let known_use = known.as_ref().map(|entry| entry.last_used);
+    let entry = match known {
+        Some(entry) if entry.is_fresh(now, &limits) && is_current(&entry) => return Ok(entry),
+        // What changed in this database says nothing about a token that another server vouches for.
+        Some(entry) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
+        Some(entry) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
+        known => match ask(installed, digest, text, known_use, now) {
+            Ok(answer) => {
+                let provider = answer.provider;
+                map(Entry::of(answer, now)).inspect_err(|_| {
+                    if provider != Provider::Local {
+                        hold_back(now);
+                    }
+                })?
+            }
+            Err(Failure::Refused(refusal)) => return Err(refusal.into()),
+            Err(Failure::Outage(outage)) => match known.filter(|entry| entry.may_serve(now, &limits)) {
+                Some(entry) => {
+                    report_outage(&outage, now);
+                    map(entry)?
+                }
+                None => return Err(Error::ProviderUnavailable(outage)),
+            },
+        },
+    };
+    let capacity = config::token_cache_size();
+    with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
+    Ok(entry)
 }
 
-/// Asks about a token without counting that as a use: the user, and when the token expires.
-pub fn resolve_for_check(token: &[u8]) -> Option<(Resolution, Timestamp)> {
-    let installed = catalog::installation()?;
-    if !crate::core::token::is_well_formed(token) {
-        return None;
+/// What was learned from another provider, or from the same one elsewhere, counts no longer.
+fn forget_other_providers() {
+    let provider = gate::provider();
+    if KNOWN_PROVIDER.replace(provider) != provider {
+        with_cache(|cache| cache.clear());
+        REFUSALS.with_borrow_mut(|refusals| refusals.clear());
+        LAST_OUTAGE.set(None);
     }
-    let digest = Digest::of(token);
-    let own_use = with_cache(|cache| cache.peek(&digest).map(|entry| entry.last_used));
-    let answer = resolve::resolve(&installed, &digest, own_use, now()).ok()?;
-    let last_used = own_use.map_or(answer.last_used, |own| own.max(answer.last_used));
-    let expires = last_used.plus(config::token_idle_ttl());
-    Some((answer, expires))
+}
+
+/// The identity and role of a subject, as this database has them now.
+fn locate(installed: &Installation, subject: &Subject, impersonator: u32) -> Result<(Identity, u32), Error> {
+    let identity = mapping::identity(installed, subject)?;
+    let role = mapping::mapped_role(installed, &identity, subject.role_name.as_deref(), impersonator)?;
+    Ok((identity, role))
+}
+
+/// Asks the provider. What a remote one refused it is not asked again for a while, and who presents many such tokens
+/// has to wait for each answer.
+fn ask(
+    installed: &Installation,
+    digest: &Digest,
+    text: Option<&Secret>,
+    known_use: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Resolution, Failure> {
+    let refused = REFUSALS.with_borrow(|refusals| refusals.find(digest, now, config::negative_cache_ttl()));
+    if let Some(refusal) = refused {
+        return Err(Failure::Refused(refusal));
+    }
+    let answer = resolve::resolve(installed, digest, text, known_use, now);
+    if let Err(Failure::Refused(refusal)) = &answer {
+        with_cache(|cache| cache.remove(digest));
+        if config::token_provider() != Provider::Local {
+            REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
+            hold_back(now);
+        }
+    }
+    answer
+}
+
+fn hold_back(now: Timestamp) {
+    let pause = THROTTLE.with_borrow_mut(|throttle| throttle.failed(now));
+    wait::pause(pause);
+}
+
+/// Whether the provider could not be reached a moment ago: while its last answers serve, it is not asked in every
+/// transaction.
+fn is_down(now: Timestamp) -> bool {
+    const PAUSE: Duration = Duration::from_secs(5);
+    LAST_OUTAGE.get().is_some_and(|last| !now.is_past(last, PAUSE))
+}
+
+fn report_outage(outage: &Outage, now: Timestamp) {
+    LAST_OUTAGE.set(Some(now));
+    report::log(
+        format!("the token provider cannot be asked: {}; its last answers serve meanwhile", outage.why()),
+        "See bodata.provider_grace.",
+    );
+}
+
+/// Asks about a token without counting that as a use: the user, and when the token expires. `None` for a token that is
+/// not active.
+pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, Error> {
+    let (Some(installed), Some(text)) = (catalog::installation(), Secret::of(token)) else { return Ok(None) };
+    forget_other_providers();
+    let (now, limits, digest) = (now(), config::limits(), Digest::of(token));
+    let known = with_cache(|cache| cache.peek(&digest).cloned());
+    let known_use = known.as_ref().map(|entry| entry.last_used);
+    let answered = match known {
+        Some(entry) if entry.provider != Provider::Local && entry.is_fresh(now, &limits) => {
+            Ok((entry.subject, entry.last_used, entry.expires))
+        }
+        _ => ask(&installed, &digest, Some(&text), known_use, now)
+            .map(|answer| (Rc::new(answer.subject), answer.last_used, answer.expires)),
+    };
+    let (subject, last_used, expires) = match answered {
+        Ok(answered) => answered,
+        Err(Failure::Refused(_)) => return Ok(None),
+        Err(Failure::Outage(outage)) => return Err(Error::ProviderUnavailable(outage)),
+    };
+    let Ok(identity) = mapping::identity(&installed, &subject) else { return Ok(None) };
+    if mapping::is_disabled(&installed, &identity) {
+        return Ok(None);
+    }
+    let last_used = known_use.map_or(last_used, |known| known.max(last_used));
+    Ok(Some((identity, end_of_life(last_used, expires, limits.idle_ttl))))
 }
 
 /// At each statement: the impersonation is still what it was, and its token still alive; the statement counts as use.
@@ -137,22 +224,25 @@ pub fn confirm() -> Result<(), Error> {
             return Err(Error::WhileImpersonating(OPENED_BEFORE.into()));
         }
         let idle_ttl = config::token_idle_ttl();
-        if !is_alive(active.last_used, now, idle_ttl) {
+        if !is_in_force(active.last_used, active.expires, now, idle_ttl) {
             return Err(Error::TokenInvalid);
         }
         active.used = true;
         active.last_used = now;
-        let is_due = now.is_past(active.recorded, recording_interval(idle_ttl));
-        Ok(is_due.then_some((active.digest, active.token_id, active.recorded)))
+        Ok(active.due(now, recording_interval(idle_ttl), config::limits().revalidate))
     })?;
     // Outside the borrow: recording reads a table.
-    if let Some((digest, token_id, recorded)) = due {
-        let recorded = activity::record(&digest, token_id, recorded, now);
-        SESSION.with_borrow_mut(|session| {
-            if let Some(active) = session.active.as_mut() {
-                active.recorded = recorded;
-            }
-        });
+    match due {
+        Due::Nothing => {}
+        Due::Record { digest, token_id, recorded } => {
+            let recorded = activity::record(&digest, token_id, recorded, now);
+            SESSION.with_borrow_mut(|session| {
+                if let Some(active) = session.active.as_mut() {
+                    active.recorded = recorded;
+                }
+            });
+        }
+        Due::Show { provider, token } => resolve::keep_alive(provider, &token),
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ mod transaction;
 
 use crate::core::cache::Cache;
 use crate::core::names::LookedUp;
+use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
+use crate::core::time::Timestamp;
 use crate::pg::{catalog, chain, gate, role, xact};
 use std::cell::{Cell, RefCell};
 
@@ -17,6 +19,12 @@ thread_local! {
     static SEEDED: Cell<bool> = const { Cell::new(false) };
     static NAMES: RefCell<LookedUp> = RefCell::default();
     static CACHE: RefCell<Cache> = RefCell::default();
+    static REFUSALS: RefCell<Refusals> = RefCell::default();
+    static THROTTLE: RefCell<Throttle> = RefCell::default();
+    /// The count of changes of the provider for which the cache and the refusals hold.
+    static KNOWN_PROVIDER: Cell<u64> = const { Cell::new(0) };
+    /// When a provider could last not be reached.
+    static LAST_OUTAGE: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
 pub use impersonation::{active, resolve_for_check, with_cache};

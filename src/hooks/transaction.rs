@@ -38,6 +38,7 @@ pub fn end() {
     if SEEDED.take() {
         xact::reseed();
     }
+    guc::forget_text();
     let ended = SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.end_transaction()));
     if let Some(active) = ended {
         CACHE.with(|cache| {

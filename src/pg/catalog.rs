@@ -13,17 +13,20 @@ pub struct Installation {
     pub owner: u32,
     pub user_account: u32,
     pub user_account_by_id: u32,
+    pub user_account_by_identity: u32,
     pub token: u32,
     pub token_by_digest: u32,
     pub api_key: u32,
+    pub token_issuer: u32,
+    pub token_issuer_by_issuer: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
 }
 
 impl Installation {
-    pub fn tables(&self) -> [u32; 3] {
-        [self.user_account, self.token, self.api_key]
+    pub fn tables(&self) -> [u32; 4] {
+        [self.user_account, self.token, self.api_key, self.token_issuer]
     }
 }
 
@@ -62,9 +65,12 @@ fn find_installation() -> Option<Installation> {
             owner: extension_owner(extension),
             user_account,
             user_account_by_id: relation(c"user_account_id_key")?,
+            user_account_by_identity: relation(c"user_account_pkey")?,
             token: relation(c"token")?,
             token_by_digest: relation(c"token_pkey")?,
             api_key: relation(c"api_key")?,
+            token_issuer: relation(c"token_issuer")?,
+            token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),

@@ -254,6 +254,23 @@ pub fn reserve_prefix(prefix: &CStr) {
     };
 }
 
+/// What `pg_stat_activity` shows of a session that waits for a token provider. Before 17 PostgreSQL has one name for
+/// the waits of all extensions.
+pub fn provider_wait_event() -> u32 {
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    return pg_sys::PG_WAIT_EXTENSION;
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    {
+        use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+        static EVENT: AtomicU32 = AtomicU32::new(0);
+        if EVENT.load(Relaxed) == 0 {
+            // SAFETY: a NUL-terminated name; makes the entry, or finds the one that another session made.
+            EVENT.store(unsafe { pg_sys::WaitEventExtensionNew(c"ImmutaTokenProvider".as_ptr()) }, Relaxed);
+        }
+        EVENT.load(Relaxed)
+    }
+}
+
 unsafe extern "C" {
     /// Installs a signal handler; the backend's function has another name since 18.
     #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]

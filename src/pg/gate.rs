@@ -16,6 +16,18 @@ static IMPERSONATING: AtomicBool = AtomicBool::new(false);
 /// Whether a token was presented and waits for its statement to complete.
 static PRESENTED: AtomicBool = AtomicBool::new(false);
 
+/// Counts changes of the settings that say which provider is asked, and how.
+static PROVIDER: AtomicU64 = AtomicU64::new(1);
+
+pub fn provider() -> u64 {
+    PROVIDER.load(Relaxed)
+}
+
+/// What was learned from the provider so far counts no longer.
+pub fn next_provider() {
+    PROVIDER.fetch_add(1, Relaxed);
+}
+
 pub fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }

@@ -2,10 +2,12 @@
 
 use super::{compat, gate, raw};
 use crate::core::guard;
-use crate::core::token::{self, Digest};
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use crate::core::token::{self, Digest, Secret};
+use once_cell::sync::OnceCell;
+use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use zeroize::Zeroize;
@@ -32,6 +34,14 @@ static PRESENTED: AtomicPtr<Extra> = AtomicPtr::new(std::ptr::null_mut());
 /// The parameter in guc.c's table.
 static TOKEN_SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
 
+/// Whether the text of a token is kept until it is acted upon.
+static KEEPS_TEXT: OnceCell<fn() -> bool> = OnceCell::new();
+
+thread_local! {
+    /// The text of the token that was presented last, for a provider that must be sent it.
+    static TEXT: RefCell<Option<(Digest, Secret)>> = const { RefCell::new(None) };
+}
+
 /// A token that was presented.
 pub struct Presented {
     pub digest: Digest,
@@ -51,8 +61,19 @@ pub fn presented() -> Option<Presented> {
     Some(Presented { digest: extra.digest, is_well_formed: extra.is_well_formed, is_local: is_token_local() })
 }
 
+/// The text of a presented token, once, if it was kept.
+pub fn take_text(digest: &Digest) -> Option<Secret> {
+    TEXT.take().filter(|(kept, _)| kept == digest).map(|(_, text)| text)
+}
+
+/// Forgets the text of a token that was not acted upon. Cannot fail.
+pub fn forget_text() {
+    TEXT.with(|text| text.try_borrow_mut().ok().and_then(|mut text| text.take()));
+}
+
 /// The presented token has been acted upon.
 pub fn settle() {
+    forget_text();
     let extra = PRESENTED.swap(std::ptr::null_mut(), Relaxed);
     if !extra.is_null() {
         // SAFETY: as in presented().
@@ -75,9 +96,11 @@ fn is_token_local() -> bool {
     }
 }
 
-/// Defines the token parameter. SHOW gives the mask; `pg_settings` does not list it; while the role is locked guc.c
+/// Defines the token parameter. `keeps_text` tells whether the provider in use needs the token itself. SHOW gives the mask; `pg_settings` does not list it; while the role is locked guc.c
 /// refuses to set it (`GUC_NOT_WHILE_SEC_REST`).
-pub fn define_token() {
+pub fn define_token(keeps_text: fn() -> bool) {
+    // Defined once, from _PG_init.
+    let _ = KEEPS_TEXT.set(keeps_text);
     let flags = GucFlags::NO_SHOW_ALL
         | GucFlags::DISALLOW_IN_FILE
         | GucFlags::DISALLOW_IN_AUTO_FILE
@@ -123,6 +146,9 @@ unsafe extern "C-unwind" fn check_token(
         let text = std::slice::from_raw_parts_mut(*value as *mut u8, length);
         let is_well_formed = token::is_well_formed(text);
         let digest = Digest::of(text);
+        if source == pg_sys::GucSource::PGC_S_SESSION && KEEPS_TEXT.get().is_some_and(|keeps| keeps()) {
+            TEXT.set(Secret::of(text).map(|text| (digest, text)));
+        }
         text.zeroize();
         hide_statement();
 
@@ -180,6 +206,156 @@ unsafe extern "C-unwind" fn show_token() -> *const c_char {
     if gate::wants_attention() { MASK.as_ptr() } else { c"".as_ptr() }
 }
 
+/// When the configuration files were last read (microseconds since 2000-01-01).
+pub fn reload_time() -> i64 {
+    // SAFETY: a static variable.
+    unsafe { pg_sys::PgReloadTime }
+}
+
+/// What is counted when the value of a setting changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    Nothing,
+    /// Mappings that were found are to be found again.
+    Mapping,
+    /// What the provider said counts no longer.
+    Provider,
+}
+
+// Assign hooks, for values of any type. They run at every change, undone ones too.
+
+unsafe extern "C-unwind" fn provider_changed<T>(_: T, _: *mut c_void) {
+    gate::next_provider();
+}
+
+unsafe extern "C-unwind" fn mapping_changed<T>(_: T, _: *mut c_void) {
+    gate::next_generation();
+}
+
+fn assign_text(counts: Counts) -> pg_sys::GucStringAssignHook {
+    match counts {
+        Counts::Nothing => None,
+        Counts::Mapping => Some(mapping_changed),
+        Counts::Provider => Some(provider_changed),
+    }
+}
+
+/// Defines a switch that only superusers may turn.
+pub fn define_switch(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<bool>,
+    counts: Counts,
+) {
+    let assign: pg_sys::GucBoolAssignHook = match counts {
+        Counts::Nothing => None,
+        Counts::Mapping => Some(mapping_changed),
+        Counts::Provider => Some(provider_changed),
+    };
+    let (context, flags) = (GucContext::Suset, GucFlags::default());
+    // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
+    unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            context,
+            flags,
+            None,
+            assign,
+            None,
+        );
+    }
+}
+
+/// Defines the choice of a provider.
+pub fn define_provider<T: GucEnum>(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<T>,
+) {
+    let (context, flags) = (GucContext::Suset, GucFlags::default());
+    // SAFETY: as in define_switch().
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            context,
+            flags,
+            None,
+            Some(provider_changed),
+            None,
+        );
+    }
+}
+
+/// What a text setting may hold; the error says what is wrong with it.
+pub trait TextCheck {
+    fn check(text: &str) -> Result<(), String>;
+}
+
+/// Defines a text that only superusers may set. The empty text stands for none and is not checked.
+pub fn define_text<C: TextCheck>(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+    flags: GucFlags,
+    counts: Counts,
+) {
+    // SAFETY: as in define_switch().
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            GucContext::Suset,
+            flags,
+            Some(check_text::<C>),
+            assign_text(counts),
+            None,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn check_text<C: TextCheck>(
+    value: *mut *mut c_char,
+    _: *mut *mut c_void,
+    _: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c passes a NUL-terminated value; the guard keeps panics from crossing into C.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            // Parallel workers have the values of a leader that checked them.
+            if (*value).is_null() || **value == 0 || pg_sys::InitializingParallelWorker {
+                return true;
+            }
+            let fault = match CStr::from_ptr(*value).to_str() {
+                Ok(text) => C::check(text).err(),
+                Err(_) => Some("The value is not in UTF-8.".into()),
+            };
+            accept(fault)
+        })
+    }
+}
+
+/// Ends a check hook: `true` without a fault, else the fault as DETAIL.
+///
+/// # Safety
+/// Called from a check hook.
+unsafe fn accept(fault: Option<String>) -> bool {
+    let Some(fault) = fault.map(|fault| CString::new(fault).unwrap_or_default()) else { return true };
+    // SAFETY: guc.c's variable for check hooks; the string is palloc'd.
+    unsafe { pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(fault.as_ptr()) };
+    false
+}
+
 /// What a list setting may hold; the text says what is wrong with it.
 pub trait ListCheck {
     fn check(list: &[String]) -> Result<(), String>;
@@ -199,6 +375,7 @@ pub fn define_list<C: ListCheck>(
     name: &'static CStr,
     description: &'static CStr,
     setting: &'static GucSetting<Option<CString>>,
+    counts: Counts,
 ) {
     // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
     unsafe {
@@ -210,7 +387,7 @@ pub fn define_list<C: ListCheck>(
             GucContext::Suset,
             GucFlags::default(),
             Some(check_list::<C>),
-            None,
+            assign_text(counts),
             None,
         );
     }
@@ -231,9 +408,7 @@ unsafe extern "C-unwind" fn check_list<C: ListCheck>(
                 Some(list) => C::check(&list).err(),
                 None => Some("List syntax is invalid.".into()),
             };
-            let Some(fault) = fault.map(|fault| CString::new(fault).unwrap_or_default()) else { return true };
-            pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(fault.as_ptr());
-            false
+            accept(fault)
         })
     }
 }

@@ -14,5 +14,7 @@ pub mod report;
 pub mod role;
 pub mod table;
 pub mod text;
+pub mod thread;
+pub mod wait;
 pub mod worker;
 pub mod xact;

@@ -19,6 +19,13 @@ pub fn raise(report: Report) -> ! {
     unreachable!("ereport(ERROR) does not return")
 }
 
+/// Writes a line to the server's log.
+pub fn log(message: impl Into<String>, hint: &str) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message.into(), "immuta_ext")
+        .set_hint(hint)
+        .report(PgLogLevel::LOG);
+}
+
 /// Settles, for the whole process, that Rust captures no backtraces in this library: pgrx would put them into the
 /// DETAIL of errors. The environment is the server's, so it is put back at once; only the decision stays.
 pub fn disable_backtraces() {

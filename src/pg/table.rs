@@ -28,8 +28,8 @@ pub struct UserAccount {
 }
 
 pub fn token_by_digest(installed: &Installation, digest: &Digest) -> Option<Token> {
-    let key = digest.0.as_slice().into_datum()?;
-    scan(installed.token, installed.token_by_digest, 1, pg_sys::F_BYTEAEQ, key, |row| {
+    let keys = [(1, pg_sys::F_BYTEAEQ, digest.0.as_slice().into_datum()?)];
+    scan(installed.token, installed.token_by_digest, &keys, |row| {
         Some(Token {
             id: row.value::<i64>(2)?,
             user: row.value::<i64>(3)?,
@@ -39,21 +39,39 @@ pub fn token_by_digest(installed: &Installation, digest: &Digest) -> Option<Toke
 }
 
 pub fn user_by_id(installed: &Installation, id: i64) -> Option<UserAccount> {
-    let key = id.into_datum()?;
-    scan(installed.user_account, installed.user_account_by_id, 1, pg_sys::F_INT8EQ, key, |row| {
-        let mapping = match row.text(4)?.as_str() {
-            "username" => Mapping::ByUserName,
-            "explicit" => Mapping::Explicit(row.value::<pg_sys::Oid>(5)?.to_u32()),
-            _ => Mapping::Unmapped,
-        };
-        Some(UserAccount {
-            identity: Identity { iamid: row.text(2)?, userid: row.text(3)? },
-            mapping,
-            is_disabled: row.value::<bool>(6)?,
-            failed_logins: row.value::<i32>(9)?,
-            last_failed_login: row.value::<i64>(10).map(Timestamp),
-        })
+    let keys = [(1, pg_sys::F_INT8EQ, id.into_datum()?)];
+    scan(installed.user_account, installed.user_account_by_id, &keys, user_account)
+}
+
+pub fn user_by_identity(installed: &Installation, identity: &Identity) -> Option<UserAccount> {
+    let keys =
+        [(2, pg_sys::F_TEXTEQ, text_key(&identity.iamid)?), (3, pg_sys::F_TEXTEQ, text_key(&identity.userid)?)];
+    scan(installed.user_account, installed.user_account_by_identity, &keys, user_account)
+}
+
+fn user_account(row: &Row) -> Option<UserAccount> {
+    let mapping = match row.text(4)?.as_str() {
+        "username" => Mapping::ByName,
+        "explicit" => Mapping::Explicit(row.value::<pg_sys::Oid>(5)?.to_u32()),
+        _ => Mapping::Unmapped,
+    };
+    Some(UserAccount {
+        identity: Identity { iamid: row.text(2)?, userid: row.text(3)? },
+        mapping,
+        is_disabled: row.value::<bool>(6)?,
+        failed_logins: row.value::<i32>(9)?,
+        last_failed_login: row.value::<i64>(10).map(Timestamp),
     })
+}
+
+/// The identity manager that a row of `immuta.token_issuer` gives to this issuer.
+pub fn iamid_of_issuer(installed: &Installation, issuer: &str) -> Option<String> {
+    let keys = [(1, pg_sys::F_TEXTEQ, text_key(issuer)?)];
+    scan(installed.token_issuer, installed.token_issuer_by_issuer, &keys, |row| row.text(2))
+}
+
+fn text_key(text: &str) -> Option<pg_sys::Datum> {
+    text::to_server(text)?.into_datum()
 }
 
 /// A tuple under the scan.
@@ -88,23 +106,28 @@ impl Row {
     }
 }
 
-/// The first row whose indexed column equals the key.
+/// The first row whose indexed columns equal the keys: `(column, its equality function, value)`.
 fn scan<T>(
     table: u32,
     index: u32,
-    column: i16,
-    equals: u32,
-    key: pg_sys::Datum,
+    keys: &[(i16, u32, pg_sys::Datum)],
     read: impl FnOnce(&Row) -> Option<T>,
 ) -> Option<T> {
     // SAFETY: table and index are ours and exist in this generation; the row is read before the scan ends; an error
     // in between aborts the transaction, which closes both.
     unsafe {
         let relation = pg_sys::table_open(table.into(), pg_sys::AccessShareLock as c_int);
-        let mut scan_key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(&mut scan_key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), key);
-        let scan =
-            pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), 1, &mut scan_key);
+        let mut scan_keys: Vec<_> = keys
+            .iter()
+            .map(|&(column, equals, value)| {
+                let mut key = pg_sys::ScanKeyData::default();
+                pg_sys::ScanKeyInit(&mut key, column, pg_sys::BTEqualStrategyNumber as u16, equals.into(), value);
+                key
+            })
+            .collect();
+        let count = scan_keys.len() as c_int;
+        let first = scan_keys.as_mut_ptr();
+        let scan = pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), count, first);
         let tuple = pg_sys::systable_getnext(scan);
         let found = if tuple.is_null() { None } else { read(&Row { tuple, descriptor: (*relation).rd_att }) };
         pg_sys::systable_endscan(scan);

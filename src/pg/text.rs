@@ -1,6 +1,6 @@
 //! Text between the database encoding and UTF-8.
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_int};
 
 const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
@@ -21,17 +21,20 @@ pub fn from_server(bytes: &[u8]) -> String {
     }
 }
 
-/// Converts UTF-8 to the database encoding (`pg_any_to_server`), for example to look a name up. Raises 22P05 where
-/// the encoding lacks a character. `None` for text with a NUL byte, which nothing in a database has.
+/// Converts UTF-8 to the database encoding (`pg_any_to_server`), for example to look a name up. `None` for text that
+/// nothing in this database can be called by: with a NUL byte, or a character that the encoding lacks.
 pub fn to_server(text: &str) -> Option<CString> {
-    // SAFETY: as in from_server().
-    unsafe {
-        let source = text.as_ptr() as *const c_char;
-        let converted = pg_sys::pg_any_to_server(source, text.len() as c_int, UTF8);
-        if std::ptr::eq(converted, source) {
-            CString::new(text).ok()
-        } else {
-            Some(CStr::from_ptr(converted).to_owned())
-        }
+    let source = text.as_ptr() as *const c_char;
+    let converted = PgTryBuilder::new(|| {
+        // SAFETY: as in from_server(). A conversion holds nothing that an error would leave behind.
+        Some(unsafe { pg_sys::pg_any_to_server(source, text.len() as c_int, UTF8) })
+    })
+    .catch_when(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| None)
+    .execute()?;
+    if std::ptr::eq(converted, source) {
+        CString::new(text).ok()
+    } else {
+        // SAFETY: as in from_server().
+        Some(unsafe { CStr::from_ptr(converted) }.to_owned())
     }
 }

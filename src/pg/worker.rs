@@ -3,11 +3,10 @@
 //! The session's own transaction may be read only, may roll back, or may hold its locks for long. A dynamic worker
 //! has a transaction of its own and needs neither shared memory nor `shared_preload_libraries`.
 
-use super::compat;
+use super::{compat, report};
 use pgrx::bgworkers::BackgroundWorker;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::Spi;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -58,10 +57,10 @@ pub fn launch(job: &str, wait: bool) -> bool {
 fn report_no_slot() {
     static REPORTED: AtomicBool = AtomicBool::new(false);
     if !REPORTED.swap(true, Relaxed) {
-        let message = "no free background worker slot to record use of impersonation tokens; will retry";
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message, "immuta_ext")
-            .set_hint("Consider increasing max_worker_processes.")
-            .report(PgLogLevel::LOG);
+        report::log(
+            "no free background worker slot to record use of impersonation tokens; will retry",
+            "Consider increasing max_worker_processes.",
+        );
     }
 }
 

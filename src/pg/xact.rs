@@ -6,9 +6,8 @@ use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
 use pgrx::{IntoDatum, pg_guard, pg_sys};
 use std::cell::Cell;
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_void};
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
 
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
 /// while a transaction aborts, or after it committed, takes the server down.
@@ -146,25 +145,6 @@ pub fn drop_temporary_objects() {
 pub fn clock() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
-}
-
-/// Waits, but not longer than a cancel request does.
-pub fn pause(span: Duration) {
-    let end = Instant::now() + span;
-    loop {
-        pgrx::check_for_interrupts!();
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        // SAFETY: the backend's own latch; PG_WAIT_EXTENSION is what pg_stat_activity shows.
-        unsafe {
-            let millis = c_long::try_from(left.as_millis()).unwrap_or(c_long::MAX).saturating_add(1);
-            let wake = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-            pg_sys::WaitLatch(pg_sys::MyLatch, wake as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
-    }
 }
 
 /// Forgets what `currval()` and `lastval()` would tell of the last user. Cannot fail.

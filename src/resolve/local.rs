@@ -1,30 +1,31 @@
 //! The embedded provider: tokens in the extension's own tables, stored as digests.
 
 use crate::config;
-use crate::core::identity::{Provider, Resolution};
+use crate::core::identity::{Authority, Provider, Resolution, Subject};
 use crate::core::time::{Timestamp, is_alive};
 use crate::core::token::Digest;
-use crate::error::Error;
 use crate::pg::catalog::Installation;
 use crate::pg::table;
 
+/// `None` for a token that is unknown or idle for too long, or whose user is disabled.
 pub fn resolve(
     installed: &Installation,
     digest: &Digest,
     known_use: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Resolution, Error> {
-    let token = table::token_by_digest(installed, digest).ok_or(Error::TokenInvalid)?;
-    let user = table::user_by_id(installed, token.user).ok_or(Error::TokenInvalid)?;
+) -> Option<Resolution> {
+    let token = table::token_by_digest(installed, digest)?;
+    let user = table::user_by_id(installed, token.user).filter(|user| !user.is_disabled)?;
     let last_used = known_use.map_or(token.last_used, |known| known.max(token.last_used));
-    if user.is_disabled || !is_alive(last_used, now, config::token_idle_ttl()) {
-        return Err(Error::TokenInvalid);
+    if !is_alive(last_used, now, config::token_idle_ttl()) {
+        return None;
     }
-    Ok(Resolution {
+    let authority = Authority::Iam(user.identity.iamid);
+    Some(Resolution {
         provider: Provider::Local,
-        identity: user.identity,
-        mapping: user.mapping,
+        subject: Subject { authority, userid: user.identity.userid, role_name: None },
         last_used: token.last_used,
+        expires: None,
         token_id: token.id,
     })
 }

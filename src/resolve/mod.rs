@@ -1,20 +1,96 @@
 //! From a token to a user: the providers.
 
+mod http;
+mod immuta;
+mod introspection;
 mod local;
 
-use crate::core::identity::Resolution;
+use crate::config;
+use crate::core::answers::Word;
+use crate::core::endpoint::is_plain_http;
+use crate::core::identity::{Provider, Resolution};
+use crate::core::outage::Outage;
+use crate::core::refusals::Refusal;
 use crate::core::time::Timestamp;
-use crate::core::token::Digest;
-use crate::error::Error;
+use crate::core::token::{Digest, Secret};
 use crate::pg::catalog::Installation;
+use crate::pg::report;
+use std::cell::Cell;
+
+/// Why there is no user for a token.
+pub enum Failure {
+    /// The provider refuses the token.
+    Refused(Refusal),
+    /// The provider cannot be asked.
+    Outage(Outage),
+}
+
+/// What a remote provider said.
+enum Ruling {
+    Word(Word),
+    Refused(Refusal),
+}
 
 /// Asks the provider about a token. `known_use` is the last use that this backend knows of, which the provider may
-/// not have been told yet.
+/// not have been told yet. A remote provider needs the token itself.
 pub fn resolve(
     installed: &Installation,
     digest: &Digest,
+    token: Option<&Secret>,
     known_use: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Resolution, Error> {
-    local::resolve(installed, digest, known_use, now)
+) -> Result<Resolution, Failure> {
+    let invalid = Failure::Refused(Refusal::Invalid);
+    let provider = config::token_provider();
+    let ruling = match (provider, token) {
+        (Provider::Local, _) => return local::resolve(installed, digest, known_use, now).ok_or(invalid),
+        (_, None) => return Err(invalid),
+        (Provider::Immuta, Some(token)) => immuta::resolve(token),
+        (Provider::Introspection, Some(token)) => introspection::resolve(token),
+    };
+    match ruling.map_err(Failure::Outage)? {
+        Ruling::Word(Word::Active(subject, expires)) if expires.is_none_or(|end| now < end) => {
+            Ok(Resolution { provider, subject, last_used: now, expires, token_id: 0 })
+        }
+        Ruling::Word(Word::Nobody) => {
+            report_nobody();
+            Err(invalid)
+        }
+        Ruling::Word(_) => Err(invalid),
+        Ruling::Refused(refusal) => Err(Failure::Refused(refusal)),
+    }
+}
+
+/// Shows a remote provider that a token is in use, without waiting for the answer.
+pub fn keep_alive(provider: Provider, token: &Secret) {
+    match provider {
+        Provider::Local => {}
+        Provider::Immuta => immuta::keep_alive(token),
+        Provider::Introspection => introspection::keep_alive(token),
+    }
+}
+
+/// The URL of a setting, if it may be used.
+fn endpoint(setting: &'static str, url: String) -> Result<String, Outage> {
+    if url.is_empty() {
+        Err(Outage::NotConfigured(setting))
+    } else if is_plain_http(&url) && !config::api_allow_http() {
+        Err(Outage::PlainHttp(setting))
+    } else {
+        Ok(url)
+    }
+}
+
+/// To the client this is a token like any other that is not valid; the administrator may want to know. Once per
+/// session is enough.
+fn report_nobody() {
+    thread_local! {
+        static REPORTED: Cell<bool> = const { Cell::new(false) };
+    }
+    if !REPORTED.replace(true) {
+        report::log(
+            "an active token was refused because the introspection response names no user",
+            "Check bodata.introspection_user_claim if this was the token of a user.",
+        );
+    }
 }

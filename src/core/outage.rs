@@ -1,0 +1,57 @@
+//! Why a token provider could not answer. Nothing here quotes what it sent: that may hold anything.
+
+use std::borrow::Cow;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// A setting without which nobody can be asked is empty.
+    NotConfigured(&'static str),
+    /// The setting's URL is `http`, which `bodata.api_allow_http` does not (any longer) allow.
+    PlainHttp(&'static str),
+    /// A file that a setting names cannot be used (any longer); which, and why.
+    File(&'static str, String),
+    NameNotFound,
+    Unreachable,
+    Tls,
+    Proxy,
+    Timeout,
+    /// The connection ended before the answer did.
+    ConnectionLost,
+    /// An answer that breaks HTTP.
+    NotHttp,
+    TooLarge,
+    Status(u16),
+    /// The provider does not accept the credentials of this server (RFC 6749, `invalid_client`).
+    ClientRefused,
+    /// An answer that is not what it should be.
+    Nonsense(&'static str),
+    /// Too many earlier requests of this session still hang.
+    Busy,
+    /// The request could not be made for lack of a thread or a descriptor.
+    NoResources,
+}
+
+impl Outage {
+    pub fn why(&self) -> Cow<'static, str> {
+        match self {
+            Outage::NotConfigured(setting) => format!("{setting} is not set").into(),
+            Outage::PlainHttp(setting) => {
+                format!("{setting} is no https URL and bodata.api_allow_http is off").into()
+            }
+            Outage::File(setting, why) => format!("the file of {setting} {why}").into(),
+            Outage::NameNotFound => "the name of its host cannot be resolved".into(),
+            Outage::Unreachable => "it cannot be connected to".into(),
+            Outage::Tls => "no trusted TLS connection could be made".into(),
+            Outage::Proxy => "the proxy does not let the connection through".into(),
+            Outage::Timeout => "it did not answer in time".into(),
+            Outage::ConnectionLost => "the connection broke".into(),
+            Outage::NotHttp => "its answer is not HTTP".into(),
+            Outage::TooLarge => "its answer is too large".into(),
+            Outage::Status(status) => format!("it answered with status {status}").into(),
+            Outage::ClientRefused => "it refuses the client credentials of this server".into(),
+            Outage::Nonsense(what) => format!("its answer {what}").into(),
+            Outage::Busy => "too many requests of this session hang".into(),
+            Outage::NoResources => "no request could be made".into(),
+        }
+    }
+}
