@@ -9,6 +9,7 @@ pub mod identity;
 pub mod names;
 pub mod nesting;
 pub mod outage;
+pub mod redact;
 pub mod refusals;
 pub mod session;
 pub mod target;

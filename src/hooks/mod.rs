@@ -10,7 +10,7 @@ use crate::core::names::LookedUp;
 use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
-use crate::pg::{catalog, chain, gate, role, xact};
+use crate::pg::{catalog, chain, gate, log, role, xact};
 use std::cell::{Cell, RefCell};
 
 thread_local! {
@@ -32,6 +32,7 @@ pub use impersonation::{active, resolve_for_check, with_cache};
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
     catalog::watch();
+    log::install(holds_back);
     chain::install(chain::Handlers {
         utility: statement::before_utility,
         looked_up: statement::looked_up,
@@ -65,6 +66,12 @@ fn is_guarded() -> bool {
         gate::remember(generation, user, !holder);
     }
     !gate::is_ordinary() && crate::config::require_token()
+}
+
+/// Whether the log gets none of the literals of what this session sends: without a token that can be a secret, and
+/// hardly anything else. Looks nothing up, as it is asked in the middle of errors.
+fn holds_back() -> bool {
+    gate::is_known_holder() && !gate::is_impersonating() && crate::config::require_token()
 }
 
 /// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension.

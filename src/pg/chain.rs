@@ -164,6 +164,10 @@ unsafe extern "C-unwind" fn post_parse_analyze(
         if let Some(previous) = PREVIOUS_ANALYZE {
             previous(pstate, query, jumble);
         }
+        if nodes::sets_token(query) {
+            // Statistics of statements have no place for it.
+            (*query).queryId = 0;
+        }
         if gate::is_impersonating() {
             after_analysis(pstate, query);
         }

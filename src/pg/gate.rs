@@ -61,6 +61,11 @@ pub fn is_ordinary() -> bool {
     ORDINARY.load(Relaxed)
 }
 
+/// Whether the session user was found to be one that the guard has to watch.
+pub fn is_known_holder() -> bool {
+    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
+}
+
 /// Whether nothing of ours can have happened in this session's transaction.
 #[inline]
 pub fn is_ordinary_session() -> bool {

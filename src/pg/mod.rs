@@ -7,6 +7,7 @@ pub mod chain;
 pub mod compat;
 pub mod gate;
 pub mod guc;
+pub mod log;
 pub mod nodes;
 pub mod preload;
 pub mod raw;

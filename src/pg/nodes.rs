@@ -1,7 +1,7 @@
 //! Reading PostgreSQL's parse and plan trees.
 
 use super::{compat, role};
-use crate::core::guard::Statement;
+use crate::core::guard::{Statement, TOKEN_PARAMETER};
 use crate::core::names::LookUp;
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
@@ -92,6 +92,22 @@ fn classify_set(set: &pg_sys::VariableSetStmt) -> Statement {
             _ => Statement::SetTransaction,
         },
         _ => Statement::Set(name()),
+    }
+}
+
+/// Whether this is a SET of the token. Raises nothing and allocates nothing: for use in a plain frame.
+///
+/// # Safety
+/// `query` is a query that was analyzed.
+pub unsafe fn sets_token(query: *const pg_sys::Query) -> bool {
+    // SAFETY: by contract; the cast follows the tag; a name is null or NUL-terminated.
+    unsafe {
+        let node = (*query).utilityStmt;
+        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+            return false;
+        }
+        let name = (*(node as *mut pg_sys::VariableSetStmt)).name;
+        !name.is_null() && CStr::from_ptr(name).to_bytes().eq_ignore_ascii_case(TOKEN_PARAMETER.as_bytes())
     }
 }
 

@@ -71,7 +71,9 @@ pub fn iamid_of_issuer(installed: &Installation, issuer: &str) -> Option<String>
 }
 
 fn text_key(text: &str) -> Option<pg_sys::Datum> {
-    text::to_server(text)?.into_datum()
+    let text = text::to_server(text)?;
+    // SAFETY: a NUL-terminated string, which is copied.
+    Some(unsafe { pg_sys::cstring_to_text(text.as_ptr()) }.into())
 }
 
 /// A tuple under the scan.

@@ -1,0 +1,143 @@
+//! Keeping secrets out of the server's log, whatever is logged there: statements, their durations and parameters,
+//! plans, errors.
+
+use super::{guc, raw};
+use crate::core::redact;
+use once_cell::sync::OnceCell;
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
+static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
+
+/// The statement without its literals that was put in place of the one that came.
+static SHOWN: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
+
+/// Installs the hook. Called once, from `_PG_init`.
+pub fn install(holds_back: fn() -> bool) {
+    if HOLDS_BACK.set(holds_back).is_ok() {
+        // SAFETY: _PG_init runs before any statement of this process, in its only thread.
+        unsafe {
+            PREVIOUS = pg_sys::emit_log_hook;
+            pg_sys::emit_log_hook = Some(emit_log);
+        }
+    }
+}
+
+/// Plain frame: see [`super::chain`]. Other hooks get to see what is left.
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
+    // SAFETY: PostgreSQL passes the record that it is about to write.
+    unsafe {
+        clean(record);
+        if let Some(previous) = PREVIOUS {
+            previous(record);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
+    // SAFETY: the record is live; its texts are null or NUL-terminated.
+    unsafe {
+        let record = &mut *record;
+        let statement = text(pg_sys::debug_query_string);
+        let is_told = statement.is_some_and(redact::is_sensitive);
+        let is_held = is_told || is_presenting() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
+        let quoted = [record.message, record.detail, record.detail_log, record.context, record.internalquery];
+        if !is_held && !quoted.into_iter().any(|quoted| text(quoted).is_some_and(redact::is_sensitive)) {
+            return;
+        }
+        let context = record.assoc_context;
+        if record.elevel <= pg_sys::LOG as c_int {
+            replace(&mut record.message, context, redact::statement);
+        } else if is_misread(record, statement) {
+            // An error of the parser quotes the words it stumbled over.
+            replace(&mut record.message, context, |message| redact::message(message, true));
+        }
+        if is_held && !record.hide_stmt {
+            clean_statement(record);
+        }
+        replace(&mut record.detail, context, |detail| redact::message(detail, false));
+        replace(&mut record.detail_log, context, |detail| redact::message(detail, false));
+        replace(&mut record.context, context, |lines| redact::message(lines, false));
+        replace(&mut record.internalquery, context, redact::statement);
+    }
+}
+
+/// Whether a token is, or was, presented by the message that is being worked on.
+fn is_presenting() -> bool {
+    guc::presented_at() == raw::GetCurrentStatementStartTimestamp()
+}
+
+/// Whether the error is about a word in a statement that holds a secret. Its position counts in the statement as it
+/// came; once that has lost its literals, nobody knows where that is.
+fn is_misread(record: &pg_sys::ErrorData, statement: Option<&[u8]>) -> bool {
+    let Some(statement) = statement.filter(|_| record.cursorpos > 0) else { return false };
+    // SAFETY: a static variable.
+    let is_shown = unsafe { pg_sys::debug_query_string }.cast_mut() == SHOWN.load(Relaxed);
+    let position = if is_shown { 0 } else { usize::try_from(record.cursorpos).unwrap_or(0) };
+    redact::is_sensitive_at(statement, position)
+}
+
+/// The text that is logged as STATEMENT (and that `current_query()` returns) loses its literals for the rest of the
+/// message that it came with.
+///
+/// # Safety
+/// `record` is live.
+unsafe fn clean_statement(record: &mut pg_sys::ErrorData) {
+    // SAFETY: the statement is null or NUL-terminated; MessageContext lives as long as the message, or is null in
+    // processes that have none.
+    unsafe {
+        let Some(statement) = text(pg_sys::debug_query_string) else { return };
+        let shown = copy(&redact::statement(statement), pg_sys::MessageContext);
+        if shown.is_null() {
+            record.hide_stmt = true;
+        } else {
+            SHOWN.store(shown, Relaxed);
+            pg_sys::debug_query_string = shown;
+        }
+    }
+}
+
+/// # Safety
+/// `field` is null or NUL-terminated, `context` is live.
+unsafe fn replace(field: &mut *mut c_char, context: pg_sys::MemoryContext, redact: impl FnOnce(&[u8]) -> Vec<u8>) {
+    // SAFETY: by contract.
+    unsafe {
+        if let Some(before) = text(*field) {
+            *field = copy(&redact(before), context);
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is null or NUL-terminated, and its text outlives the result.
+unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: by contract.
+    (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_bytes())
+}
+
+/// A copy with a NUL at its end; null if there is no memory for it, for this is no place to fail.
+///
+/// # Safety
+/// `context` is null or live.
+unsafe fn copy(text: &[u8], context: pg_sys::MemoryContext) -> *mut c_char {
+    if context.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: by contract; the memory holds the text and its NUL.
+    unsafe {
+        let memory =
+            pg_sys::MemoryContextAllocExtended(context, text.len() + 1, pg_sys::MCXT_ALLOC_NO_OOM as c_int)
+                as *mut u8;
+        if !memory.is_null() {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), memory, text.len());
+            *memory.add(text.len()) = 0;
+        }
+        memory as *mut c_char
+    }
+}
