@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import scene  # noqa: E402
 from harness.fixtures import *  # noqa: E402,F401,F403
-from harness.fixtures import VERSION  # noqa: E402
+from harness.fixtures import VERSION, logs_no_secret  # noqa: E402
 from harness.world import World  # noqa: E402
 
 
@@ -48,6 +48,7 @@ def world(server):
     # Whatever was tried: no process of the server crashed.
     crashes = [line for line in server.log().splitlines() if CRASH.search(line[:1000])]
     assert crashes == []
+    logs_no_secret(world)
 
 
 @pytest.hookimpl(wrapper=True)

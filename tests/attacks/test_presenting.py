@@ -4,6 +4,7 @@ import itertools
 import time
 
 import pytest
+from harness.world import digest
 from scene import COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, Session, expect, token_of
 
 ALONE = ("25P01", "IMPERSONATION_NOT_SUPPORTED")
@@ -226,7 +227,8 @@ def test_guesses(session, token):
         session.ok("BEGIN")
         answer = session.run(statement, *values)
         expect(answer, *INVALID)
-        answers.append((answer.error["M"], answer.error["D"], answer.error["H"], answer.error.get("W")))
+        answers.append((answer.error["M"], answer.error["D"], answer.error["H"]))
+        assert answer.error.get("W", "").replace("'********'", "") in ("", "unnamed portal with parameters: $1 = ")
         if len(token) > 4 and token != "********":
             assert token not in str(answer.error)
         session.ok("ROLLBACK")
@@ -248,7 +250,7 @@ def test_unknown_expired_revoked_and_disabled_are_not_told_apart(world, session)
         tokens["unknown"] = tokens["revoked"][::-1]
         world.sql("SELECT immuta.revoke_token(%s)", (tokens["revoked"],))
         world.sql("UPDATE immuta.token SET last_used_at = now() - interval '2 hours' "
-                  "WHERE digest = sha256(convert_to(%s, 'UTF8'))", (tokens["expired"],))
+                  "WHERE digest = %s", (digest(tokens["expired"]),))
         world.sql("SELECT immuta.disable_user('frank')")
         seen = set()
         for kind, token in tokens.items():

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from harness.world import SERVICE
+from harness.world import SERVICE, digest
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -13,7 +13,7 @@ def test_session(world):
     world.sql("SELECT immuta.create_user('golden')")
     tokens = {"alice": world.token("alice"), "old": world.token("alice"), "unmapped": world.token("golden")}
     world.sql("UPDATE immuta.token SET last_used_at = now() - interval '2 h' "
-              "WHERE digest = sha256(convert_to(%s, 'UTF8'))", (tokens["old"],))
+              "WHERE digest = %s", (digest(tokens["old"]),))
     variables = [word for name, token in tokens.items() for word in ("-v", f"{name}={token}")]
     done = world.server.run_client("psql", "-X", "-q", "-a", *variables, "-f", GOLDEN / "session.sql",
                                    user=SERVICE[0], password=SERVICE[1], dbname=world.dbname)

@@ -11,6 +11,10 @@ from .world import World, impersonate, prepare, query
 
 VERSION = os.environ.get("PG_VERSION", "15")
 
+# Every statement is logged, before and after it ran, with its parameters and in its errors.
+TALKATIVE = ["log_statement=all", "log_min_duration_statement=0", "log_parameter_max_length_on_error=-1",
+             "log_error_verbosity=verbose"]
+
 
 def pytest_report_header():
     return f"PostgreSQL {VERSION}"
@@ -19,8 +23,7 @@ def pytest_report_header():
 @pytest.fixture(scope="session")
 def server(server_name):
     # With RUST_BACKTRACE on: the product must not depend on the server's environment.
-    server = Server(VERSION, server_name, environment={"RUST_BACKTRACE": "1"},
-                    options=["log_min_duration_statement=-1", "log_error_verbosity=verbose"])
+    server = Server(VERSION, server_name, environment={"RUST_BACKTRACE": "1"}, options=TALKATIVE)
     with server:
         prepare(server)
         yield server
@@ -28,7 +31,16 @@ def server(server_name):
 
 @pytest.fixture(scope="session")
 def world(server):
-    return World(server)
+    world = World(server)
+    yield world
+    logs_no_secret(world)
+
+
+def logs_no_secret(world):
+    """Everything was logged, but none of the tokens of the whole run."""
+    log = world.server.log()
+    shown = [line for token in world.tokens if token in log for line in log.splitlines() if token in line]
+    assert shown == [], "\n".join(line[:300] for line in shown[:40])
 
 
 @pytest.fixture

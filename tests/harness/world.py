@@ -1,5 +1,7 @@
 """The small world that end-to-end tests play in: three users with different rights on one table."""
 
+import hashlib
+
 import psycopg2
 import psycopg2.extensions
 
@@ -83,6 +85,11 @@ class World:
         token = self.value("SELECT immuta.issue_token(%s, %s)", (userid, iamid))
         self.tokens.append(token)
         return token
+
+
+def digest(token):
+    """What is stored of a token. Statements with the token itself would put it into the log."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def query(connection, statement, args=None):
