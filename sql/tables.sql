@@ -62,16 +62,37 @@ CREATE TABLE immuta.token_issuer (
 COMMENT ON TABLE immuta.token_issuer IS 'issuers of OAuth tokens and the identity managers they stand for';
 COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of an introspection response, compared byte by byte; empty for responses without one';
 
-REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer FROM PUBLIC;
-REVOKE ALL ON SEQUENCE immuta.user_account_id_seq, immuta.token_id_seq, immuta.api_key_id_seq FROM PUBLIC;
+CREATE TABLE immuta.impersonation_rule (
+    id serial NOT NULL,
+    impersonator text COLLATE "C" NOT NULL,
+    users text COLLATE "C" NOT NULL,
+    allow boolean NOT NULL DEFAULT true,
+    iamid text COLLATE "C" NOT NULL DEFAULT '*',
+    client_addr inet[],
+    CONSTRAINT impersonation_rule_pkey PRIMARY KEY (id),
+    CONSTRAINT impersonation_rule_impersonator_check CHECK (pg_catalog.octet_length(impersonator) BETWEEN 1 AND 255),
+    CONSTRAINT impersonation_rule_users_check CHECK (pg_catalog.octet_length(users) BETWEEN 1 AND 255),
+    CONSTRAINT impersonation_rule_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255),
+    CONSTRAINT impersonation_rule_client_addr_check CHECK (pg_catalog.array_position(client_addr, NULL) IS NULL)
+);
+COMMENT ON TABLE immuta.impersonation_rule IS 'who may impersonate whom: the first rule that matches, by id, decides; no rule: everybody';
+COMMENT ON COLUMN immuta.impersonation_rule.impersonator IS 'pattern for the login; * stands for any text';
+COMMENT ON COLUMN immuta.impersonation_rule.users IS 'pattern for the user id; $1 is what the first * of impersonator stood for';
+COMMENT ON COLUMN immuta.impersonation_rule.client_addr IS 'networks that the login connects from; NULL: any, local sockets too';
+
+REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.impersonation_rule FROM PUBLIC;
+REVOKE ALL ON SEQUENCE immuta.user_account_id_seq, immuta.token_id_seq, immuta.api_key_id_seq, immuta.impersonation_rule_id_seq
+FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_issuer', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule_id_seq', '');
 
 -- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
 -- no such change.
@@ -92,4 +113,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersonation_rule
+FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();

@@ -26,6 +26,24 @@ static TOKEN_CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 /// off for single roles only (`ALTER ROLE … SET`), for example a login that runs migrations.
 static REQUIRE_TOKEN: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// Whether a session is for one user only.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum SingleUser {
+    #[name = c"off"]
+    Off,
+    /// For users impersonated by name, where the login itself is the credential.
+    #[name = c"names"]
+    Names,
+    #[name = c"on"]
+    On,
+}
+
+static SINGLE_IMPERSONATION_USER: GucSetting<SingleUser> = GucSetting::<SingleUser>::new(SingleUser::Names);
+
+/// Whether what `ALTER ROLE ... SET` says of the mapped role applies to its impersonated transactions. Off by default,
+/// because a role that several users share can be set by each of them.
+static APPLY_ROLE_SETTINGS: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Parameters that a session may set without a token: what drivers set when they connect. A name that ends in `*`
 /// stands for all that begin so.
 static SESSION_SETTINGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(
@@ -175,6 +193,14 @@ pub fn token_cache_size() -> usize {
 
 pub fn require_token() -> bool {
     REQUIRE_TOKEN.get()
+}
+
+pub fn single_impersonation_user() -> SingleUser {
+    SINGLE_IMPERSONATION_USER.get()
+}
+
+pub fn apply_role_settings() -> bool {
+    APPLY_ROLE_SETTINGS.get()
 }
 
 pub fn session_settings() -> Vec<String> {
@@ -334,6 +360,20 @@ fn define_guard_and_mapping() {
         &REQUIRE_TOKEN,
         Counts::Nothing,
     );
+    guc::define_choice(
+        c"bodata.single_impersonation_user",
+        c"Whether a session may impersonate one user only.",
+        c"off: no; on: the first one; names: for users impersonated by name.",
+        &SINGLE_IMPERSONATION_USER,
+        Counts::Nothing,
+    );
+    guc::define_switch(
+        c"bodata.apply_role_settings",
+        c"Whether the settings of the mapped role apply to its impersonated transactions.",
+        c"Those of ALTER ROLE ... SET, as at a login of that role.",
+        &APPLY_ROLE_SETTINGS,
+        Counts::Nothing,
+    );
     guc::define_switch(
         c"bodata.map_by_username",
         c"Whether users without an explicit mapping are mapped to the role of the same name.",
@@ -362,11 +402,12 @@ fn define_guard_and_mapping() {
 }
 
 fn define_providers() {
-    guc::define_provider(
+    guc::define_choice(
         c"bodata.token_provider",
         c"Who resolves impersonation tokens.",
         c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662).",
         &TOKEN_PROVIDER,
+        Counts::Provider,
     );
     // Before the URLs, which are checked against it.
     guc::define_switch(

@@ -18,6 +18,10 @@ pub enum Error {
     UserNotAllowed,
     /// No identity manager is mapped to the issuer of the token.
     UnknownIssuer,
+    /// The impersonation rules do not allow this login to impersonate this user from here.
+    RuleDenies,
+    /// The session is for one user, and has impersonated another.
+    AnotherUser,
     /// The provider cannot be asked about the token; why.
     ProviderUnavailable(Outage),
     /// The mapped role has privileges that must not be reached by impersonation; why.
@@ -54,6 +58,8 @@ impl Error {
             Error::NotHolder
             | Error::UserNotAllowed
             | Error::UnknownIssuer
+            | Error::RuleDenies
+            | Error::AnotherUser
             | Error::TargetRefused(_)
             | Error::TokenRequired(_)
             | Error::WhileImpersonating(_)
@@ -75,6 +81,8 @@ impl Error {
             Error::NotHolder
             | Error::UserNotAllowed
             | Error::UnknownIssuer
+            | Error::RuleDenies
+            | Error::AnotherUser
             | Error::TargetRefused(_)
             | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
             Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
@@ -97,6 +105,8 @@ impl Error {
             Error::NotHolder => "this login may not impersonate".into(),
             Error::UserNotAllowed => "the token provider does not allow this user".into(),
             Error::UnknownIssuer => "tokens of this issuer are not accepted".into(),
+            Error::RuleDenies => "the impersonation rules do not allow this login to impersonate this user".into(),
+            Error::AnotherUser => "this session is for the user that it has impersonated before".into(),
             Error::ProviderUnavailable(outage) => {
                 format!("the impersonation token could not be checked: {}", outage.why())
             }
@@ -121,6 +131,8 @@ impl Error {
             Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
             Error::UserNotAllowed => "Ask the administrator of the token provider.",
             Error::UnknownIssuer => "An administrator can accept the issuer with immuta.map_issuer().",
+            Error::RuleDenies => "An administrator can see the rules with immuta.impersonation_rules().",
+            Error::AnotherUser => "Connect again for another user; see bodata.single_impersonation_user.",
             Error::ProviderUnavailable(_) => "Retry the transaction; tell the administrator if it happens again.",
             Error::TargetRefused(_) => "Map the user to a role that only has privileges on data.",
             Error::NotMapped => {
@@ -190,6 +202,8 @@ mod tests {
             Error::NotHolder,
             Error::UserNotAllowed,
             Error::UnknownIssuer,
+            Error::RuleDenies,
+            Error::AnotherUser,
             Error::ProviderUnavailable(Outage::Timeout),
             Error::TargetRefused("it is a superuser".into()),
             Error::NotMapped,

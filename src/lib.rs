@@ -34,7 +34,8 @@ pgrx::extension_sql_file!("../sql/users.sql", name = "users", requires = ["table
 pgrx::extension_sql_file!("../sql/tokens.sql", name = "tokens", requires = ["users"]);
 pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["tokens"]);
 pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
-pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["logins"]);
+pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
+pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

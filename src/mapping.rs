@@ -2,10 +2,11 @@
 
 use crate::config;
 use crate::core::identity::{Authority, Identity, Mapping, Subject};
+use crate::core::rules;
 use crate::core::target::{self, OffLimits};
 use crate::error::Error;
 use crate::pg::catalog::Installation;
-use crate::pg::{role, table};
+use crate::pg::{client, role, table};
 
 /// The user whom a provider describes.
 pub fn identity(installed: &Installation, subject: &Subject) -> Result<Identity, Error> {
@@ -14,6 +15,13 @@ pub fn identity(installed: &Installation, subject: &Subject) -> Result<Identity,
         Authority::Issuer(issuer) => table::iamid_of_issuer(installed, issuer).ok_or(Error::UnknownIssuer)?,
     };
     Ok(Identity { iamid, userid: subject.userid.clone() })
+}
+
+/// Refuses what the impersonation rules do not allow.
+pub fn check_rules(installed: &Installation, identity: &Identity, impersonator: u32) -> Result<(), Error> {
+    let rules = table::impersonation_rules(installed);
+    let name = role::name(impersonator).ok_or(Error::Inconsistent)?;
+    if rules::allow(&rules, &name, identity, client::address()) { Ok(()) } else { Err(Error::RuleDenies) }
 }
 
 /// Whether a row of ours says that this user is disabled.

@@ -100,6 +100,12 @@ fn is_identity_parameter(name: &str) -> bool {
     ["role", "session_authorization"].iter().any(|p| name.eq_ignore_ascii_case(p))
 }
 
+/// Whether a parameter says who the session is, or what this extension does.
+pub fn is_of_identity(name: &str) -> bool {
+    let prefix = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    is_identity_parameter(name) || prefix("bodata.") || prefix("immuta.")
+}
+
 /// Whether `name` is in the list; an entry that ends in `*` stands for every name that begins so.
 pub fn is_session_setting(name: &str, list: &[String]) -> bool {
     list.iter().any(|entry| match entry.strip_suffix('*') {

@@ -11,6 +11,7 @@ pub mod nesting;
 pub mod outage;
 pub mod redact;
 pub mod refusals;
+pub mod rules;
 pub mod session;
 pub mod target;
 pub mod time;

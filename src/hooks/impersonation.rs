@@ -1,6 +1,7 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
+use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
+use crate::config::SingleUser;
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
 use crate::core::identity::{Identity, Provider, Resolution, Subject};
@@ -58,11 +59,17 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     let now = now();
     let text = guc::take_text(&token.digest);
     let entry = resolved(&installed, &token.digest, text.as_ref(), impersonator, now)?;
+    check_single_user(&entry.identity)?;
     guc::settle();
+    // What is set from here on ends with the transaction.
+    let settings_level = guc::new_level();
+    if config::apply_role_settings() {
+        guc::apply_settings_of(entry.role);
+    }
     if !role::switch_to(entry.role) {
         return Err(Error::Inconsistent);
     }
-    let mut begun = Impersonation::new(token.digest, &entry, now, guc::new_level());
+    let mut begun = Impersonation::new(token.digest, &entry, now, settings_level);
     if entry.provider == Provider::Local {
         begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
     } else {
@@ -71,6 +78,18 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     SESSION.with_borrow_mut(|session| session.active = Some(begun));
     gate::set_impersonating(true);
     Ok(())
+}
+
+/// Where a session is for one user only, it is that of the first.
+fn check_single_user(identity: &Rc<Identity>) -> Result<(), Error> {
+    FIRST_USER.with_borrow_mut(|first| {
+        let first = first.get_or_insert_with(|| Rc::clone(identity));
+        if first == identity || config::single_impersonation_user() != SingleUser::On {
+            Ok(())
+        } else {
+            Err(Error::AnotherUser)
+        }
+    })
 }
 
 /// The cached entry if it still holds, else the provider's answer.
@@ -136,6 +155,7 @@ fn forget_other_providers() {
 /// The identity and role of a subject, as this database has them now.
 fn locate(installed: &Installation, subject: &Subject, impersonator: u32) -> Result<(Identity, u32), Error> {
     let identity = mapping::identity(installed, subject)?;
+    mapping::check_rules(installed, &identity, impersonator)?;
     let role = mapping::mapped_role(installed, &identity, subject.role_name.as_deref(), impersonator)?;
     Ok((identity, role))
 }

@@ -6,12 +6,14 @@ mod statement;
 mod transaction;
 
 use crate::core::cache::Cache;
+use crate::core::identity::Identity;
 use crate::core::names::LookedUp;
 use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
 use crate::pg::{catalog, chain, gate, log, role, xact};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 thread_local! {
     static SESSION: RefCell<Session> = const { RefCell::new(Session::new()) };
@@ -23,6 +25,8 @@ thread_local! {
     static THROTTLE: RefCell<Throttle> = RefCell::default();
     /// The count of changes of the provider for which the cache and the refusals hold.
     static KNOWN_PROVIDER: Cell<u64> = const { Cell::new(0) };
+    /// The user that this session impersonated first.
+    static FIRST_USER: RefCell<Option<Rc<Identity>>> = const { RefCell::new(None) };
     /// When a provider could last not be reached.
     static LAST_OUTAGE: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }

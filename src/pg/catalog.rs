@@ -3,7 +3,7 @@
 use super::{compat, gate};
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What `CREATE EXTENSION immuta_ext` left in this database (OIDs).
@@ -19,14 +19,15 @@ pub struct Installation {
     pub api_key: u32,
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
+    pub impersonation_rule: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
 }
 
 impl Installation {
-    pub fn tables(&self) -> [u32; 4] {
-        [self.user_account, self.token, self.api_key, self.token_issuer]
+    pub fn tables(&self) -> [u32; 5] {
+        [self.user_account, self.token, self.api_key, self.token_issuer, self.impersonation_rule]
     }
 }
 
@@ -71,6 +72,7 @@ fn find_installation() -> Option<Installation> {
             api_key: relation(c"api_key")?,
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
+            impersonation_rule: relation(c"impersonation_rule")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),
@@ -257,6 +259,75 @@ pub fn require_usage(schema: u32, user: u32) {
             pg_sys::get_namespace_name(schema.into()),
         );
     }
+}
+
+/// `pg_db_role_setting.h`: the table, its index, and the column with the settings.
+const DB_ROLE_SETTING: u32 = 2964;
+const DB_ROLE_SETTING_INDEX: u32 = 2965;
+const ANUM_SETCONFIG: c_int = 3;
+
+/// What `ALTER ROLE ... SET` says of a role in this database: name and value, those that count more later.
+pub fn settings_of_role(role: u32) -> Vec<(CString, CString)> {
+    let mut settings = Vec::new();
+    for database in [0, database()] {
+        let keys = [database, role];
+        // SAFETY: as in extension_owner(); an array of text, each `name=value`.
+        unsafe {
+            let relation = pg_sys::table_open(DB_ROLE_SETTING.into(), pg_sys::AccessShareLock as c_int);
+            let mut scan_keys: [pg_sys::ScanKeyData; 2] = Default::default();
+            for (column, (key, value)) in (1..).zip(scan_keys.iter_mut().zip(keys)) {
+                let value = pg_sys::Oid::from(value).into();
+                pg_sys::ScanKeyInit(
+                    key,
+                    column,
+                    pg_sys::BTEqualStrategyNumber as u16,
+                    pg_sys::F_OIDEQ.into(),
+                    value,
+                );
+            }
+            let no_snapshot = std::ptr::null_mut();
+            let keys = scan_keys.as_mut_ptr();
+            let scan =
+                pg_sys::systable_beginscan(relation, DB_ROLE_SETTING_INDEX.into(), true, no_snapshot, 2, keys);
+            let tuple = pg_sys::systable_getnext(scan);
+            if !tuple.is_null() {
+                let mut is_null = false;
+                let config = pg_sys::heap_getattr(tuple, ANUM_SETCONFIG, (*relation).rd_att, &mut is_null);
+                if !is_null {
+                    settings.extend(texts(config).iter().filter_map(|text| split_setting(text)));
+                }
+            }
+            pg_sys::systable_endscan(scan);
+            pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+        }
+    }
+    settings
+}
+
+/// The elements of an array of text.
+///
+/// # Safety
+/// The datum is one.
+unsafe fn texts(array: pg_sys::Datum) -> Vec<Vec<u8>> {
+    // SAFETY: by contract; elements that are not null are text, detoasted with all their bytes in place.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()) as *mut pg_sys::ArrayType;
+        let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let align = pg_sys::TYPALIGN_INT as c_char;
+        pg_sys::deconstruct_array(array, pg_sys::TEXTOID, -1, false, align, &mut elements, &mut nulls, &mut count);
+        (0..usize::try_from(count).unwrap_or(0))
+            .filter(|&at| !*nulls.add(at))
+            .map(|at| {
+                let text = pg_sys::pg_detoast_datum_packed((*elements.add(at)).cast_mut_ptr());
+                pgrx::varlena_to_byte_slice(text).to_vec()
+            })
+            .collect()
+    }
+}
+
+fn split_setting(text: &[u8]) -> Option<(CString, CString)> {
+    let at = text.iter().position(|&byte| byte == b'=')?;
+    Some((CString::new(&text[..at]).ok()?, CString::new(&text[at + 1..]).ok()?))
 }
 
 /// Name of the current database, for messages and workers.

@@ -1,6 +1,6 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
-use super::{compat, gate, raw};
+use super::{catalog, compat, gate, raw};
 use crate::core::guard;
 use crate::core::token::{self, Digest, Secret};
 use once_cell::sync::OnceCell;
@@ -278,13 +278,19 @@ pub fn define_switch(
     }
 }
 
-/// Defines the choice of a provider.
-pub fn define_provider<T: GucEnum>(
+/// Defines a choice that only superusers may make.
+pub fn define_choice<T: GucEnum>(
     name: &'static CStr,
     description: &'static CStr,
     details: &'static CStr,
     setting: &'static GucSetting<T>,
+    counts: Counts,
 ) {
+    let assign: pg_sys::GucEnumAssignHook = match counts {
+        Counts::Nothing => None,
+        Counts::Mapping => Some(mapping_changed),
+        Counts::Provider => Some(provider_changed),
+    };
     let (context, flags) = (GucContext::Suset, GucFlags::default());
     // SAFETY: as in define_switch().
     unsafe {
@@ -296,7 +302,7 @@ pub fn define_provider<T: GucEnum>(
             context,
             flags,
             None,
-            Some(provider_changed),
+            assign,
             None,
         );
     }
@@ -439,6 +445,44 @@ pub fn split_names(list: &CStr) -> Option<Vec<String>> {
 /// From here on changes of settings can be undone together (`NewGUCNestLevel`).
 pub fn new_level() -> i32 {
     raw::NewGUCNestLevel()
+}
+
+/// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, until the end of the current nesting level, with
+/// the rights that such settings have at a login. What cannot be set in a running session is left out, and so is who
+/// the session is and what this extension does; what is not valid (any longer) is a WARNING, as at a login.
+pub fn apply_settings_of(role: u32) {
+    let settings = catalog::settings_of_role(role);
+    if settings.is_empty() {
+        return;
+    }
+    let all = compat::all_settings();
+    for (name, value) in settings {
+        let is_fixed = all.iter().any(|&setting| is_fixed(setting, &name));
+        if is_fixed || guard::is_of_identity(&name.to_string_lossy()) {
+            continue;
+        }
+        // SAFETY: NUL-terminated strings.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_LOCAL,
+                true,
+                pg_sys::WARNING as c_int,
+                false,
+            );
+        }
+    }
+}
+
+/// Whether this is the setting `name`, and fixed once a session runs.
+fn is_fixed(setting: *mut pg_sys::config_generic, name: &CStr) -> bool {
+    // SAFETY: a live parameter of guc.c.
+    let context = unsafe { (*setting).context };
+    !matches!(context, pg_sys::GucContext::PGC_USERSET | pg_sys::GucContext::PGC_SUSET)
+        && name_of(setting).as_bytes().eq_ignore_ascii_case(name.to_bytes())
 }
 
 /// Undoes every change of a setting since `level` was pushed, whatever route it took, and keeps what SET TRANSACTION

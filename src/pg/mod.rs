@@ -4,6 +4,7 @@
 
 pub mod catalog;
 pub mod chain;
+pub mod client;
 pub mod compat;
 pub mod gate;
 pub mod guc;

@@ -6,10 +6,11 @@
 
 use super::{catalog::Installation, text};
 use crate::core::identity::{Identity, Mapping};
+use crate::core::rules::{Network, Rule};
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 /// A row of `immuta.token`.
 pub struct Token {
@@ -70,6 +71,31 @@ pub fn iamid_of_issuer(installed: &Installation, issuer: &str) -> Option<String>
     scan(installed.token_issuer, installed.token_issuer_by_issuer, &keys, |row| row.text(2))
 }
 
+/// The rules of `immuta.impersonation_rule`, in their order. A network that cannot be read matches nobody.
+pub fn impersonation_rules(installed: &Installation) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    visit(installed.impersonation_rule, 0, &[], |row| {
+        rules.extend(impersonation_rule(row));
+        true
+    });
+    rules.sort_by_key(|rule| rule.id);
+    rules
+}
+
+fn impersonation_rule(row: &Row) -> Option<Rule> {
+    let networks = row
+        .output(6, pg_sys::F_ARRAY_OUT)
+        .map(|array| array.trim_matches(['{', '}']).split(',').filter_map(Network::parse).collect());
+    Some(Rule {
+        id: row.value::<i32>(1)?,
+        impersonator: row.text(2)?,
+        users: row.text(3)?,
+        allow: row.value::<bool>(4)?,
+        iamid: row.text(5)?,
+        networks,
+    })
+}
+
 fn text_key(text: &str) -> Option<pg_sys::Datum> {
     let text = text::to_server(text)?;
     // SAFETY: a NUL-terminated string, which is copied.
@@ -96,6 +122,14 @@ impl Row {
         unsafe { T::from_datum(self.datum(column)?, false) }
     }
 
+    /// A column in the text form that this output function gives it.
+    fn output(&self, column: i32, function: u32) -> Option<String> {
+        let datum = self.datum(column)?;
+        // SAFETY: the function is the output function of the column's type in sql/tables.sql.
+        let text = unsafe { CStr::from_ptr(pg_sys::OidOutputFunctionCall(function.into(), datum)) };
+        Some(text::from_server(text.to_bytes()))
+    }
+
     /// A text column, as UTF-8.
     fn text(&self, column: i32) -> Option<String> {
         let datum = self.datum(column)?;
@@ -115,6 +149,17 @@ fn scan<T>(
     keys: &[(i16, u32, pg_sys::Datum)],
     read: impl FnOnce(&Row) -> Option<T>,
 ) -> Option<T> {
+    let mut read = Some(read);
+    let mut found = None;
+    visit(table, index, keys, |row| {
+        found = read.take().and_then(|read| read(row));
+        false
+    });
+    found
+}
+
+/// Shows rows to `look` until it has seen enough: by the index, or all if that is 0.
+fn visit(table: u32, index: u32, keys: &[(i16, u32, pg_sys::Datum)], mut look: impl FnMut(&Row) -> bool) {
     // SAFETY: table and index are ours and exist in this generation; the row is read before the scan ends; an error
     // in between aborts the transaction, which closes both.
     unsafe {
@@ -129,11 +174,16 @@ fn scan<T>(
             .collect();
         let count = scan_keys.len() as c_int;
         let first = scan_keys.as_mut_ptr();
-        let scan = pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), count, first);
-        let tuple = pg_sys::systable_getnext(scan);
-        let found = if tuple.is_null() { None } else { read(&Row { tuple, descriptor: (*relation).rd_att }) };
+        let by_index = index != 0;
+        let scan =
+            pg_sys::systable_beginscan(relation, index.into(), by_index, std::ptr::null_mut(), count, first);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() || !look(&Row { tuple, descriptor: (*relation).rd_att }) {
+                break;
+            }
+        }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
-        found
     }
 }
