@@ -59,6 +59,7 @@ AS $$
 DECLARE
     account immuta.user_account;
 BEGIN
+    PERFORM immuta.conceal_statement();
     PERFORM immuta.require_primary();
     SELECT * INTO account FROM immuta.user_account u
     WHERE u.iamid = authenticate.iamid AND u.userid = authenticate.username AND NOT u.disabled;
@@ -126,6 +127,7 @@ DECLARE
     key_id bigint;
     key_user bigint;
 BEGIN
+    PERFORM immuta.conceal_statement();
     PERFORM immuta.require_primary();
     SELECT k.id, k.user_id INTO key_id, key_user
     FROM immuta.api_key k JOIN immuta.user_account u ON u.id = k.user_id AND NOT u.disabled

@@ -12,6 +12,11 @@ AS $$ SELECT sha256(convert_to(secret, 'SQL_ASCII')) $$;
 REVOKE ALL ON FUNCTION immuta.secret_digest(text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.secret_digest(text) IS 'internal: what is stored of a token or API key';
 
+CREATE FUNCTION immuta.conceal_statement() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_conceal_statement_wrapper';
+REVOKE ALL ON FUNCTION immuta.conceal_statement() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.conceal_statement() IS 'internal: the running statement, which holds a secret, is shown and logged without its literals';
+
 CREATE FUNCTION immuta.new_token(user_id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,6 +42,7 @@ CREATE FUNCTION immuta.revoke_token(token text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM immuta.conceal_statement();
     DELETE FROM immuta.token t WHERE t.digest = immuta.secret_digest(revoke_token.token);
     RETURN FOUND;
 END

@@ -9,7 +9,7 @@ use crate::core::refusals::Throttle;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, preload, table, wait, xact};
+use crate::pg::{catalog, log, preload, table, wait, xact};
 use crate::{activity, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -39,6 +39,12 @@ fn immuta_require_preload() {
     }
 }
 
+/// For functions that take a secret: hides the statement that called them, which may hold it.
+#[pg_extern(sql = false)]
+fn immuta_conceal_statement() {
+    log::conceal_statement();
+}
+
 /// A fresh secret: 256 bits of the operating system's random source, in 43 characters.
 #[pg_extern(sql = false)]
 fn immuta_new_secret() -> String {
@@ -52,6 +58,7 @@ fn immuta_new_secret() -> String {
 /// Hash of a password: argon2id in PHC string format, with the parameters OWASP recommends (RFC 9106).
 #[pg_extern(sql = false)]
 fn immuta_hash_password(password: &[u8]) -> String {
+    log::conceal_statement();
     hash_password(password).unwrap_or_else(|| pgrx::error!("could not hash a password"))
 }
 
@@ -65,6 +72,7 @@ fn hash_password(password: &[u8]) -> Option<String> {
 /// recorded in a transaction of its own before the answer, so that a rollback does not hide it.
 #[pg_extern(sql = false)]
 fn immuta_password_matches(user_id: Option<i64>, hash: Option<&str>, password: &[u8]) -> bool {
+    log::conceal_statement();
     static NOBODY: Lazy<String> = Lazy::new(|| hash_password(b"nobody").unwrap_or_default());
     let open_user = user_id.filter(|&user_id| !is_locked_out(user_id));
     let matches = PasswordHash::new(hash.unwrap_or(&NOBODY))
@@ -99,6 +107,7 @@ fn immuta_check_token(
     (name!(iamid, Vec<u8>), name!(userid, Vec<u8>), name!(expires_at, TimestampWithTimeZone)),
 > {
     immuta_require_preload();
+    log::conceal_statement();
     let answer = hooks::resolve_for_check(token).unwrap_or_else(|error| report(error));
     let row = answer.map(|(identity, expires)| {
         let (iamid, userid) = utf8(&identity);
@@ -204,6 +213,13 @@ fn utf8(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
 
 fn timestamptz(at: Timestamp) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(at.0).ok()
+}
+
+/// Asks the provider about a token that nobody has: why it cannot be asked, or `None`.
+#[pg_extern(sql = false)]
+fn immuta_provider_fault() -> Option<String> {
+    immuta_require_preload();
+    hooks::provider_fault().map(|outage| outage.why().into_owned())
 }
 
 /// Makes failures of one connection cost time; see [`Throttle`].

@@ -36,6 +36,7 @@ pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["t
 pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
 pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
+pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["session"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

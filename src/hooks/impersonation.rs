@@ -232,6 +232,17 @@ pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, 
     Ok(Some((identity, end_of_life(last_used, expires, limits.idle_ttl))))
 }
 
+/// Whether the provider can be asked at all: about a token that nobody has.
+pub fn provider_fault() -> Option<Outage> {
+    const NOBODYS: &[u8] = b"immuta_ext-doctor";
+    let installed = catalog::installation()?;
+    let text = Secret::of(NOBODYS);
+    match resolve::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, now()) {
+        Err(Failure::Outage(outage)) => Some(outage),
+        Ok(_) | Err(Failure::Refused(_)) => None,
+    }
+}
+
 /// At each statement: the impersonation is still what it was, and its token still alive; the statement counts as use.
 pub fn confirm() -> Result<(), Error> {
     let now = now();

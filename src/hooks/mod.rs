@@ -31,7 +31,7 @@ thread_local! {
     static LAST_OUTAGE: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
-pub use impersonation::{active, resolve_for_check, with_cache};
+pub use impersonation::{active, provider_fault, resolve_for_check, with_cache};
 
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {

@@ -58,8 +58,8 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
             // An error of the parser quotes the words it stumbled over.
             replace(&mut record.message, context, |message| redact::message(message, true));
         }
-        if is_held && !record.hide_stmt {
-            clean_statement(record);
+        if is_told || is_held && !record.hide_stmt {
+            record.hide_stmt |= !show_without_literals();
         }
         replace(&mut record.detail, context, |detail| redact::message(detail, false));
         replace(&mut record.detail_log, context, |detail| redact::message(detail, false));
@@ -83,23 +83,30 @@ fn is_misread(record: &pg_sys::ErrorData, statement: Option<&[u8]>) -> bool {
     redact::is_sensitive_at(statement, position)
 }
 
-/// The text that is logged as STATEMENT (and that `current_query()` returns) loses its literals for the rest of the
-/// message that it came with.
+/// The statement that is running holds a secret: from now on it is shown without its literals, as STATEMENT in the log,
+/// in `pg_stat_activity` and by `current_query()`.
+pub fn conceal_statement() {
+    // SAFETY: as in show_without_literals(); in a function call PostgreSQL has a statement and a message.
+    unsafe { show_without_literals() };
+}
+
+/// What comes from the client is shown without its literals for the rest of the message that it came with. `false` if
+/// there is no memory for that.
 ///
 /// # Safety
-/// `record` is live.
-unsafe fn clean_statement(record: &mut pg_sys::ErrorData) {
-    // SAFETY: the statement is null or NUL-terminated; MessageContext lives as long as the message, or is null in
-    // processes that have none.
+/// `debug_query_string` is null or NUL-terminated.
+unsafe fn show_without_literals() -> bool {
+    // SAFETY: by contract; MessageContext lives as long as the message, or is null in processes that have none;
+    // pg_stat_activity gets a copy.
     unsafe {
-        let Some(statement) = text(pg_sys::debug_query_string) else { return };
+        let Some(statement) = text(pg_sys::debug_query_string) else { return true };
         let shown = copy(&redact::statement(statement), pg_sys::MessageContext);
-        if shown.is_null() {
-            record.hide_stmt = true;
-        } else {
+        if !shown.is_null() {
             SHOWN.store(shown, Relaxed);
             pg_sys::debug_query_string = shown;
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
         }
+        !shown.is_null()
     }
 }
 
