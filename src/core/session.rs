@@ -70,9 +70,9 @@ pub enum Due {
 
 impl Impersonation {
     /// What is due at `now`, the use being recorded every `recording` and shown every `showing` (but not more often
-    /// than once a minute).
+    /// than every ten seconds).
     pub fn due(&mut self, now: Timestamp, recording: Duration, showing: Duration) -> Due {
-        const SHORTEST: Duration = Duration::from_secs(60);
+        const SHORTEST: Duration = Duration::from_secs(10);
         if self.provider == Provider::Local {
             return if now.is_past(self.recorded, recording) {
                 Due::Record { digest: self.digest, token_id: self.token_id, recorded: self.recorded }
