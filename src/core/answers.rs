@@ -6,7 +6,7 @@
 use super::identity::{Authority, Identity, Subject};
 use super::time::Timestamp;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -181,7 +181,8 @@ impl<'de> Visitor<'de> for ClaimVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Claim, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+        // Not IgnoredAny, whose depth nobody bounds.
+        while list.next_element::<Claim>()?.is_some() {}
         Ok(Claim::List)
     }
 
@@ -255,9 +256,11 @@ mod tests {
         }
         let long = format!(r#"{{"iamid":"bim","userid":"{}"}}"#, "x".repeat(256));
         assert!(immuta(&long).is_err());
-        for open in ["[", r#"{"a":"#] {
-            let deep = format!(r#"{{"iamid":"bim","userid":"jdoe","x":{}"#, open.repeat(100_000));
-            assert!(immuta(&deep).is_err());
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let nested = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let deep = |depth| format!(r#"{{"iamid":"bim","userid":"jdoe","x":{}}}"#, nested(depth));
+            assert_eq!(immuta(&deep(100)), jdoe(None));
+            assert!(immuta(&deep(128)).is_err() && immuta(&deep(100_000)).is_err());
         }
         assert!(immuta_user(b"{\"iamid\":\"bim\",\"userid\":\"\xff\"}", "a").is_err());
     }
