@@ -3,6 +3,8 @@
 //! SQL is read with the lexical rules of PostgreSQL (documentation, section 4.1): every literal becomes a mask, the
 //! rest stays. Where the rules leave a doubt, all that follows is masked.
 
+use std::ops::Range;
+
 pub const MASK: &str = "********";
 
 /// Words that announce a secret: the parameter that carries the token, and our functions that take a token, an API
@@ -20,20 +22,27 @@ fn find(text: &[u8], word: &str) -> Option<usize> {
     text.windows(word.len()).position(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// An SQL text without its literals, and without the value that is given to the token parameter.
+/// An SQL text without its literals and quoted names, and without the value that is given to the token parameter.
 pub fn statement(text: &[u8]) -> Vec<u8> {
     Redaction { text, at: 0, shown: Vec::with_capacity(text.len()) }.run()
 }
 
-/// Whether the statement (of several in one text) around a position may hold a secret. Positions count characters from
-/// 1, as those of errors do; where characters are longer than bytes, any statement counts.
-pub fn is_sensitive_at(text: &[u8], position: usize) -> bool {
-    let Some(at) = position.checked_sub(1).filter(|at| *at < text.len() && text.is_ascii()) else {
-        return is_sensitive(text);
-    };
-    let begin = text[..at].iter().rposition(|&byte| byte == b';').map_or(0, |before| before + 1);
-    let end = text[at..].iter().position(|&byte| byte == b';').map_or(text.len(), |length| at + length);
-    is_sensitive(&text[begin..end])
+/// Which statements of a text may hold a secret, as ranges of positions. Those count characters from 1, as positions
+/// of errors do; where characters are longer than bytes, all of the text counts.
+pub fn sensitive_ranges(text: &[u8]) -> Vec<Range<usize>> {
+    if !text.is_ascii() {
+        return if is_sensitive(text) { vec![0..usize::MAX] } else { Vec::new() };
+    }
+    let mut begin = 1;
+    let mut ranges = Vec::new();
+    for statement in text.split(|&byte| byte == b';') {
+        let end = begin + statement.len() + 1;
+        if is_sensitive(statement) {
+            ranges.push(begin..end);
+        }
+        begin = end;
+    }
+    ranges
 }
 
 /// A message that quotes SQL, or words of it: everything from the first apostrophe to the last is masked, with
@@ -113,9 +122,12 @@ impl Redaction<'_> {
         Some(())
     }
 
+    /// A quoted name: an application that quotes in the wrong way puts a secret there.
     fn identifier(&mut self) -> Option<()> {
         let end = self.rest().iter().skip(1).position(|&byte| byte == b'"')?;
-        self.show(end + 2)
+        self.shown.extend([b"\"", MASK.as_bytes(), b"\""].concat());
+        self.at += end + 2;
+        Some(())
     }
 
     /// `$tag$ … $tag$`, or a parameter like `$1`.
@@ -240,7 +252,7 @@ mod tests {
             ("SHOW bodata.impersonation_token", "SHOW bodata.impersonation_token"),
             (
                 "SELECT set_config('a', E's3\\'cret', true), \"b'\" FROM c",
-                "SELECT set_config('********', E'********', true), \"b'\" FROM c",
+                "SELECT set_config('********', E'********', true), \"********\" FROM c",
             ),
             (
                 "SELECT 'a''s3cret', $$s3cret$$, $x$s3'$$cret$x$, $1, a$b",
@@ -282,11 +294,11 @@ mod tests {
 
     #[test]
     fn an_error_elsewhere_in_the_message_is_no_secret() {
-        let text = b"SET LOCAL bodata.impersonation_token = abc; SELECT nothing";
-        assert!(is_sensitive_at(text, 40) && !is_sensitive_at(text, 52));
-        assert!(is_sensitive_at(text, 0) && is_sensitive_at(text, 9999), "where, nobody knows");
-        assert!(is_sensitive_at("SET impersonation_token = é; SELECT x".as_bytes(), 35));
-        assert!(!is_sensitive_at(b"SELECT 1", 3));
+        let text = b"BEGIN; SET LOCAL bodata.impersonation_token = abc; SELECT nothing";
+        assert_eq!(sensitive_ranges(text), [7..51]);
+        assert_eq!(&text[7 - 1..51 - 1], b" SET LOCAL bodata.impersonation_token = abc;");
+        assert_eq!(sensitive_ranges("SET impersonation_token = é; SELECT x".as_bytes()), [0..usize::MAX]);
+        assert!(sensitive_ranges(b"SELECT 1").is_empty() && sensitive_ranges("SELECT é".as_bytes()).is_empty());
     }
 
     #[test]

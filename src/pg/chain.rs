@@ -164,7 +164,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
         if let Some(previous) = PREVIOUS_ANALYZE {
             previous(pstate, query, jumble);
         }
-        if nodes::sets_token(query) {
+        if nodes::is_sensitive_utility(pstate, query) {
             // Statistics of statements have no place for it.
             (*query).queryId = 0;
         }

@@ -5,7 +5,9 @@ use super::{guc, raw};
 use crate::core::redact;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int};
+use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
@@ -13,6 +15,11 @@ static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
 
 /// The statement without its literals that was put in place of the one that came.
 static SHOWN: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+thread_local! {
+    /// Where in the statement that came the secrets were.
+    static SECRETS: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
+}
 
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
@@ -45,7 +52,8 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
     unsafe {
         let record = &mut *record;
         let statement = text(pg_sys::debug_query_string);
-        let is_told = statement.is_some_and(redact::is_sensitive);
+        let is_shown = !SHOWN.load(Relaxed).is_null() && pg_sys::debug_query_string == SHOWN.load(Relaxed);
+        let is_told = is_shown || statement.is_some_and(redact::is_sensitive);
         let is_held = is_told || is_presenting() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
         let quoted = [record.message, record.detail, record.detail_log, record.context, record.internalquery];
         if !is_held && !quoted.into_iter().any(|quoted| text(quoted).is_some_and(redact::is_sensitive)) {
@@ -54,11 +62,11 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         let context = record.assoc_context;
         if record.elevel <= pg_sys::LOG as c_int {
             replace(&mut record.message, context, redact::statement);
-        } else if is_misread(record, statement) {
+        } else if is_told && is_misread(record, statement.filter(|_| !is_shown)) {
             // An error of the parser quotes the words it stumbled over.
             replace(&mut record.message, context, |message| redact::message(message, true));
         }
-        if is_told || is_held && !record.hide_stmt {
+        if !is_shown && (is_told || is_held && !record.hide_stmt) {
             record.hide_stmt |= !show_without_literals();
         }
         replace(&mut record.detail, context, |detail| redact::message(detail, false));
@@ -73,14 +81,16 @@ fn is_presenting() -> bool {
     guc::presented_at() == raw::GetCurrentStatementStartTimestamp()
 }
 
-/// Whether the error is about a word in a statement that holds a secret. Its position counts in the statement as it
-/// came; once that has lost its literals, nobody knows where that is.
-fn is_misread(record: &pg_sys::ErrorData, statement: Option<&[u8]>) -> bool {
-    let Some(statement) = statement.filter(|_| record.cursorpos > 0) else { return false };
-    // SAFETY: a static variable.
-    let is_shown = unsafe { pg_sys::debug_query_string }.cast_mut() == SHOWN.load(Relaxed);
-    let position = if is_shown { 0 } else { usize::try_from(record.cursorpos).unwrap_or(0) };
-    redact::is_sensitive_at(statement, position)
+/// Whether the error is about a word in a statement that holds a secret: of the text that came, or of the one that is
+/// shown in its place.
+fn is_misread(record: &pg_sys::ErrorData, came: Option<&[u8]>) -> bool {
+    let position = usize::try_from(record.cursorpos).unwrap_or(0);
+    let is_within = |secrets: &[Range<usize>]| secrets.iter().any(|range| range.contains(&position));
+    position > 0
+        && match came {
+            Some(statement) => is_within(&redact::sensitive_ranges(statement)),
+            None => SECRETS.with_borrow(|secrets| is_within(secrets)),
+        }
 }
 
 /// The statement that is running holds a secret: from now on it is shown without its literals, as STATEMENT in the log,
@@ -100,9 +110,14 @@ unsafe fn show_without_literals() -> bool {
     // pg_stat_activity gets a copy.
     unsafe {
         let Some(statement) = text(pg_sys::debug_query_string) else { return true };
+        if pg_sys::debug_query_string == SHOWN.load(Relaxed) {
+            return true;
+        }
+        let secrets = redact::sensitive_ranges(statement);
         let shown = copy(&redact::statement(statement), pg_sys::MessageContext);
         if !shown.is_null() {
             SHOWN.store(shown, Relaxed);
+            SECRETS.set(secrets);
             pg_sys::debug_query_string = shown;
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
         }

@@ -1,8 +1,9 @@
 //! Reading PostgreSQL's parse and plan trees.
 
 use super::{compat, role};
-use crate::core::guard::{Statement, TOKEN_PARAMETER};
+use crate::core::guard::Statement;
 use crate::core::names::LookUp;
+use crate::core::redact;
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
 
@@ -95,19 +96,22 @@ fn classify_set(set: &pg_sys::VariableSetStmt) -> Statement {
     }
 }
 
-/// Whether this is a SET of the token. Raises nothing and allocates nothing: for use in a plain frame.
+/// Whether this is a utility statement whose text may hold a secret: those are kept as they came, literals and all,
+/// where others are normalized. Raises nothing and allocates nothing: for use in a plain frame.
 ///
 /// # Safety
-/// `query` is a query that was analyzed.
-pub unsafe fn sets_token(query: *const pg_sys::Query) -> bool {
-    // SAFETY: by contract; the cast follows the tag; a name is null or NUL-terminated.
+/// `pstate` and `query` are what PostgreSQL passed to the hook.
+pub unsafe fn is_sensitive_utility(pstate: *const pg_sys::ParseState, query: *const pg_sys::Query) -> bool {
+    // SAFETY: by contract; the source text is null or NUL-terminated.
     unsafe {
-        let node = (*query).utilityStmt;
-        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+        if (*query).utilityStmt.is_null() || pstate.is_null() || (*pstate).p_sourcetext.is_null() {
             return false;
         }
-        let name = (*(node as *mut pg_sys::VariableSetStmt)).name;
-        !name.is_null() && CStr::from_ptr(name).to_bytes().eq_ignore_ascii_case(TOKEN_PARAMETER.as_bytes())
+        let source = CStr::from_ptr((*pstate).p_sourcetext).to_bytes();
+        let begin = usize::try_from((*query).stmt_location).unwrap_or(0).min(source.len());
+        let rest = &source[begin..];
+        let length = usize::try_from((*query).stmt_len).ok().filter(|&length| length > 0 && length <= rest.len());
+        redact::is_sensitive(&rest[..length.unwrap_or(rest.len())])
     }
 }
 

@@ -1,0 +1,186 @@
+"""G5 where everything is recorded: the log with every setting that makes it talk, plans, statistics, activity. With the
+other libraries loaded before ours and after it."""
+
+import secrets
+
+import psycopg2
+import pytest
+from harness.fixtures import TALKATIVE, VERSION
+from harness.server import Server
+from harness.wire import Wire
+from harness.world import SERVICE, World, prepare, query
+
+OTHERS = "pg_stat_statements,auto_explain"
+
+
+@pytest.fixture(scope="module", params=[f"{OTHERS},immuta_ext", f"immuta_ext,{OTHERS}"], ids=["last", "first"])
+def loud(request):
+    server = Server(VERSION, "loud", options=[
+        *TALKATIVE, f"shared_preload_libraries={request.param}", "auto_explain.log_min_duration=0",
+        "auto_explain.log_nested_statements=on", "pg_stat_statements.track=all", "pg_stat_statements.track_utility=on",
+        "compute_query_id=on", "log_min_messages=debug1", "log_min_error_statement=debug1"])
+    with server:
+        prepare(server)
+        world = World(server)
+        world.sql("CREATE EXTENSION pg_stat_statements")
+        yield world
+        world.admin.close()
+
+
+@pytest.fixture
+def wire(loud):
+    wire = Wire("127.0.0.1", loud.server.port, *SERVICE, loud.dbname)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def seen(loud):
+    """Everything that was written down since the test began."""
+    begin = len(loud.server.log())
+
+    def read():
+        statements = loud.sql("SELECT query FROM pg_stat_statements")
+        activity = loud.sql("SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        return loud.server.log()[begin:] + str(statements) + str(activity)
+
+    return read
+
+
+def secret(kind="s3cret"):
+    return f"{kind}-{secrets.token_hex(8)}"
+
+
+# {} is the secret. Accepted or refused, with an error before it, in it, or after it.
+STATEMENTS = [
+    "SET LOCAL bodata.impersonation_token = '{}'",
+    "SET LOCAL bodata.impersonation_token TO '{}'",
+    "SET LOCAL BODATA.Impersonation_Token='{}'",
+    "SET LOCAL bodata.impersonation_token = \"{}\"",
+    "SET LOCAL bodata.impersonation_token = {}",
+    "SET bodata.impersonation_token = '{}'",
+    "SET LOCAL bodata.impersonation_token = E'{}'",
+    "SET LOCAL bodata.impersonation_token = 'x''{}'",
+    "SET LOCAL bodata.impersonation_token = U&'{}'",
+    "SELECT set_config('bodata.impersonation_token', '{}', true)",
+    "SELECT set_config('bodata.impersonation_token', $${}$$, true)",
+    "SELECT set_config('bodata.impersonation_token', $q${}$q$, true)",
+    "SELECT set_config('bodata.impersonation_token', '{}', true), nosuchcolumn",
+    "SELECT set_config('bodata.impersonation_token', \"{}\", true)",
+    "SELECT set_config('bodata.impersonation_token', '{}', true), 1/0",
+    "SELECT set_config('bodata.impersonation_token', '{}', true) FROM app.flights",
+    "SELECT set_config('bodata.impersonation_token', '{}', true",
+    "SELECT set_config('bodata.impersonation_token', '{}",
+    "DO $$ BEGIN PERFORM set_config('bodata.impersonation_token', '{}', true); END $$",
+    "PREPARE p AS SELECT set_config('bodata.impersonation_token', '{}', true)",
+    "EXPLAIN SELECT set_config('bodata.impersonation_token', '{}', true)",
+    "/* '{}' */ SET LOCAL bodata.impersonation_token = '{}' -- {}",
+    "SELECT immuta.authenticate('alice', '{}')",
+    "SELECT immuta.authenticate_api_key('{}')",
+    "SELECT immuta.check_token('{}')",
+    "SELECT immuta.authenticate('alice', '{}', nosuchcolumn)",
+    "SELECT immuta.set_password('alice', '{}')",
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("mode", ["simple", "extended", "in a failed transaction", "before an error", "after one"])
+def test_statements(loud, wire, seen, statement, mode):
+    hidden = secret("tok")
+    sql = statement.replace("{}", hidden)
+    wire.query("BEGIN")
+    if mode == "extended":
+        wire.query_extended(sql)
+    elif mode == "in a failed transaction":
+        wire.query("SELECT 1/0")
+        wire.query(sql)
+    elif mode == "before an error":
+        wire.query(f"{sql}; SELECT 1/0")
+    elif mode == "after one":
+        wire.query(f"SELECT nosuchcolumn; {sql}")
+    else:
+        wire.query(sql)
+    assert hidden not in seen()
+    wire.query("ROLLBACK")
+    assert hidden not in seen()
+
+
+@pytest.mark.parametrize("statement, values", [
+    ("SELECT set_config('bodata.impersonation_token', $1, true)", ("{}",)),
+    ("SELECT set_config($1, $2, true)", ("bodata.impersonation_token", "{}")),
+    ("SELECT immuta.authenticate($1, $2)", ("alice", "{}")), ("SELECT immuta.authenticate_api_key($1)", ("{}",)),
+    ("SELECT immuta.check_token($1)", ("{}",)),
+    ("SELECT $1::text FROM app.flights", ("{}",))])
+def test_parameters(loud, wire, seen, statement, values):
+    hidden = secret()
+    wire.query_extended(statement, *(value.replace("{}", hidden) for value in values))
+    assert hidden not in seen()
+
+
+def test_what_works_is_hidden_as_well(loud, wire, seen):
+    """A real token, key and password, and the statements of an administrator."""
+    password = secret("pw")
+    loud.sql("SELECT immuta.set_password('alice', %s)", (password,))
+    key = loud.value("SELECT immuta.create_api_key('alice')")
+    answers = [wire.query(f"SELECT immuta.authenticate('alice', '{password}')->>'token'"),
+               wire.query(f"SELECT immuta.authenticate_api_key('{key}')->>'token'")]
+    tokens = [answer.rows[0][0] for answer in answers]
+    for token in tokens:
+        answer = wire.query(f"BEGIN; SET LOCAL bodata.impersonation_token = '{token}'; "
+                            "SELECT count(*) FROM app.flights; COMMIT")
+        assert answer.rows == [("100",)]
+        wire.query("BEGIN")
+        wire.query_extended("SELECT set_config('bodata.impersonation_token', $1, true)", token)
+        assert wire.query("SELECT count(*) FROM app.flights").rows == [("100",)]
+        wire.query("COMMIT")
+    loud.sql("SELECT immuta.revoke_token(%s)", (tokens[0],))
+    shown = seen()
+    for hidden in (password, key, *tokens):
+        assert hidden not in shown
+
+
+def test_statistics_do_not_grow_with_tokens(loud, wire):
+    def count():
+        return loud.value("SELECT count(*) FROM pg_stat_statements")
+
+    def present(form):
+        wire.query("BEGIN")
+        wire.query(form.format(loud.token()))
+        wire.query("SELECT count(*) FROM app.flights")
+        wire.query("COMMIT")
+
+    count()
+    for form in ("SET LOCAL bodata.impersonation_token = '{}'",
+                 "SELECT set_config('bodata.impersonation_token', '{}', true)"):
+        present(form)
+        before = count()
+        for _ in range(20):
+            present(form)
+        assert count() == before
+
+
+def test_the_log_keeps_what_is_no_secret(loud, wire, seen):
+    wire.query(f"BEGIN; SET LOCAL bodata.impersonation_token = '{loud.token()}'")
+    wire.query("SELECT 'a literal of alice', count(*) FROM app.flights")
+    wire.query("COMMIT")
+    loud.sql("SELECT 'a literal of an administrator'")
+    shown = loud.server.log()
+    assert "SELECT 'a literal of alice', count(*)" in shown and "a literal of an administrator" in shown
+    assert "SET LOCAL bodata.impersonation_token = '********'" in shown
+
+
+def test_clients_see_errors_as_ever(loud, wire):
+    """What is masked in the log is no different for the client, unless it quotes the secret itself."""
+    answer = wire.query(f"BEGIN; SET LOCAL bodata.impersonation_token = '{loud.token()}'; SELECT nosuchcolumn")
+    assert answer.error["M"] == 'column "nosuchcolumn" does not exist' and answer.error["P"]
+    wire.query("ROLLBACK")
+    connection = psycopg2.connect(**loud.server.dsn("plain", "plain-password", loud.dbname))
+    for sql, message in (("SELECT 'it''s' + nosuchcolumn", 'column "nosuchcolumn" does not exist'),
+                         ("SELECT 'x'::int", 'invalid input syntax for type integer: "x"'),
+                         ("SELECT * FROM app.flights WHERE impersonation_token = 1",
+                          "permission denied")):
+        with pytest.raises(psycopg2.Error) as raised:
+            query(connection, sql)
+        assert message in str(raised.value) or "impersonation_token" in sql
+        connection.rollback()
+    connection.close()
