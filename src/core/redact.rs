@@ -295,7 +295,8 @@ mod tests {
     #[test]
     fn an_error_elsewhere_in_the_message_is_no_secret() {
         let text = b"BEGIN; SET LOCAL bodata.impersonation_token = abc; SELECT nothing";
-        let ranges = |text: &[u8]| sensitive_ranges(text).into_iter().map(|range| (range.start, range.end)).last();
+        let ranges =
+            |text: &[u8]| sensitive_ranges(text).into_iter().map(|range| (range.start, range.end)).next_back();
         assert_eq!(ranges(text), Some((7, 51)));
         assert_eq!(&text[7 - 1..51 - 1], b" SET LOCAL bodata.impersonation_token = abc;");
         assert_eq!(ranges("SET impersonation_token = é; SELECT x".as_bytes()), Some((0, usize::MAX)));
