@@ -48,6 +48,7 @@ fn immuta_conceal_statement() {
 /// A fresh secret: 256 bits of the operating system's random source, in 43 characters.
 #[pg_extern(sql = false)]
 fn immuta_new_secret() -> String {
+    log::hold_back();
     let mut bytes = [0u8; 32];
     if OsRng.try_fill_bytes(&mut bytes).is_err() {
         pgrx::error!("could not generate a random secret");

@@ -1,6 +1,6 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
-use super::{catalog, compat, gate, raw};
+use super::{catalog, compat, gate, log, raw};
 use crate::core::guard;
 use crate::core::token::{self, Digest, Secret};
 use once_cell::sync::OnceCell;
@@ -9,7 +9,7 @@ use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use zeroize::Zeroize;
 
 const TOKEN: &CStr = c"bodata.impersonation_token";
@@ -30,13 +30,6 @@ struct Extra {
 /// The extra of the current value, while it waits to be acted upon. The assign hook runs at every change of the
 /// value, so it never outlives the memory it points to.
 static PRESENTED: AtomicPtr<Extra> = AtomicPtr::new(std::ptr::null_mut());
-
-/// When the statement began that last presented a token, as [`raw::GetCurrentStatementStartTimestamp`] counts.
-static PRESENTED_AT: AtomicI64 = AtomicI64::new(i64::MIN);
-
-pub fn presented_at() -> i64 {
-    PRESENTED_AT.load(Relaxed)
-}
 
 /// The parameter in guc.c's table.
 static TOKEN_SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
@@ -182,7 +175,7 @@ unsafe extern "C-unwind" fn check_token(
 
 /// The statement that is running holds a token: `pg_stat_activity` shows this instead of its text.
 fn hide_statement() {
-    PRESENTED_AT.store(raw::GetCurrentStatementStartTimestamp(), Relaxed);
+    log::hold_back();
     let instead = c"SET LOCAL bodata.impersonation_token = '********'";
     // SAFETY: writes this backend's entry; the text is copied.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, instead.as_ptr()) };

@@ -1,14 +1,14 @@
 //! Keeping secrets out of the server's log, whatever is logged there: statements, their durations and parameters,
 //! plans, errors.
 
-use super::{guc, raw};
+use super::raw;
 use crate::core::redact;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int};
 use std::ops::Range;
-use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering::Relaxed};
 
 /// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
 static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
@@ -20,6 +20,9 @@ thread_local! {
     /// Where in the statement that came the secrets were.
     static SECRETS: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// When the statement began in which a secret last turned up.
+static HELD_AT: AtomicI64 = AtomicI64::new(i64::MIN);
 
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
@@ -54,7 +57,7 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         let statement = text(pg_sys::debug_query_string);
         let is_shown = !SHOWN.load(Relaxed).is_null() && pg_sys::debug_query_string == SHOWN.load(Relaxed);
         let is_told = is_shown || statement.is_some_and(redact::is_sensitive);
-        let is_held = is_told || is_presenting() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
+        let is_held = is_told || is_held_back() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
         let quoted = [record.message, record.detail, record.detail_log, record.context, record.internalquery];
         if !is_held && !quoted.into_iter().any(|quoted| text(quoted).is_some_and(redact::is_sensitive)) {
             return;
@@ -76,11 +79,6 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Whether a token is, or was, presented by the message that is being worked on.
-fn is_presenting() -> bool {
-    guc::presented_at() == raw::GetCurrentStatementStartTimestamp()
-}
-
 /// Whether the error is about a word in a statement that holds a secret: of the text that came, or of the one that is
 /// shown in its place.
 fn is_misread(record: &pg_sys::ErrorData, came: Option<&[u8]>) -> bool {
@@ -93,9 +91,20 @@ fn is_misread(record: &pg_sys::ErrorData, came: Option<&[u8]>) -> bool {
         }
 }
 
+/// A secret turned up: of whatever the current statement makes PostgreSQL log (parameters of statements in functions,
+/// say), literals are left out.
+pub fn hold_back() {
+    HELD_AT.store(raw::GetCurrentStatementStartTimestamp(), Relaxed);
+}
+
+fn is_held_back() -> bool {
+    HELD_AT.load(Relaxed) == raw::GetCurrentStatementStartTimestamp()
+}
+
 /// The statement that is running holds a secret: from now on it is shown without its literals, as STATEMENT in the log,
 /// in `pg_stat_activity` and by `current_query()`.
 pub fn conceal_statement() {
+    hold_back();
     // SAFETY: as in show_without_literals(); in a function call PostgreSQL has a statement and a message.
     unsafe { show_without_literals() };
 }
