@@ -16,6 +16,7 @@ from psycopg2.pool import SimpleConnectionPool
 import cluster
 import terminal
 from flights import TABLE, Flights
+from immuta import ImmutaAct
 from harness.server import BUILD, ROOT
 
 DATABASE, SERVICE = "immuta", "flights_app"
@@ -25,7 +26,7 @@ ROLES = """
 CREATE ROLE air_owner NOLOGIN;
 CREATE ROLE ursula NOLOGIN;
 CREATE ROLE ann NOLOGIN IN ROLE immuta_mappable;
-CREATE ROLE analysts NOLOGIN;
+CREATE ROLE analysts NOLOGIN IN ROLE immuta_mappable;
 CREATE SCHEMA air AUTHORIZATION air_owner;
 SET ROLE air_owner"""
 
@@ -68,6 +69,7 @@ class Demo:
         self.ask_the_same(tokens)
         self.ask_without_a_valid_token()
         self.try_to_escape(tokens["ursula"])
+        ImmutaAct(self).play(heading, table)
         self.tell_how_to_go_on()
 
     def create_database(self):
