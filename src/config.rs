@@ -1,14 +1,16 @@
 //! The settings. Each is private to this file, validated when it is set, and read through a typed getter.
 
+use crate::core::audit::Format;
 use crate::core::cache::Limits;
 use crate::core::identity::Provider;
 use crate::core::{endpoint, guard};
 use crate::files;
-use crate::pg::compat;
-use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck};
+use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck, WordSet};
+use crate::pg::{compat, shared};
 use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Idle time to live of a token, in seconds. Bounds how long a token that leaked, or was forgotten, can be used.
@@ -117,6 +119,139 @@ static PROVIDER_GRACE: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// How long, in seconds, a session remembers that a provider refused a token, so that a client that retries does not
 /// flood it.
 static NEGATIVE_CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(5);
+
+/// Where audit records go; bits of [`Sink`].
+static AUDIT_SINK: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"log"));
+static AUDIT_SINKS: AtomicU32 = AtomicU32::new(0);
+
+/// A place for audit records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    Log,
+    File,
+    Table,
+}
+
+impl Sink {
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Sink::Log => "server log",
+            Sink::File => "audit file",
+            Sink::Table => "audit table",
+        }
+    }
+}
+
+/// Values of `bodata.audit_format`.
+#[derive(Clone, Copy, PostgresGucEnum)]
+enum AuditFormat {
+    #[name = c"uam"]
+    Uam,
+    #[name = c"legacy"]
+    Legacy,
+}
+
+/// How records are written to the log and to the file; the table always has the universal audit model.
+static AUDIT_FORMAT: GucSetting<AuditFormat> = GucSetting::<AuditFormat>::new(AuditFormat::Uam);
+
+/// Values of `bodata.audit_query_text`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum QueryText {
+    #[name = c"full"]
+    Full,
+    #[name = c"normalized"]
+    Normalized,
+    #[name = c"none"]
+    None,
+}
+
+/// How much of a statement's text is on record: all, without its literals, nothing.
+static AUDIT_QUERY_TEXT: GucSetting<QueryText> = GucSetting::<QueryText>::new(QueryText::Full);
+
+/// Whether statements inside functions have records of their own.
+static AUDIT_NESTED: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Whether impersonated work stops when a record cannot be written where it should go. By default it goes on, and the
+/// record goes to the server's log.
+static AUDIT_REQUIRED: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// The file, below the data directory unless its path is absolute.
+static AUDIT_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"immuta_audit.jsonl"));
+
+/// When the next file is begun: kilobytes and minutes; 0 for never.
+static AUDIT_FILE_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100 * 1024);
+static AUDIT_FILE_MAX_AGE: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
+
+/// Kilobytes that may wait to be written to the table, in each database.
+static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+
+/// How long, in milliseconds, a statement waits for room in the queue before its record goes to the log.
+static AUDIT_QUEUE_WAIT: GucSetting<i32> = GucSetting::<i32>::new(1000);
+
+/// Days for which the table keeps records; 0 for ever.
+static AUDIT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90);
+
+/// What `application_name` becomes while a user is impersonated, so that ordinary log lines (`%a`) and
+/// `pg_stat_activity` name him. Empty: it stays as it is.
+static APPLICATION_NAME_TEMPLATE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Bits of the sinks that are set.
+pub fn audit_sinks() -> u32 {
+    AUDIT_SINKS.load(Relaxed)
+}
+
+pub fn audit_format() -> Format {
+    match AUDIT_FORMAT.get() {
+        AuditFormat::Uam => Format::Uam,
+        AuditFormat::Legacy => Format::Legacy,
+    }
+}
+
+pub fn audit_query_text() -> QueryText {
+    AUDIT_QUERY_TEXT.get()
+}
+
+pub fn audit_nested() -> bool {
+    AUDIT_NESTED.get()
+}
+
+pub fn audit_required() -> bool {
+    AUDIT_REQUIRED.get()
+}
+
+pub fn audit_file() -> String {
+    text(&AUDIT_FILE)
+}
+
+/// In bytes.
+pub fn audit_file_max_size() -> u64 {
+    bytes(&AUDIT_FILE_MAX_SIZE)
+}
+
+pub fn audit_file_max_age() -> Duration {
+    Duration::from_secs(60 * u64::try_from(AUDIT_FILE_MAX_AGE.get()).unwrap_or(0))
+}
+
+/// In bytes.
+pub fn audit_queue_size() -> u64 {
+    bytes(&AUDIT_QUEUE_SIZE)
+}
+
+pub fn audit_queue_wait() -> Duration {
+    milliseconds(&AUDIT_QUEUE_WAIT)
+}
+
+pub fn application_name_template() -> String {
+    text(&APPLICATION_NAME_TEMPLATE)
+}
+
+fn bytes(setting: &GucSetting<i32>) -> u64 {
+    1024 * u64::try_from(setting.get()).unwrap_or(0)
+}
 
 pub fn token_provider() -> Provider {
     match TOKEN_PROVIDER.get() {
@@ -280,6 +415,31 @@ impl TextCheck for SecretFile {
     }
 }
 
+/// The sinks of audit records, in the order of [`Sink`].
+struct Sinks;
+
+impl WordSet for Sinks {
+    const WORDS: &'static [&'static str] = &["log", "file", "table"];
+
+    fn bits() -> &'static AtomicU32 {
+        &AUDIT_SINKS
+    }
+
+    fn fault(bits: u32) -> Option<&'static str> {
+        let lacks_memory = bits & Sink::Table.bit() != 0 && !shared::will_be_shared();
+        lacks_memory.then_some("The table needs immuta_ext in shared_preload_libraries.")
+    }
+}
+
+/// A file that can be made, or appended to.
+struct AuditFile;
+
+impl TextCheck for AuditFile {
+    fn check(path: &str) -> Result<(), String> {
+        files::fault_of_log(path).map_or(Ok(()), |fault| Err(format!("The file {fault}.")))
+    }
+}
+
 /// Any text that fits on one line.
 struct Line;
 
@@ -294,6 +454,7 @@ pub fn init() {
     define_tokens();
     define_guard_and_mapping();
     define_providers();
+    define_audit();
     guc::define_token(|| token_provider() != Provider::Local);
     compat::reserve_prefix(c"bodata");
 }
@@ -488,4 +649,102 @@ fn define_providers() {
         &INTROSPECTION_USER_CLAIM,
         Counts::Provider,
     );
+}
+
+fn define_audit() {
+    guc::define_words::<Sinks>(
+        c"bodata.audit_sink",
+        c"Where audit records go: log, file, table, or several of them.",
+        c"Empty: there are none.",
+        &AUDIT_SINK,
+    );
+    guc::define_choice(
+        c"bodata.audit_format",
+        c"Format of audit records in the log and in the file.",
+        c"uam: Immuta's universal audit model; legacy: its older query record.",
+        &AUDIT_FORMAT,
+        Counts::Nothing,
+    );
+    guc::define_choice(
+        c"bodata.audit_query_text",
+        c"How much of a statement's text an audit record holds.",
+        c"full; normalized: without literals; none.",
+        &AUDIT_QUERY_TEXT,
+        Counts::Nothing,
+    );
+    guc::define_switch(
+        c"bodata.audit_nested",
+        c"Whether statements inside functions have audit records of their own.",
+        c"",
+        &AUDIT_NESTED,
+        Counts::Nothing,
+    );
+    guc::define_switch(
+        c"bodata.audit_required",
+        c"Whether impersonated work stops when an audit record cannot be written.",
+        c"Off: the record goes to the server log instead.",
+        &AUDIT_REQUIRED,
+        Counts::Nothing,
+    );
+    guc::define_text::<AuditFile>(
+        c"bodata.audit_file",
+        c"File for audit records.",
+        c"Below the data directory unless the path is absolute.",
+        &AUDIT_FILE,
+        GucFlags::SUPERUSER_ONLY,
+        Counts::Nothing,
+    );
+    guc::define_text::<Line>(
+        c"bodata.application_name_template",
+        c"What application_name becomes while a user is impersonated.",
+        c"{application_name}, {userid}, {iamid} and {role} are replaced. Empty: it stays as it is.",
+        &APPLICATION_NAME_TEMPLATE,
+        GucFlags::default(),
+        Counts::Nothing,
+    );
+    let (kilobytes, minutes, milliseconds) = (GucFlags::UNIT_KB, GucFlags::UNIT_MIN, GucFlags::UNIT_MS);
+    for (name, description, setting, least, most, unit) in [
+        (
+            c"bodata.audit_file_max_size",
+            c"Size at which the next audit file is begun; 0: never.",
+            &AUDIT_FILE_MAX_SIZE,
+            0,
+            i32::MAX,
+            kilobytes,
+        ),
+        (
+            c"bodata.audit_file_max_age",
+            c"Age at which the next audit file is begun; 0: never.",
+            &AUDIT_FILE_MAX_AGE,
+            0,
+            366 * 24 * 60,
+            minutes,
+        ),
+        (
+            c"bodata.audit_queue_size",
+            c"Audit records that may wait to be written to the table.",
+            &AUDIT_QUEUE_SIZE,
+            64,
+            1024 * 1024,
+            kilobytes,
+        ),
+        (
+            c"bodata.audit_queue_wait",
+            c"How long a statement waits for room in the queue of audit records.",
+            &AUDIT_QUEUE_WAIT,
+            0,
+            60_000,
+            milliseconds,
+        ),
+        (
+            c"bodata.audit_retention",
+            c"Days for which the audit table keeps records; 0: for ever.",
+            &AUDIT_RETENTION,
+            0,
+            36_500,
+            GucFlags::default(),
+        ),
+    ] {
+        GucRegistry::define_int_guc(name, description, c"", setting, least, most, GucContext::Suset, unit);
+    }
 }

@@ -46,6 +46,8 @@ pub enum Error {
     WhileImpersonating(String),
     /// The library was not preloaded.
     NotPreloaded,
+    /// A record that must be written cannot be.
+    AuditUnavailable,
     /// A switch that did not arrive where it should: fail closed.
     Inconsistent,
 }
@@ -65,7 +67,7 @@ impl Error {
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
-            Error::ProviderUnavailable(_) => ERRCODE_IO_ERROR,
+            Error::ProviderUnavailable(_) | Error::AuditUnavailable => ERRCODE_IO_ERROR,
             Error::NotLocal | Error::InSubtransaction | Error::OutOfStatement | Error::NotSupported(_) => {
                 ERRCODE_INVALID_TRANSACTION_STATE
             }
@@ -86,6 +88,7 @@ impl Error {
             | Error::TargetRefused(_)
             | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
             Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
+            Error::AuditUnavailable => "IMPERSONATION_AUDIT_UNAVAILABLE",
             Error::NotMapped => "IMPERSONATION_NOT_MAPPED",
             Error::NotLocal
             | Error::InSubtransaction
@@ -121,6 +124,7 @@ impl Error {
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
+            Error::AuditUnavailable => "the audit record of an impersonated statement could not be written".into(),
             Error::Inconsistent => "the impersonated role is not in effect".into(),
         }
     }
@@ -153,6 +157,9 @@ impl Error {
             Error::NotPreloaded => {
                 "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
                  (ALTER DATABASE ... SET), and connect again."
+            }
+            Error::AuditUnavailable => {
+                "The administrator finds the cause in the server log; see bodata.audit_required."
             }
             Error::Inconsistent => "Roll back and retry; tell the administrator if it happens again.",
         }

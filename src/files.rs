@@ -4,6 +4,7 @@
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 use zeroize::Zeroizing;
 
@@ -39,6 +40,19 @@ pub fn secret(path: &str) -> Result<Zeroizing<String>, String> {
         return Err("holds no secret in a single line".into());
     }
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// What is wrong with the path of a file that the server is to append to.
+pub fn fault_of_log(path: &str) -> Option<&'static str> {
+    let path = Path::new(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.file_name().is_none() || std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        Some("is not a regular file")
+    } else if !folder.is_dir() {
+        Some("is to be in a directory that does not exist")
+    } else {
+        None
+    }
 }
 
 fn read(path: &str, limit: u64) -> Result<(Metadata, Zeroizing<Vec<u8>>), String> {
@@ -97,6 +111,16 @@ mod tests {
             assert!(read(bad, 0o600).is_err());
         }
         assert!(secret("/").is_err() && secret("/nonexistent/file").is_err());
+    }
+
+    #[test]
+    fn a_log_is_a_regular_file_in_a_directory_that_exists() {
+        let sample = Sample::of("log", b"", 0o600);
+        assert_eq!(fault_of_log(sample.path()), None);
+        assert_eq!(fault_of_log("a-file-to-be"), None);
+        for bad in ["/", "..", "/nonexistent/file", "/dev/null"] {
+            assert!(fault_of_log(bad).is_some(), "{bad}");
+        }
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //! * [`resolve`] from a token to a user
 //! * [`mapping`] from a user to a role
 //! * [`hooks`] what each hook decides
+//! * [`audit`] both identities on record
 //! * [`activity`] recording the use of tokens
 //! * [`api`] the functions that `sql/` gives names to
 //! * [`pg`] the unsafe layer
 
 mod activity;
 mod api;
+mod audit;
 mod config;
 mod core;
 mod error;
@@ -37,12 +39,15 @@ pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["iss
 pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
 pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["session"]);
+pgrx::extension_sql_file!("../sql/audit.sql", name = "audit", requires = ["doctor"]);
+pgrx::extension_sql_file!("../sql/observability.sql", name = "observability", requires = ["audit"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     if pg::preload::is_preloading() {
         pg::report::disable_backtraces();
+        pg::shared::reserve();
         config::init();
         hooks::install();
     }

@@ -94,12 +94,15 @@ impl Cache {
         self.entries.peek(digest)
     }
 
-    /// Adds or replaces an entry and evicts the least recently used ones beyond `capacity` (at least 1).
-    pub fn insert(&mut self, digest: Digest, entry: Entry, capacity: usize) {
+    /// Adds or replaces an entry and evicts the least recently used ones beyond `capacity` (at least 1); how many.
+    pub fn insert(&mut self, digest: Digest, entry: Entry, capacity: usize) -> u64 {
         self.entries.put(digest, entry);
+        let mut evicted = 0;
         while self.entries.len() > capacity.max(1) {
             self.entries.pop_lru();
+            evicted += 1;
         }
+        evicted
     }
 
     pub fn remove(&mut self, digest: &Digest) {
@@ -181,7 +184,7 @@ mod tests {
         for i in 0..100u8 {
             cache.insert(Digest::of(&[i]), entry("x"), 100);
         }
-        cache.insert(Digest::of(b"last"), entry("last"), 0);
+        assert_eq!(cache.insert(Digest::of(b"last"), entry("last"), 0), 100);
         assert_eq!(users(&cache), ["last"]);
     }
 

@@ -19,6 +19,43 @@ impl Identity {
     }
 }
 
+/// What names a user to people.
+pub struct Label<'a> {
+    pub application: &'a str,
+    pub identity: &'a Identity,
+    pub role: &'a str,
+}
+
+impl Label<'_> {
+    /// The template with what is known in place of `{application_name}`, `{userid}`, `{iamid}` and `{role}`. What was
+    /// put in is not looked at again.
+    pub fn fill(&self, template: &str) -> String {
+        let mut filled = String::new();
+        let mut rest = template;
+        while let Some(at) = rest.find('{') {
+            filled.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let known = [
+                ("{application_name}", self.application),
+                ("{userid}", &self.identity.userid),
+                ("{iamid}", &self.identity.iamid),
+                ("{role}", self.role),
+            ];
+            match known.iter().find(|(name, _)| rest.starts_with(name)) {
+                Some((name, value)) => {
+                    filled.push_str(value);
+                    rest = &rest[name.len()..];
+                }
+                None => {
+                    filled.push('{');
+                    rest = &rest[1..];
+                }
+            }
+        }
+        filled + rest
+    }
+}
+
 /// How a user reaches a PostgreSQL role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mapping {
@@ -83,6 +120,15 @@ pub struct Resolution {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_names_the_user() {
+        let identity = Identity { iamid: "bim".into(), userid: "{role}".into() };
+        let label = Label { application: "app", identity: &identity, role: "r" };
+        assert_eq!(label.fill("{application_name} as {userid}@{iamid} ({role})"), "app as {role}@bim (r)");
+        assert_eq!(label.fill("{ {x} {userid"), "{ {x} {userid");
+        assert_eq!(label.fill(""), "");
+    }
 
     #[test]
     fn names_from_outside_are_short_and_printable() {

@@ -2,6 +2,7 @@
 //! plain `#[test]`s, which link only as long as that stays true.
 
 pub mod answers;
+pub mod audit;
 pub mod cache;
 pub mod endpoint;
 pub mod guard;
@@ -16,3 +17,4 @@ pub mod session;
 pub mod target;
 pub mod time;
 pub mod token;
+pub mod trail;

@@ -11,6 +11,17 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(micros(span)))
     }
 
+    /// Microseconds since 1970.
+    pub fn to_unix_micros(self) -> i64 {
+        const UNIX_EPOCH: i64 = 946_684_800_000_000;
+        self.0.saturating_add(UNIX_EPOCH)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn to_unix_millis(self) -> i64 {
+        self.to_unix_micros().div_euclid(1000)
+    }
+
     /// From seconds since 1970 (RFC 7519, `NumericDate`); beyond what can be counted is for ever, or long ago.
     pub fn from_unix(seconds: f64) -> Timestamp {
         const UNIX_EPOCH: f64 = 946_684_800.0;

@@ -1,10 +1,10 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
+use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LABELLED, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
 use crate::config::SingleUser;
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
-use crate::core::identity::{Identity, Provider, Resolution, Subject};
+use crate::core::identity::{Identity, Label, Provider, Resolution, Subject};
 use crate::core::outage::Outage;
 use crate::core::session::{Due, Impersonation};
 use crate::core::time::{Timestamp, end_of_life, is_in_force, recording_interval};
@@ -13,10 +13,12 @@ use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Presented};
 use crate::pg::nodes::Permissions;
-use crate::pg::{gate, raw, report, role, wait, xact};
+use crate::pg::{client, gate, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
-use crate::{activity, config, mapping};
+use crate::{activity, audit, config, mapping};
+use std::ffi::CString;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
@@ -66,6 +68,7 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     if config::apply_role_settings() {
         guc::apply_settings_of(entry.role);
     }
+    label(&entry);
     if !role::switch_to(entry.role) {
         return Err(Error::Inconsistent);
     }
@@ -75,9 +78,24 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     } else {
         begun.shown = text.map(|text| (Rc::new(text), entry.validated));
     }
+    let started = audit::started(&begun);
     SESSION.with_borrow_mut(|session| session.active = Some(begun));
     gate::set_impersonating(true);
-    Ok(())
+    started
+}
+
+/// Names the user in `application_name`, where the administrator wants that: for all that logs it.
+fn label(entry: &Entry) {
+    let template = config::application_name_template();
+    if template.is_empty() {
+        return;
+    }
+    let role = role::name(entry.role).unwrap_or_default();
+    let name = Label { application: &client::application_name(), identity: &entry.identity, role: &role };
+    if let Ok(name) = CString::new(name.fill(&template)) {
+        guc::label_application(&name);
+        LABELLED.set(true);
+    }
 }
 
 /// Where a session is for one user only, it is that of the first.
@@ -114,7 +132,10 @@ fn resolved(
     let known = with_cache(|cache| cache.get(digest).cloned());
     let known_use = known.as_ref().map(|entry| entry.last_used);
     let entry = match known {
-        Some(entry) if entry.is_fresh(now, &limits) && is_current(&entry) => return Ok(entry),
+        Some(entry) if entry.is_fresh(now, &limits) && is_current(&entry) => {
+            shared::counters().cache_hits.fetch_add(1, Relaxed);
+            return Ok(entry);
+        }
         // What changed in this database says nothing about a token that another server vouches for.
         Some(entry) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
         Some(entry) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
@@ -138,7 +159,8 @@ fn resolved(
         },
     };
     let capacity = config::token_cache_size();
-    with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
+    let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
+    shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
     Ok(entry)
 }
 
@@ -155,6 +177,7 @@ fn forget_other_providers() {
 /// The identity and role of a subject, as this database has them now.
 fn locate(installed: &Installation, subject: &Subject, impersonator: u32) -> Result<(Identity, u32), Error> {
     let identity = mapping::identity(installed, subject)?;
+    audit::presented_for(&identity);
     mapping::check_rules(installed, &identity, impersonator)?;
     let role = mapping::mapped_role(installed, &identity, subject.role_name.as_deref(), impersonator)?;
     Ok((identity, role))
@@ -173,6 +196,7 @@ fn ask(
     if let Some(refusal) = refused {
         return Err(Failure::Refused(refusal));
     }
+    shared::counters().cache_misses.fetch_add(1, Relaxed);
     let answer = resolve::resolve(installed, digest, text, known_use, now);
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));

@@ -5,13 +5,14 @@ mod impersonation;
 mod statement;
 mod transaction;
 
+use crate::audit;
 use crate::core::cache::Cache;
 use crate::core::identity::Identity;
 use crate::core::names::LookedUp;
 use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
-use crate::pg::{catalog, chain, gate, log, role, xact};
+use crate::pg::{catalog, chain, gate, log, report, role, writer, xact};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -19,6 +20,8 @@ thread_local! {
     static SESSION: RefCell<Session> = const { RefCell::new(Session::new()) };
     /// Whether `random()` may have been seeded in this transaction, which no undoing of settings takes back.
     static SEEDED: Cell<bool> = const { Cell::new(false) };
+    /// Whether `application_name` names the user in this transaction.
+    static LABELLED: Cell<bool> = const { Cell::new(false) };
     static NAMES: RefCell<LookedUp> = RefCell::default();
     static CACHE: RefCell<Cache> = RefCell::default();
     static REFUSALS: RefCell<Refusals> = RefCell::default();
@@ -36,7 +39,8 @@ pub use impersonation::{active, provider_fault, resolve_for_check, with_cache};
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
     catalog::watch();
-    log::install(holds_back);
+    log::install(holds_back, audit::failed);
+    writer::install(store_audit);
     chain::install(chain::Handlers {
         utility: statement::before_utility,
         looked_up: statement::looked_up,
@@ -48,6 +52,11 @@ pub fn install() {
         end: statement::ended,
         permissions: statement::permissions,
         function: statement::before_function,
+        refused: audit::refused,
+        begins: statement::begins,
+        ran: statement::ran,
+        utility_ended: statement::utility_ended,
+        changes: audit::changes,
     });
     xact::register(xact::Handlers {
         pre_commit: transaction::pre_commit,
@@ -57,6 +66,14 @@ pub fn install() {
         subtransaction_committed: transaction::subtransaction_committed,
         subtransaction_aborted: transaction::subtransaction_aborted,
     });
+}
+
+/// In the background worker: stores audit records that wait. Whether there were any.
+fn store_audit() -> bool {
+    audit::Store::of(catalog::database()).store_some().unwrap_or_else(|error| {
+        report::log(format!("audit records could not be stored: {error}"), "They stay in their queue.");
+        false
+    })
 }
 
 /// Whether this session must present a token before it may do anything: its user is no superuser, may present

@@ -1,12 +1,14 @@
 //! The executor, utility and function hooks.
 
 use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
+use crate::audit;
 use crate::core::guard::{self, Statement};
 use crate::core::names::LookUp;
 use crate::error::Error;
-use crate::pg::chain::Before;
+use crate::pg::chain::{Before, Beginning};
 use crate::pg::nodes::{Permissions, Query, References};
 use crate::pg::report::Report;
+use crate::pg::statement::Progress;
 use crate::pg::{catalog, chain, gate, guc};
 
 /// Before a utility statement.
@@ -82,6 +84,7 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
         if !SESSION.with_borrow(|session| session.has_begun(execution)) {
             return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
         }
+        audit::runs(execution);
         if depth == 0 {
             impersonation::confirm()?;
         }
@@ -105,13 +108,30 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     }
 }
 
-pub fn ended(execution: usize) {
+pub fn ended(execution: usize) -> Result<(), Report> {
     SESSION.with_borrow_mut(|session| session.end_execution(execution));
+    Ok(audit::query_ended(execution)?)
+}
+
+/// For the audit only: a statement begins.
+pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Report> {
+    Ok(audit::begins(beginning, depth)?)
+}
+
+/// For the audit only: a query ran, and came so far.
+pub fn ran(execution: usize, progress: Progress) -> Result<(), Report> {
+    Ok(audit::ran(execution, progress)?)
+}
+
+/// For the audit only: a utility statement completed.
+pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
+    Ok(audit::utility_ended(depth, rows)?)
 }
 
 /// When permissions are checked, after PostgreSQL found nothing to object.
 pub fn permissions(permissions: Permissions) -> Result<(), Report> {
     if gate::is_impersonating() {
+        audit::accesses(&permissions);
         impersonation::check_relations(&permissions)?;
     } else if is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
@@ -125,6 +145,7 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         SEEDED.set(true);
     }
     if gate::is_impersonating() {
+        audit::calls(function);
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {

@@ -1,6 +1,7 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, SEEDED, SESSION};
+use super::{CACHE, LABELLED, SEEDED, SESSION};
+use crate::audit;
 use crate::error::Error;
 use crate::pg::report::Report;
 use crate::pg::{chain, gate, guc, role, xact};
@@ -18,6 +19,7 @@ pub fn pre_commit() -> Result<(), Report> {
     if !used && !xact::is_block() {
         return Err(Error::Alone.into());
     }
+    audit::before_commit()?;
     guc::undo_settings(level);
     xact::drop_temporary_objects();
     Ok(())
@@ -29,11 +31,15 @@ pub fn prepare() -> Result<(), Report> {
 }
 
 /// The transaction committed or aborted. Must not fail.
-pub fn end() {
+pub fn end(committed: bool) {
     if gate::is_impersonating() {
+        audit::ended(committed);
         role::unlock();
         gate::set_impersonating(false);
         xact::forget_sequences();
+    }
+    if LABELLED.take() {
+        guc::unlabel_application();
     }
     if SEEDED.take() {
         xact::reseed();
@@ -58,5 +64,10 @@ pub fn subtransaction_committed(subxact: u32) {
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
-    SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.abort_subtransaction(subxact)))
+    let depth =
+        SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.abort_subtransaction(subxact)));
+    if let Some(depth) = depth {
+        audit::subtransaction_aborted(depth);
+    }
+    depth
 }

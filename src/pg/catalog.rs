@@ -1,6 +1,6 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
-use super::{compat, gate};
+use super::{compat, gate, text};
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -131,10 +131,12 @@ pub fn watch() {
 #[pg_guard]
 unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: c_int, _hash: u32) {
     gate::next_generation();
+    gate::next_relations();
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    gate::next_relations();
     let relation = relation.to_u32();
     let tables = [TABLES[0].load(Relaxed), TABLES[1].load(Relaxed)];
     // Invalid: all relations. Not installed so far: any relation may be ours.
@@ -222,6 +224,59 @@ pub fn relation(oid: u32) -> Option<(u32, String)> {
         let schema = pg_sys::get_rel_namespace(oid.into()).to_u32();
         Some((schema, CStr::from_ptr(name).to_string_lossy().into_owned()))
     }
+}
+
+/// A relation as audit records describe it.
+pub struct Relation {
+    pub kind: &'static str,
+    /// Qualified by its schema.
+    pub name: String,
+}
+
+pub fn described_relation(oid: u32) -> Option<Relation> {
+    let (schema, name) = relation(oid)?;
+    // SAFETY: takes an OID by value, searches the system cache.
+    let kind = unsafe { pg_sys::get_rel_relkind(oid.into()) };
+    let kind = match kind as u8 {
+        b'r' => "TABLE",
+        b'p' => "PARTITIONED_TABLE",
+        b'v' => "VIEW",
+        b'm' => "MATERIALIZED_VIEW",
+        b'f' => "FOREIGN_TABLE",
+        b'S' => "SEQUENCE",
+        b'i' | b'I' => "INDEX",
+        b't' => "TOAST_TABLE",
+        b'c' => "COMPOSITE_TYPE",
+        _ => "RELATION",
+    };
+    Some(Relation { kind, name: format!("{}.{name}", schema_name(schema)?) })
+}
+
+pub fn schema_name(oid: u32) -> Option<String> {
+    // SAFETY: as in owned().
+    unsafe { owned(pg_sys::get_namespace_name(oid.into())) }
+}
+
+pub fn column_name(relation: u32, column: i16) -> Option<String> {
+    // SAFETY: as in owned(); missing_ok.
+    unsafe { owned(pg_sys::get_attname(relation.into(), column, true)) }
+}
+
+/// Kind and name of any object, in the words of PostgreSQL; `None` for one that is gone.
+pub fn described_object(class: u32, oid: u32) -> Option<(String, String)> {
+    let address = pg_sys::ObjectAddress { classId: class.into(), objectId: oid.into(), objectSubId: 0 };
+    // SAFETY: missing_ok; as in owned().
+    unsafe {
+        let name = owned(pg_sys::getObjectIdentity(&address, true))?;
+        Some((owned(pg_sys::getObjectTypeDescription(&address, true))?, name))
+    }
+}
+
+/// # Safety
+/// `name` is null or a palloc'd, NUL-terminated string in the database encoding.
+unsafe fn owned(name: *mut c_char) -> Option<String> {
+    // SAFETY: by contract.
+    (!name.is_null()).then(|| unsafe { text::from_server_anyhow(CStr::from_ptr(name).to_bytes()) })
 }
 
 pub fn schema_of_relation(oid: u32) -> u32 {
@@ -334,6 +389,11 @@ fn split_setting(text: &[u8]) -> Option<(CString, CString)> {
 pub fn database() -> u32 {
     // SAFETY: a static variable.
     unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+pub fn database_name() -> String {
+    // SAFETY: as in owned().
+    unsafe { owned(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }.unwrap_or_default()
 }
 
 /// Value of a setting as text, or `None` if there is no such setting.

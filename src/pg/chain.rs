@@ -7,9 +7,11 @@
 
 use super::nodes::{self, Permissions, Query, References};
 use super::report::{Report, raise};
+use super::statement::{self, Opening, Progress};
 use super::{compat, gate, raw};
 use crate::core::guard::Statement;
 use crate::core::names::LookUp;
+use crate::core::trail::Key;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{c_char, c_int, c_void};
@@ -32,11 +34,69 @@ pub struct Handlers {
     /// After a statement completed: `(nesting depth, what was decided before it)`.
     pub done: fn(u32, Before) -> Result<(), Report>,
     /// After a query ended: `(address of its descriptor)`.
-    pub end: fn(usize),
+    pub end: fn(usize) -> Result<(), Report>,
     /// When the permissions of a query or COPY are checked.
     pub permissions: fn(Permissions) -> Result<(), Report>,
     /// Before a function is executed: `(its OID, nesting depth)`.
     pub function: fn(u32, u32) -> Result<(), Report>,
+    /// An error of ours is about to be raised.
+    pub refused: fn(&Report),
+    /// While somebody is impersonated, for the audit only. A statement begins: `(it, nesting depth)`.
+    pub begins: fn(&Beginning, u32) -> Result<(), Report>,
+    /// A query ran, and came so far: `(address of its descriptor, how far)`.
+    pub ran: fn(usize, Progress) -> Result<(), Report>,
+    /// A utility statement completed: `(nesting depth, rows)`.
+    pub utility_ended: fn(u32, u64) -> Result<(), Report>,
+    /// An object was made or changed, or is about to be dropped: `(what, class, OID)`.
+    pub changes: fn(Change, u32, u32),
+}
+
+/// A statement that begins.
+pub enum Beginning {
+    Query(StartedQuery),
+    Utility(*mut pg_sys::PlannedStmt, *const c_char),
+}
+
+impl Beginning {
+    pub fn opening(&self, with_text: bool) -> Opening {
+        // SAFETY: made in the hooks only, of what PostgreSQL passed to them.
+        unsafe {
+            match self {
+                Beginning::Query(query) => Opening::of_query(query.0, with_text),
+                Beginning::Utility(pstmt, source) => Opening::of_utility(*pstmt, *source, with_text),
+            }
+        }
+    }
+
+    /// By what its hooks recognize it again.
+    pub fn key(&self, depth: u32) -> Key {
+        match self {
+            Beginning::Query(query) => Key::Execution(query.execution()),
+            Beginning::Utility(..) => Key::Utility(depth),
+        }
+    }
+}
+
+/// A query that is about to start.
+pub struct StartedQuery(*mut pg_sys::QueryDesc);
+
+impl StartedQuery {
+    pub fn execution(&self) -> usize {
+        self.0 as usize
+    }
+
+    pub fn permissions(&self) -> Permissions {
+        // SAFETY: as in Beginning::opening().
+        unsafe { Query::of(self.0).permissions }
+    }
+}
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Created,
+    Altered,
+    Dropped,
 }
 
 static HANDLERS: OnceCell<Handlers> = OnceCell::new();
@@ -132,7 +192,7 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: the arguments are PostgreSQL's, passed on as they came.
     unsafe {
         let depth = depth();
-        let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, depth) };
+        let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
         let context =
             if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
@@ -148,6 +208,9 @@ unsafe extern "C-unwind" fn process_utility(
                 dest,
                 qc,
             ),
+        }
+        if gate::is_impersonating() {
+            after_utility(qc, depth);
         }
         leave(frame);
     }
@@ -276,8 +339,12 @@ unsafe extern "C-unwind" fn object_access(
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(access, class, object, sub, arg);
         }
-        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && !gate::is_idle() {
-            before_function(object, depth());
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
+            if !gate::is_idle() {
+                before_function(object, depth());
+            }
+        } else if gate::is_impersonating() {
+            on_change(access, class, object, sub, arg);
         }
     }
 }
@@ -303,6 +370,20 @@ fn enter(depth: u32, before: Before) -> Frame {
     }
     DEPTH.store(depth + 1, Relaxed);
     Frame { depth, before }
+}
+
+/// The second half of ExecutorRun's frame. `limit` is the number of rows it ran for, 0 for all.
+///
+/// # Safety
+/// As [`enter_run`] and [`leave`].
+pub unsafe fn leave_run(frame: Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        if gate::is_impersonating() {
+            after_run(query_desc, limit);
+        }
+        leave(frame);
+    }
 }
 
 /// The second half of a frame that completed.
@@ -346,13 +427,40 @@ fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> 
     }
     match HANDLERS.get().map(decision) {
         Some(Ok(decided)) => decided,
-        Some(Err(report)) => raise(report),
+        Some(Err(report)) => refuse(report),
+        None => T::default(),
+    }
+}
+
+fn refuse(report: Report) -> ! {
+    if let Some(handlers) = HANDLERS.get() {
+        (handlers.refused)(&report);
+    }
+    raise(report)
+}
+
+/// For what is decided in a transaction that has failed, too: the end of that is on record as well.
+fn witness<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {
+    // SAFETY: a static variable.
+    if unsafe { pg_sys::ParallelWorkerNumber >= 0 } {
+        return T::default();
+    }
+    match HANDLERS.get().map(decision) {
+        Some(Ok(decided)) => decided,
+        Some(Err(report)) => refuse(report),
         None => T::default(),
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn before_utility(pstmt: *mut pg_sys::PlannedStmt, depth: u32) -> Before {
+unsafe extern "C-unwind" fn before_utility(
+    pstmt: *mut pg_sys::PlannedStmt,
+    query_string: *const c_char,
+    depth: u32,
+) -> Before {
+    if gate::is_impersonating() {
+        witness(|handlers| (handlers.begins)(&Beginning::Utility(pstmt, query_string), depth));
+    }
     // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
     let statement = unsafe { nodes::classify(pstmt) };
     decide(|handlers| (handlers.utility)(&statement, depth))
@@ -367,6 +475,9 @@ unsafe extern "C-unwind" fn before_plan(parse: *mut pg_sys::Query, depth: u32) -
 
 #[pg_guard]
 unsafe extern "C-unwind" fn before_start(query_desc: *mut pg_sys::QueryDesc, depth: u32) -> Before {
+    if gate::is_impersonating() {
+        witness(|handlers| (handlers.begins)(&Beginning::Query(StartedQuery(query_desc)), depth));
+    }
     // SAFETY: PostgreSQL passes a descriptor with its planned statement.
     let query = unsafe { Query::of(query_desc) };
     decide(|handlers| (handlers.start)(query_desc as usize, &query, depth))
@@ -392,15 +503,65 @@ unsafe extern "C-unwind" fn before_run(execution: usize, depth: u32) -> Before {
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn after_run(query_desc: *mut pg_sys::QueryDesc, limit: u64) {
+    // SAFETY: the descriptor of the query that ran just now.
+    let progress = unsafe { statement::progress(query_desc, limit) };
+    witness(|handlers| (handlers.ran)(query_desc as usize, progress));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_utility(completion: *mut pg_sys::QueryCompletion, depth: u32) {
+    // SAFETY: null, or what the statement filled.
+    let rows = unsafe { statement::rows(completion) };
+    witness(|handlers| (handlers.utility_ended)(depth, rows));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_change(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub: c_int,
+    arg: *mut c_void,
+) {
+    use pg_sys::ObjectAccessType::*;
+    // SAFETY: PostgreSQL passes the structure that belongs to the kind of access, or null.
+    let (change, is_internal) = unsafe {
+        match access {
+            OAT_POST_CREATE => (
+                Change::Created,
+                (arg as *const pg_sys::ObjectAccessPostCreate).as_ref().is_some_and(|post| post.is_internal),
+            ),
+            OAT_POST_ALTER => (
+                Change::Altered,
+                (arg as *const pg_sys::ObjectAccessPostAlter).as_ref().is_some_and(|post| post.is_internal),
+            ),
+            OAT_DROP => (
+                Change::Dropped,
+                (arg as *const pg_sys::ObjectAccessDrop)
+                    .as_ref()
+                    .is_some_and(|drop| drop.dropflags & pg_sys::PERFORM_DELETION_INTERNAL as c_int != 0),
+            ),
+            _ => return,
+        }
+    };
+    if !is_internal
+        && (sub == 0 || change == Change::Altered)
+        && !is_exempt()
+        && let Some(handlers) = HANDLERS.get()
+    {
+        (handlers.changes)(change, class.to_u32(), object.to_u32());
+    }
+}
+
+#[pg_guard]
 unsafe extern "C-unwind" fn after_statement(frame: Frame) {
     decide(|handlers| (handlers.done)(frame.depth, frame.before));
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn after_end(execution: usize) {
-    if let Some(handlers) = HANDLERS.get() {
-        (handlers.end)(execution);
-    }
+    witness(|handlers| (handlers.end)(execution));
 }
 
 #[pg_guard]

@@ -1,6 +1,7 @@
-//! The client of this session.
+//! The client of this session, and where the session runs.
 
 use pgrx::{Inet, direct_function_call, pg_sys};
+use std::ffi::{CStr, c_char};
 use std::net::IpAddr;
 
 /// Its address; `None` for one that came by a local socket, or in a process without a client.
@@ -8,4 +9,33 @@ pub fn address() -> Option<IpAddr> {
     // SAFETY: takes no arguments and returns null where there is no address.
     let address = unsafe { direct_function_call::<Inet>(pg_sys::inet_client_addr, &[]) };
     address.and_then(|address| address.0.parse().ok())
+}
+
+/// What the client calls itself.
+pub fn application_name() -> String {
+    // SAFETY: null or a NUL-terminated setting.
+    unsafe { shown(pg_sys::application_name) }
+}
+
+/// Name of the cluster, often empty.
+pub fn cluster_name() -> String {
+    // SAFETY: as above.
+    unsafe { shown(pg_sys::cluster_name) }
+}
+
+/// The session as `%c` in `log_line_prefix` shows it.
+pub fn session_id() -> String {
+    // SAFETY: static variables.
+    let (begun, pid) = unsafe { (pg_sys::MyStartTime, pg_sys::MyProcPid) };
+    format!("{begun:x}.{pid:x}")
+}
+
+/// # Safety
+/// `text` is null or NUL-terminated.
+unsafe fn shown(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: by contract. PostgreSQL keeps these settings in ASCII.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -36,7 +36,7 @@ mod run {
                 Some(previous) => previous(query_desc, direction, count, execute_once),
                 None => standard_ExecutorRun(query_desc, direction, count, execute_once),
             }
-            chain::leave(frame);
+            chain::leave_run(frame, query_desc, count);
         }
     }
 
@@ -69,7 +69,7 @@ mod run {
                 Some(previous) => previous(query_desc, direction, count),
                 None => standard_ExecutorRun(query_desc, direction, count),
             }
-            chain::leave(frame);
+            chain::leave_run(frame, query_desc, count);
         }
     }
 
@@ -107,6 +107,11 @@ mod permissions {
 
     pub type Entry = pg_sys::RangeTblEntry;
 
+    /// `ACL_SELECT` and its like; wider since 16.
+    pub fn privileges(entry: &Entry) -> u32 {
+        entry.requiredPerms
+    }
+
     pub fn is_relation(entry: &Entry) -> bool {
         entry.rtekind == pg_sys::RTEKind::RTE_RELATION
     }
@@ -142,6 +147,11 @@ mod permissions {
 
     pub type Entry = pg_sys::RTEPermissionInfo;
 
+    /// `ACL_SELECT` and its like; none has a bit beyond the 32nd.
+    pub fn privileges(entry: &Entry) -> u32 {
+        entry.requiredPerms as u32
+    }
+
     pub fn is_relation(_: &Entry) -> bool {
         true
     }
@@ -152,7 +162,7 @@ mod permissions {
     }
 }
 
-pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan};
+pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan, privileges};
 
 pub fn hook_executor_check_perms() {
     // SAFETY: as in hook_executor_run().
@@ -343,5 +353,60 @@ pub unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
         return (*(node as *mut pg_sys::Value)).val.str_;
         #[cfg(not(feature = "pg14"))]
         return (*(node as *mut pg_sys::String)).sval;
+    }
+}
+
+/// Has `request` called when shared memory is reserved: at once in 14, by a hook since.
+///
+/// # Safety
+/// Called from `_PG_init` in the postmaster.
+pub unsafe fn request_shared_memory(request: unsafe extern "C-unwind" fn()) {
+    #[cfg(feature = "pg14")]
+    // SAFETY: by contract.
+    unsafe {
+        request()
+    };
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: by contract.
+    unsafe {
+        shared_memory::REQUEST = Some(request);
+        shared_memory::PREVIOUS = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(shared_memory::hook);
+    }
+}
+
+#[cfg(not(feature = "pg14"))]
+mod shared_memory {
+    use super::pg_sys;
+
+    pub(super) static mut REQUEST: Option<unsafe extern "C-unwind" fn()> = None;
+    pub(super) static mut PREVIOUS: pg_sys::shmem_request_hook_type = None;
+
+    /// Plain frame: see [`super::chain`].
+    #[allow(ffi_unwind_calls)]
+    pub(super) unsafe extern "C-unwind" fn hook() {
+        // SAFETY: set before the hook was; called in the postmaster.
+        unsafe {
+            if let Some(previous) = PREVIOUS {
+                previous();
+            }
+            if let Some(request) = REQUEST {
+                request();
+            }
+        }
+    }
+}
+
+/// The two numbers of the virtual transaction id (`%v` in `log_line_prefix`).
+pub fn virtual_transaction() -> (i32, u32) {
+    // SAFETY: static variables; the process's entry lives as long as it does, and is null in those that have none.
+    unsafe {
+        if pg_sys::MyProc.is_null() {
+            return (0, 0);
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        return ((*pg_sys::MyProc).backendId, (*pg_sys::MyProc).lxid);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return ((*pg_sys::MyProc).vxid.procNumber, (*pg_sys::MyProc).vxid.lxid);
     }
 }

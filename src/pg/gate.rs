@@ -16,6 +16,9 @@ static IMPERSONATING: AtomicBool = AtomicBool::new(false);
 /// Whether a token was presented and waits for its statement to complete.
 static PRESENTED: AtomicBool = AtomicBool::new(false);
 
+/// Counts changes of relations and schemas, whosever.
+static RELATIONS: AtomicU64 = AtomicU64::new(1);
+
 /// Counts changes of the settings that say which provider is asked, and how.
 static PROVIDER: AtomicU64 = AtomicU64::new(1);
 
@@ -26,6 +29,15 @@ pub fn provider() -> u64 {
 /// What was learned from the provider so far counts no longer.
 pub fn next_provider() {
     PROVIDER.fetch_add(1, Relaxed);
+}
+
+pub fn relations() -> u64 {
+    RELATIONS.load(Relaxed)
+}
+
+/// Called from invalidation callbacks, which must not do more.
+pub fn next_relations() {
+    RELATIONS.fetch_add(1, Relaxed);
 }
 
 pub fn generation() -> u64 {

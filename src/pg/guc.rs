@@ -9,7 +9,7 @@ use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 use zeroize::Zeroize;
 
 const TOKEN: &CStr = c"bodata.impersonation_token";
@@ -213,6 +213,17 @@ pub fn reload_time() -> i64 {
     unsafe { pg_sys::PgReloadTime }
 }
 
+/// In a background worker: reads the configuration files again if that was asked for.
+pub fn reload_if_asked() {
+    // SAFETY: variables that the signal handler sets; called outside transactions.
+    unsafe {
+        if std::ptr::read_volatile(&raw const pg_sys::ConfigReloadPending) != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}
+
 /// What is counted when the value of a setting changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Counts {
@@ -363,6 +374,77 @@ unsafe fn accept(fault: Option<String>) -> bool {
     false
 }
 
+/// A set of words, each of which stands for a bit.
+pub trait WordSet {
+    const WORDS: &'static [&'static str];
+    /// Where the bits are kept.
+    fn bits() -> &'static AtomicU32;
+    /// Why this set cannot be had here and now.
+    fn fault(bits: u32) -> Option<&'static str>;
+}
+
+/// Bits of a list of words; `None` for a word that is none of them.
+fn bits_of<W: WordSet>(list: &CStr) -> Option<u32> {
+    split_names(list)?.iter().try_fold(0, |bits, word| {
+        let at = W::WORDS.iter().position(|known| known.eq_ignore_ascii_case(word))?;
+        Some(bits | 1 << at)
+    })
+}
+
+/// Defines a setting that is a set of words, which only superusers may set.
+pub fn define_words<W: WordSet>(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+) {
+    // SAFETY: as in define_switch().
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            GucContext::Suset,
+            GucFlags::default(),
+            Some(check_words::<W>),
+            Some(assign_words::<W>),
+            None,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn check_words<W: WordSet>(
+    value: *mut *mut c_char,
+    extra: *mut *mut c_void,
+    _: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c passes a NUL-terminated value; the extra is in memory that guc.c may free.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            let bits = if (*value).is_null() { Some(0) } else { bits_of::<W>(CStr::from_ptr(*value)) };
+            let fault = match bits {
+                None => Some(format!("Available words: {}.", W::WORDS.join(", "))),
+                Some(_) if pg_sys::InitializingParallelWorker => None,
+                Some(bits) => W::fault(bits).map(str::to_owned),
+            };
+            let kept = compat::setting_alloc(size_of::<u32>()) as *mut u32;
+            if kept.is_null() {
+                return false;
+            }
+            kept.write(bits.unwrap_or(0));
+            *extra = kept as *mut c_void;
+            accept(fault)
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn assign_words<W: WordSet>(_: *const c_char, extra: *mut c_void) {
+    // SAFETY: null, or what check_words() made for this value.
+    let bits = if extra.is_null() { 0 } else { unsafe { *(extra as *const u32) } };
+    W::bits().store(bits, Relaxed);
+}
+
 /// What a list setting may hold; the text says what is wrong with it.
 pub trait ListCheck {
     fn check(list: &[String]) -> Result<(), String>;
@@ -467,6 +549,44 @@ pub fn apply_settings_of(role: u32) {
                 false,
             );
         }
+    }
+}
+
+/// The setting `application_name` in guc.c's table.
+fn application_name_setting() -> Option<*mut pg_sys::config_generic> {
+    static SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
+    if SETTING.load(Relaxed).is_null() {
+        let found = compat::all_settings().into_iter().find(|&setting| name_of(setting) == "application_name")?;
+        SETTING.store(found, Relaxed);
+    }
+    Some(SETTING.load(Relaxed))
+}
+
+/// Sets `application_name` until the end of the current nesting level. While the role is locked nobody can change it.
+pub fn label_application(name: &CStr) {
+    // SAFETY: NUL-terminated strings; a live parameter of guc.c, which tests its flags at each change.
+    unsafe {
+        pg_sys::set_config_option(
+            c"application_name".as_ptr(),
+            name.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            pg_sys::WARNING as c_int,
+            false,
+        );
+        if let Some(setting) = application_name_setting() {
+            (*setting).flags |= pg_sys::GUC_NOT_WHILE_SEC_REST as c_int;
+        }
+    }
+}
+
+/// The impersonation is over: `application_name` is the session's own again. Cannot fail.
+pub fn unlabel_application() {
+    if let Some(setting) = application_name_setting() {
+        // SAFETY: as above.
+        unsafe { (*setting).flags &= !(pg_sys::GUC_NOT_WHILE_SEC_REST as c_int) };
     }
 }
 

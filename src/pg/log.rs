@@ -1,14 +1,15 @@
 //! Keeping secrets out of the server's log, whatever is logged there: statements, their durations and parameters,
 //! plans, errors.
 
-use super::raw;
-use crate::core::redact;
+use super::{raw, text};
+use crate::core::{audit, redact};
 use once_cell::sync::OnceCell;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
 
 /// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
 static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
@@ -26,9 +27,15 @@ static HELD_AT: AtomicI64 = AtomicI64::new(i64::MIN);
 
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
+/// Told of each error that ends a statement of the client, with its SQLSTATE as PostgreSQL packs it.
+static FAILED: OnceCell<fn(i32)> = OnceCell::new();
+
+/// Whether an audit record is being written: it holds no secret, and is no cause for another one.
+static IN_AUDIT: AtomicBool = AtomicBool::new(false);
+
 /// Installs the hook. Called once, from `_PG_init`.
-pub fn install(holds_back: fn() -> bool) {
-    if HOLDS_BACK.set(holds_back).is_ok() {
+pub fn install(holds_back: fn() -> bool, failed: fn(i32)) {
+    if HOLDS_BACK.set(holds_back).is_ok() && FAILED.set(failed).is_ok() {
         // SAFETY: _PG_init runs before any statement of this process, in its only thread.
         unsafe {
             PREVIOUS = pg_sys::emit_log_hook;
@@ -42,7 +49,12 @@ pub fn install(holds_back: fn() -> bool) {
 unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the record that it is about to write.
     unsafe {
-        clean(record);
+        if !IN_AUDIT.load(Relaxed) {
+            clean(record);
+            if (*record).elevel >= pg_sys::PGERROR as c_int {
+                report_failure((*record).sqlerrcode);
+            }
+        }
         if let Some(previous) = PREVIOUS {
             previous(record);
         }
@@ -50,16 +62,53 @@ unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn report_failure(sqlstate: c_int) {
+    if let Some(failed) = FAILED.get() {
+        failed(sqlstate);
+    }
+}
+
+unsafe extern "C-unwind" {
+    fn errstart(level: c_int, domain: *const c_char) -> bool;
+    fn errmsg_internal(format: *const c_char, ...) -> c_int;
+    fn errhidestmt(hide: bool) -> c_int;
+    fn errhidecontext(hide: bool) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+}
+
+/// Writes an audit record, one line of JSON in UTF-8, to the server's log and nowhere else. Nothing of what the session
+/// does can keep it from there.
+#[allow(ffi_unwind_calls)]
+pub fn audit(line: &[u8]) {
+    let escaped = if text::is_utf8() { None } else { Some(audit::in_ascii(line)) };
+    let Ok(line) = CString::new(escaped.as_deref().unwrap_or(line)) else { return };
+    let before = IN_AUDIT.swap(true, Relaxed);
+    // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no
+    // memory) into a panic that unwinds this frame.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            if errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
+                errmsg_internal(c"AUDIT: %s".as_ptr(), line.as_ptr());
+                errhidestmt(true);
+                errhidecontext(true);
+                errfinish(c"immuta_ext".as_ptr(), 0, c"audit".as_ptr());
+            }
+        });
+    }
+    IN_AUDIT.store(before, Relaxed);
+}
+
+#[pg_guard]
 unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
     // SAFETY: the record is live; its texts are null or NUL-terminated.
     unsafe {
         let record = &mut *record;
-        let statement = text(pg_sys::debug_query_string);
+        let statement = bytes(pg_sys::debug_query_string);
         let is_shown = !SHOWN.load(Relaxed).is_null() && pg_sys::debug_query_string == SHOWN.load(Relaxed);
         let is_told = is_shown || statement.is_some_and(redact::is_sensitive);
         let is_held = is_told || is_held_back() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
         let quoted = [record.message, record.detail, record.detail_log, record.context, record.internalquery];
-        if !is_held && !quoted.into_iter().any(|quoted| text(quoted).is_some_and(redact::is_sensitive)) {
+        if !is_held && !quoted.into_iter().any(|quoted| bytes(quoted).is_some_and(redact::is_sensitive)) {
             return;
         }
         let context = record.assoc_context;
@@ -118,7 +167,7 @@ unsafe fn show_without_literals() -> bool {
     // SAFETY: by contract; MessageContext lives as long as the message, or is null in processes that have none;
     // pg_stat_activity gets a copy.
     unsafe {
-        let Some(statement) = text(pg_sys::debug_query_string) else { return true };
+        let Some(statement) = bytes(pg_sys::debug_query_string) else { return true };
         if pg_sys::debug_query_string == SHOWN.load(Relaxed) {
             return true;
         }
@@ -139,7 +188,7 @@ unsafe fn show_without_literals() -> bool {
 unsafe fn replace(field: &mut *mut c_char, context: pg_sys::MemoryContext, redact: impl FnOnce(&[u8]) -> Vec<u8>) {
     // SAFETY: by contract.
     unsafe {
-        if let Some(before) = text(*field) {
+        if let Some(before) = bytes(*field) {
             *field = copy(&redact(before), context);
         }
     }
@@ -147,7 +196,7 @@ unsafe fn replace(field: &mut *mut c_char, context: pg_sys::MemoryContext, redac
 
 /// # Safety
 /// `pointer` is null or NUL-terminated, and its text outlives the result.
-unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
+unsafe fn bytes<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: by contract.
     (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }

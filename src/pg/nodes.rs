@@ -143,6 +143,10 @@ impl Permissions {
         Permissions(list)
     }
 
+    pub(super) fn list(&self) -> *mut pg_sys::List {
+        self.0
+    }
+
     /// Whether any of these relations is read or written on the current user's own rights.
     pub fn touch_any(&self, relations: &[u32]) -> bool {
         // SAFETY: as in required().

@@ -47,6 +47,8 @@ unsafe extern "C" {
     pub safe fn IsTransactionBlock() -> bool;
     /// `xact.c`: reads the transaction state.
     pub safe fn GetCurrentTransactionNestLevel() -> c_int;
+    /// `xact.c`: returns the id of the transaction, 0 if it has none.
+    pub safe fn GetTopTransactionIdIfAny() -> u32;
     /// `sequence.c`: forgets what `currval()` and `lastval()` know.
     pub safe fn ResetSequenceCaches();
     /// `guc.c`: counts a static variable up.

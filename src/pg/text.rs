@@ -1,9 +1,29 @@
 //! Text between the database encoding and UTF-8.
 
+use super::raw;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_int};
 
 const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
+
+/// Whether the database encoding is UTF-8.
+pub fn is_utf8() -> bool {
+    // SAFETY: returns a static variable.
+    unsafe { pg_sys::GetDatabaseEncoding() == UTF8 }
+}
+
+/// As [`from_server`], but for use after an error, too, when no conversion can be looked up: letters of other
+/// encodings are lost then. Raises nothing.
+pub fn from_server_anyhow(bytes: &[u8]) -> String {
+    if is_utf8() || bytes.is_ascii() {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let plain = || bytes.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect();
+    if !raw::IsTransactionState() {
+        return plain();
+    }
+    PgTryBuilder::new(|| from_server(bytes)).catch_others(|_| plain()).execute()
+}
 
 /// Converts bytes in the database encoding to UTF-8 (`pg_server_to_any`). Raises 22021 if they are not valid there,
 /// which only happens in SQL_ASCII databases.

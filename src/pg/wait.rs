@@ -14,6 +14,18 @@ pub fn pause(span: Duration) {
     }
 }
 
+/// Waits for a moment. `false` if the session is interrupted, which is left for later.
+pub fn nap(span: Duration) -> bool {
+    let timeout = c_long::try_from(span.as_millis()).unwrap_or(c_long::MAX);
+    let wake = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the process's own latch; a static variable that signal handlers set.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, wake as c_int, timeout, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        std::ptr::read_volatile(&raw const pg_sys::InterruptPending) == 0
+    }
+}
+
 /// Waits until the descriptor can be read (or its other end is closed), but not beyond `deadline`: whether it can.
 /// Raises whatever interrupts the session.
 pub fn until_readable(descriptor: BorrowedFd, deadline: Instant) -> bool {

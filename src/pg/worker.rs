@@ -21,18 +21,23 @@ const ENTRY_POINT: &str = "immuta_ext_perform";
 /// Starts a worker that runs `immuta.perform(job)` in this database. A job is at most 127 bytes of text. With
 /// `wait`, returns when it is done. `false` if no worker slot is free: try again later.
 pub fn launch(job: &str, wait: bool) -> bool {
+    start("immuta_ext recorder", ENTRY_POINT, super::catalog::database(), job, wait)
+}
+
+/// Starts a worker of this library in a database, with an argument of at most 127 bytes of text.
+pub fn start(name: &str, entry_point: &str, database: u32, argument: &str, wait: bool) -> bool {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
         bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-        bgw_main_arg: pg_sys::Datum::from(super::catalog::database()),
+        bgw_main_arg: pg_sys::Datum::from(database),
         ..Default::default()
     };
-    let fits = fill(&mut worker.bgw_name, "immuta_ext recorder")
-        && fill(&mut worker.bgw_type, "immuta_ext recorder")
+    let fits = fill(&mut worker.bgw_name, name)
+        && fill(&mut worker.bgw_type, name)
         && fill(&mut worker.bgw_library_name, LIBRARY)
-        && fill(&mut worker.bgw_function_name, ENTRY_POINT)
-        && fill(&mut worker.bgw_extra, job);
+        && fill(&mut worker.bgw_function_name, entry_point)
+        && fill(&mut worker.bgw_extra, argument);
     if !fits {
         return false;
     }
@@ -58,7 +63,7 @@ fn report_no_slot() {
     static REPORTED: AtomicBool = AtomicBool::new(false);
     if !REPORTED.swap(true, Relaxed) {
         report::log(
-            "no free background worker slot to record use of impersonation tokens; will retry",
+            "no free background worker slot for immuta_ext; will retry",
             "Consider increasing max_worker_processes.",
         );
     }

@@ -14,7 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 pub struct Handlers {
     pub pre_commit: fn() -> Result<(), Report>,
     pub prepare: fn() -> Result<(), Report>,
-    pub end: fn(),
+    /// Whether it committed.
+    pub end: fn(bool),
     pub subtransaction_started: fn(u32),
     pub subtransaction_committed: fn(u32),
     /// Returns the nesting depth of the hooks at its start.
@@ -41,7 +42,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     unsafe {
         match event {
             XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE if gate::wants_attention() => before_end(event),
-            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => at_end(),
+            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
+                at_end(event != XACT_EVENT_ABORT)
+            }
             _ => {}
         }
         // A ROLLBACK inside a procedure returns to the hooks that are on the stack; an error does not. While a portal
@@ -65,9 +68,9 @@ unsafe extern "C-unwind" fn before_end(event: pg_sys::XactEvent::Type) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_end() {
+unsafe extern "C-unwind" fn at_end(committed: bool) {
     if let Some(handlers) = HANDLERS.get() {
-        (handlers.end)();
+        (handlers.end)(committed);
     }
 }
 
@@ -107,6 +110,29 @@ pub fn is_block() -> bool {
 pub fn runs_a_statement() -> bool {
     // SAFETY: a static variable.
     unsafe { !pg_sys::ActivePortal.is_null() }
+}
+
+/// How many statements rules made of the one that the running portal was opened for.
+pub fn statements_of_portal() -> usize {
+    // SAFETY: a static variable, null or the live portal; its list is null or live.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() || (*portal).stmts.is_null() {
+            return 1;
+        }
+        usize::try_from((*(*portal).stmts).length).unwrap_or(1)
+    }
+}
+
+/// Makes what this transaction did so far visible to its own look-ups. For use after a utility statement.
+pub fn make_changes_visible() {
+    // SAFETY: no query is running.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
+/// 64 bits that nobody outside this process can guess.
+pub fn random() -> u64 {
+    SEEDS.with(|(keys, count)| keys.hash_one(count.replace(count.get().wrapping_add(1))))
 }
 
 /// Whether the running portal existed at that time already: then its names were looked up, and its plan was made, for
@@ -159,7 +185,7 @@ thread_local! {
 
 /// Seeds `random()` anew, so that nothing of a `setseed()` remains. Cannot fail: the seed is within -1 and 1.
 pub fn reseed() {
-    let bits = SEEDS.with(|(keys, count)| keys.hash_one(count.replace(count.get().wrapping_add(1)))) >> 11;
+    let bits = random() >> 11;
     let seed = bits as f64 / (1u64 << 53) as f64;
     // SAFETY: setseed() takes one float8, passed as PostgreSQL passes it.
     unsafe {

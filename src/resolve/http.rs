@@ -4,7 +4,7 @@
 use crate::config;
 use crate::core::outage::Outage;
 use crate::files;
-use crate::pg::{guc, thread, wait};
+use crate::pg::{guc, shared, thread, wait};
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
@@ -52,7 +52,13 @@ pub struct Answer {
 
 /// Sends a request and waits for the answer, up to `bodata.api_timeout` in all.
 pub fn fetch(request: Request) -> Result<Answer, Outage> {
-    let deadline = Instant::now() + config::api_timeout();
+    let begun = Instant::now();
+    let answer = exchange(request, begun + config::api_timeout());
+    shared::counters().provider_called(begun.elapsed(), answer.is_ok());
+    answer
+}
+
+fn exchange(request: Request, deadline: Instant) -> Result<Answer, Outage> {
     let line = Line::current()?;
     let exchange = Arc::new(Exchange::default());
     let (done, closes_when_done) = io::pipe().map_err(|_| Outage::NoResources)?;

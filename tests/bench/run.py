@@ -138,7 +138,10 @@ def measure(version):
         costs["role"] = server.cost("app", transaction("SET LOCAL ROLE alice"))
         costs["config+role"] = server.cost("app", transaction(
             f"SELECT set_config('app.token', '{alice}', true)", "SET LOCAL ROLE alice"))
-        costs["token"] = server.cost("svc", transaction(set_token(alice)))
+        for name, sink in (("token", ""), ("token, log", "log"), ("token, file", "file"), ("token, table", "table")):
+            server.psql("-c", f"ALTER ROLE svc SET bodata.audit_sink = '{sink}'")
+            costs[name] = server.cost("svc", transaction(set_token(alice)))
+        server.psql("-c", "ALTER ROLE svc SET bodata.audit_sink = ''")
         costs["role, alternating"] = server.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
         costs["token, alternating"] = server.cost("svc", alternating([set_token(alice), set_token(bob)]))
         server.preload = None
@@ -153,6 +156,9 @@ GOALS = (
     ("library loaded, no token", "loaded", "not loaded", "not loaded", 1.01),
     ("token, warm cache", "token", "SET LOCAL ROLE", "role", 1.15),
     ("token, warm cache", "token", "set_config + SET LOCAL ROLE", "config+role", 1.00),
+    ("audit to the log", "token, log", "without audit", "token", 1.15),
+    ("audit to a file", "token, file", "without audit", "token", 1.15),
+    ("audit to the table", "token, table", "without audit", "token", 1.10),
 )
 
 

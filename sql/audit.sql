@@ -1,0 +1,138 @@
+-- Audit records in a table, if bodata.audit_sink says so. A background worker writes them.
+
+CREATE TABLE immuta.audit_log (
+    event_time timestamptz NOT NULL,
+    id uuid NOT NULL,
+    action text NOT NULL,
+    status text NOT NULL,
+    impersonator text,
+    iamid text,
+    userid text,
+    mapped_role text,
+    session_id text,
+    command text,
+    query text,
+    error_code text,
+    rows bigint,
+    duration interval,
+    objects text[],
+    record jsonb NOT NULL,
+    CONSTRAINT audit_log_pkey PRIMARY KEY (event_time, id)
+) PARTITION BY RANGE (event_time);
+CREATE INDEX audit_log_userid_idx ON immuta.audit_log (userid, event_time);
+REVOKE ALL ON immuta.audit_log FROM PUBLIC;
+GRANT SELECT ON immuta.audit_log TO immuta_admin;
+COMMENT ON TABLE immuta.audit_log IS 'audit records, one partition a day (UTC); see bodata.audit_sink and bodata.audit_retention';
+COMMENT ON COLUMN immuta.audit_log.action IS 'QUERY, or IMPERSONATE for the begin, refusal and end of an impersonation';
+COMMENT ON COLUMN immuta.audit_log.status IS 'SUCCESS, FAILURE, or UNAUTHORIZED where a right was lacking';
+COMMENT ON COLUMN immuta.audit_log.objects IS 'relations that were accessed, qualified by their schemas';
+COMMENT ON COLUMN immuta.audit_log.record IS 'all of it, in the universal audit model';
+
+SELECT pg_catalog.pg_extension_config_dump('immuta.audit_log', '');
+
+-- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other.
+CREATE FUNCTION immuta.make_audit_partition(day date) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    partition name := 'audit_log_' || to_char(day, 'YYYYMMDD');
+BEGIN
+    IF to_regclass(format('immuta.%I', partition)) IS NULL THEN
+        EXECUTE format('CREATE TABLE immuta.%I PARTITION OF immuta.audit_log FOR VALUES FROM (%L) TO (%L)',
+                       partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+        EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.make_audit_partition(date) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.make_audit_partition(date) IS 'internal: the partition for the records of a day';
+
+-- What a record is in columns.
+CREATE FUNCTION immuta.audit_row(record jsonb) RETURNS immuta.audit_log
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ROW(
+        (record->>'eventTimestamp')::timestamptz, (record->>'id')::uuid, record->>'action', record->>'actionStatus',
+        record->'actor'->>'impersonatedBy', record->'actor'->>'identityProvider', record->'actor'->>'id',
+        record->'auditPayload'->'accessControls'->>'mappedRole', record->>'sessionId',
+        record->'auditPayload'->'technologyContext'->>'command', record->'auditPayload'->>'query',
+        coalesce(record->'auditPayload'->>'errorCode', record->>'actionStatusReason'),
+        (record->'auditPayload'->>'rows')::bigint,
+        (record->'auditPayload'->>'duration')::double precision * interval '1 millisecond',
+        (SELECT array_agg(t->>'name' ORDER BY o) FROM jsonb_array_elements(record->'targets') WITH ORDINALITY x (t, o)),
+        record)::immuta.audit_log
+$$;
+REVOKE ALL ON FUNCTION immuta.audit_row(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.audit_row(jsonb) IS 'internal: an audit record as a row of audit_log';
+
+-- A record that was stored before (and the worker died before it could say so) is known by its id. One that the
+-- database cannot hold (letters that its encoding lacks) is stored without those letters.
+CREATE FUNCTION immuta.store_audit(records text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET synchronous_commit = on
+AS $$
+DECLARE
+    day date;
+    plain text;
+BEGIN
+    FOR day IN SELECT DISTINCT (r::json->>'eventTimestamp')::timestamptz::date FROM unnest(records) r LOOP
+        PERFORM immuta.make_audit_partition(day);
+    END LOOP;
+    BEGIN
+        INSERT INTO immuta.audit_log SELECT (immuta.audit_row(r::jsonb)).* FROM unnest(records) r ON CONFLICT DO NOTHING;
+    EXCEPTION WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
+        FOREACH plain IN ARRAY records LOOP
+            INSERT INTO immuta.audit_log
+            SELECT (immuta.audit_row(regexp_replace(plain, '(?<!\\)((\\\\)*)\\u[0-9a-f]{4}', '\1?', 'g')::jsonb)).*
+            ON CONFLICT DO NOTHING;
+        END LOOP;
+    END;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.store_audit(text[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.store_audit(text[]) IS 'internal: what the audit writer stores';
+
+CREATE FUNCTION immuta.expire_audit() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '10s'
+AS $$
+DECLARE
+    days integer := current_setting('bodata.audit_retention')::integer;
+    partition name;
+BEGIN
+    IF days > 0 THEN
+        FOR partition IN
+            SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE i.inhparent = 'immuta.audit_log'::regclass AND c.relname ~ '^audit_log_\d{8}$'
+              AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - days
+        LOOP
+            EXECUTE format('DROP TABLE immuta.%I', partition);
+        END LOOP;
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.expire_audit() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.expire_audit() TO immuta_admin;
+COMMENT ON FUNCTION immuta.expire_audit() IS 'drops the partitions of audit_log that are older than bodata.audit_retention days; the audit writer does it each hour';
+ALTER FUNCTION immuta.expire_audit() SECURITY DEFINER;
+
+CREATE FUNCTION immuta.flush_audit(patience interval = '10 s') RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_flush_audit_wrapper';
+REVOKE ALL ON FUNCTION immuta.flush_audit(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.flush_audit(interval) TO immuta_admin;
+COMMENT ON FUNCTION immuta.flush_audit(interval) IS 'waits until everything that was recorded before is in audit_log; whether it is';
+
+CREATE FUNCTION immuta.audit_report(since timestamptz = '-infinity', until timestamptz = 'infinity')
+RETURNS TABLE (userid text, iamid text, data_source text, statements bigint, rows bigint, failed bigint, denied bigint,
+               impersonators text[], first_access timestamptz, last_access timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.userid, a.iamid, o.name, count(*), sum(a.rows)::bigint, count(*) FILTER (WHERE a.status = 'FAILURE'),
+           count(*) FILTER (WHERE a.status = 'UNAUTHORIZED'), array_agg(DISTINCT a.impersonator ORDER BY a.impersonator),
+           min(a.event_time), max(a.event_time)
+    FROM immuta.audit_log a LEFT JOIN LATERAL unnest(a.objects) o (name) ON true
+    WHERE a.action = 'QUERY' AND a.event_time >= since AND a.event_time < until
+    GROUP BY a.userid, a.iamid, o.name
+    ORDER BY a.userid, a.iamid, o.name
+$$;
+REVOKE ALL ON FUNCTION immuta.audit_report(timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.audit_report(timestamptz, timestamptz) TO immuta_admin;
+COMMENT ON FUNCTION immuta.audit_report(timestamptz, timestamptz) IS 'who accessed which data source how often in a time, from audit_log; data_source is NULL for statements without one';

@@ -1,0 +1,497 @@
+//! Both identities on record: one audit record for each statement of an impersonated user, and for the begin, refusal
+//! and end of each impersonation.
+//!
+//! `core::trail` knows which statements are on their way, `core::audit` what a record says; here is decided when one
+//! is written. A record is written before the client is told that its statement is done.
+
+mod file;
+mod objects;
+mod sinks;
+
+pub use sinks::{Store, queue_bytes, wake_writer};
+
+use crate::config::{self, QueryText};
+use crate::core::audit::{
+    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, VirtualTransaction, What,
+};
+use crate::core::identity::Identity;
+use crate::core::redact;
+use crate::core::session::Impersonation;
+use crate::core::time::Timestamp;
+use crate::core::trail::{Key, Open, Role, Trail};
+use crate::error::Error;
+use crate::pg::chain::{Beginning, Change};
+use crate::pg::nodes::Permissions;
+use crate::pg::report::Report;
+use crate::pg::statement::{self, Opening, Progress};
+use crate::pg::{catalog, client, compat, gate, raw, role, shared, xact};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What is remembered of a statement on its way.
+struct Remembered {
+    opening: Opening,
+    objects: Objects,
+    /// Objects that it made, which have no name before it is done: class and OID.
+    created: Vec<(u32, u32)>,
+}
+
+struct State {
+    trail: Trail<Remembered>,
+    actor: Option<Actor>,
+    /// Whom the token that is being presented is for, as far as that is known.
+    candidate: Option<Identity>,
+    session: Option<(u64, u32, Rc<Session>)>,
+    ids: Option<Ids>,
+    statements: u64,
+    /// The user has sent COMMIT or ROLLBACK.
+    is_ending: bool,
+    /// Code in DETAIL of the error of ours that is being raised.
+    reason: Option<&'static str>,
+    /// The error that made a COMMIT fail.
+    failed_with: Option<SqlState>,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = const {
+        RefCell::new(State {
+            trail: Trail::new(),
+            actor: None,
+            candidate: None,
+            session: None,
+            ids: None,
+            statements: 0,
+            is_ending: false,
+            reason: None,
+            failed_with: None,
+        })
+    };
+}
+
+fn now() -> Timestamp {
+    Timestamp(xact::clock())
+}
+
+/// Whether records are written at all.
+pub fn is_on() -> bool {
+    config::audit_sinks() != 0
+}
+
+// ---- the impersonation itself
+
+/// A token is presented for this user.
+pub fn presented_for(identity: &Identity) {
+    STATE.with_borrow_mut(|state| state.candidate = Some(identity.clone()));
+}
+
+/// An impersonation begins.
+pub fn started(begun: &Impersonation) -> Result<(), Error> {
+    shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
+    STATE.with_borrow_mut(|state| {
+        (state.candidate, state.statements) = (None, 0);
+        (state.is_ending, state.failed_with) = (false, None);
+        if !is_on() {
+            return Ok(());
+        }
+        sinks::check()?;
+        state.actor = Some(Actor {
+            identity: Rc::clone(&begun.identity),
+            mapped_role: role::name(begun.role).unwrap_or_default(),
+            provider: begun.provider.name(),
+            scope: "transaction",
+        });
+        state.write(now(), What::Started)
+    })
+}
+
+/// An error of ours is about to be raised. While somebody is impersonated it is that of his statement.
+pub fn refused(report: &Report) {
+    shared::counters().refused(report.detail);
+    if !is_on() {
+        return;
+    }
+    STATE.with(|state| {
+        if let Ok(mut state) = state.try_borrow_mut() {
+            if gate::is_impersonating() {
+                state.reason = Some(report.detail);
+                return;
+            }
+            let sqlstate = SqlState::unpacked(report.sqlstate as i32);
+            // The client gets the error in any case.
+            let _ = state.write(now(), What::Refused(report.detail, sqlstate));
+            state.candidate = None;
+        }
+    });
+}
+
+/// The impersonation ended with its transaction. Must not fail.
+pub fn ended(committed: bool) {
+    shared::exit();
+    STATE.with(|state| {
+        let Ok(mut state) = state.try_borrow_mut() else { return };
+        let now = now();
+        for open in state.trail.close() {
+            let outcome = if open.is_running() { Outcome::Failure(None) } else { Outcome::Success };
+            let _ = state.complete(open, outcome, now);
+        }
+        if state.actor.is_some() {
+            let outcome = match state.failed_with.take() {
+                Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
+                None => Outcome::Success,
+            };
+            let statements = state.statements;
+            let _ = state.write(now, What::Ended { committed, statements, outcome });
+        }
+        state.actor = None;
+        state.is_ending = false;
+    });
+}
+
+/// Before a commit, while errors are still possible: the calls that no hook completes.
+pub fn before_commit() -> Result<(), Error> {
+    if !is_on() {
+        return Ok(());
+    }
+    sinks::check()?;
+    STATE.with_borrow_mut(State::end_call)
+}
+
+// ---- statements
+
+/// A statement or query begins, `depth` hooks deep.
+pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
+    let opening = || beginning.opening(is_on() && config::audit_query_text() != QueryText::None);
+    let is_top = depth == 0 && xact::runs_a_statement();
+    if !is_on() {
+        if is_top {
+            shared::count_statement();
+        }
+        return Ok(());
+    }
+    STATE.with_borrow_mut(|state| {
+        if !is_top {
+            if let Beginning::Query(query) = beginning
+                && state.trail.start_inside(query.execution())
+            {
+                state.note_relations(&query.permissions());
+                return Ok(());
+            }
+            if !config::audit_nested() {
+                if let Beginning::Query(query) = beginning {
+                    state.note_relations(&query.permissions());
+                }
+                return Ok(());
+            }
+        }
+        state.end_call()?;
+        sinks::check()?;
+        let opening = opening();
+        if opening.ends_transaction {
+            state.is_ending = true;
+            return Ok(());
+        }
+        // Deferred triggers run queries at depth 0, too, when no statement is running any more.
+        let depth = if is_top { 0 } else { depth.max(1) };
+        let key = beginning.key(depth);
+        if let Some(open) = state.trail.go_on(key, depth) {
+            if opening.is_original {
+                open.statement.opening.command = opening.command;
+            }
+        } else {
+            if is_top && opening.role != Role::Fetch {
+                shared::count_statement();
+            }
+            let role = opening.role;
+            let parts = if is_top { xact::statements_of_portal() } else { 1 };
+            let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
+            state.trail.begin(key, role, parts, depth, now(), remembered);
+        }
+        if let Beginning::Query(query) = beginning {
+            state.note_relations(&query.permissions());
+        }
+        Ok(())
+    })
+}
+
+/// A query runs, perhaps not for the first time.
+pub fn runs(execution: usize) {
+    STATE.with_borrow_mut(|state| {
+        if !state.trail.is_empty() {
+            state.trail.run(execution, now());
+        }
+    });
+}
+
+/// A query ran, and came so far.
+pub fn ran(execution: usize, progress: Progress) -> Result<(), Error> {
+    STATE.with_borrow_mut(|state| {
+        if state.trail.is_empty() {
+            return Ok(());
+        }
+        let now = now();
+        state.trail.ran(execution, progress.rows, now);
+        if progress.is_suspended {
+            state.trail.suspend(execution, now);
+        } else if progress.is_done && state.trail.has(Key::Execution(execution)) {
+            return state.query_ended(execution, now);
+        }
+        Ok(())
+    })
+}
+
+/// A query is over.
+pub fn query_ended(execution: usize) -> Result<(), Error> {
+    STATE
+        .with_borrow_mut(|state| if state.trail.is_empty() { Ok(()) } else { state.query_ended(execution, now()) })
+}
+
+/// A utility statement is over.
+pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
+    STATE.with_borrow_mut(|state| {
+        let now = now();
+        match state.trail.end_utility(depth, now) {
+            Some(mut open) => {
+                open.rows = open.rows.max(rows);
+                state.name_created(&mut open);
+                state.complete(open, Outcome::Success, now)
+            }
+            None => Ok(()),
+        }
+    })
+}
+
+/// An error is about to be reported to the client: what was running failed with it.
+pub fn failed(sqlstate: i32) {
+    if !gate::is_impersonating() || !is_on() {
+        return;
+    }
+    STATE.with(|state| {
+        let Ok(mut state) = state.try_borrow_mut() else { return };
+        if state.actor.is_none() {
+            return;
+        }
+        let (now, sqlstate) = (now(), SqlState::unpacked(sqlstate));
+        let failed = state.trail.fail(0);
+        if failed.is_empty() {
+            let at_end = state.is_ending || state.statements > 0 && !xact::is_block();
+            if at_end || !statement::has_message_text() {
+                state.failed_with = Some(sqlstate);
+            } else {
+                // It failed before any hook saw it: while it was read, or its names were looked up.
+                let _ = state.unseen(now, sqlstate);
+            }
+        }
+        for open in failed {
+            let _ = state.complete(open, Outcome::Failure(Some(sqlstate)), now);
+        }
+        state.reason = None;
+    });
+}
+
+/// A subtransaction that began at this depth was rolled back.
+pub fn subtransaction_aborted(depth: u32) {
+    STATE.with(|state| {
+        let Ok(mut state) = state.try_borrow_mut() else { return };
+        if state.trail.is_empty() {
+            return;
+        }
+        let now = now();
+        for open in state.trail.fail(depth) {
+            let _ = state.complete(open, Outcome::Failure(None), now);
+        }
+    });
+}
+
+// ---- what a statement accesses
+
+/// Permissions are checked; those of queries were noted when they began.
+pub fn accesses(permissions: &Permissions) {
+    if is_on() {
+        STATE.with_borrow_mut(|state| {
+            if state.trail.current().is_some_and(|open| open.statement.opening.command == "COPY") {
+                state.note_relations(permissions);
+            }
+        });
+    }
+}
+
+/// A function is about to be executed.
+pub fn calls(function: u32) {
+    if !is_on() {
+        return;
+    }
+    STATE.with_borrow_mut(|state| {
+        if state.trail.is_empty() && !statement::has_message_text() {
+            let opening = Opening::of_call();
+            let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
+            state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);
+        }
+        if let Some(open) = state.trail.current()
+            && let Some(object) = objects::function(function)
+        {
+            open.statement.objects.add(object);
+        }
+    });
+}
+
+/// An object was made, changed or is about to be dropped.
+pub fn changes(change: Change, class: u32, object: u32) {
+    if !is_on() {
+        return;
+    }
+    STATE.with_borrow_mut(|state| {
+        let Some(open) = state.trail.current() else { return };
+        match change {
+            Change::Created => open.statement.created.push((class, object)),
+            Change::Altered | Change::Dropped => {
+                if let Some(object) = objects::any(change, class, object) {
+                    open.statement.objects.add(object);
+                }
+            }
+        }
+    });
+}
+
+impl State {
+    fn note_relations(&mut self, permissions: &Permissions) {
+        if let Some(open) = self.trail.current() {
+            for accessed in permissions.accessed() {
+                if let Some(object) = objects::relation(&accessed) {
+                    open.statement.objects.add(object);
+                }
+            }
+        }
+    }
+
+    /// What a statement made can be looked up now.
+    fn name_created(&self, open: &mut Open<Remembered>) {
+        let created = std::mem::take(&mut open.statement.created);
+        if !created.is_empty() {
+            xact::make_changes_visible();
+        }
+        for (class, object) in created {
+            if let Some(object) = objects::any(Change::Created, class, object) {
+                open.statement.objects.add(object);
+            }
+        }
+        open.statement.objects.without_companions();
+    }
+
+    fn end_call(&mut self) -> Result<(), Error> {
+        match self.trail.end_call() {
+            Some(open) => self.complete(open, Outcome::Success, now()),
+            None => Ok(()),
+        }
+    }
+
+    fn query_ended(&mut self, execution: usize, now: Timestamp) -> Result<(), Error> {
+        match self.trail.end(execution) {
+            Some(open) => self.complete(open, Outcome::Success, now),
+            None => Ok(()),
+        }
+    }
+
+    fn complete(&mut self, open: Open<Remembered>, outcome: Outcome, now: Timestamp) -> Result<(), Error> {
+        let active = open.active(now);
+        let Remembered { opening, objects, .. } = open.statement;
+        let (text, is_cut) = shown(opening.text);
+        self.statements += u64::from(open.depth == 0);
+        let statement = Statement {
+            text,
+            is_cut,
+            command: opening.command,
+            query_id: opening.query_id,
+            objects,
+            rows: open.rows,
+            begun: open.begun,
+            ended: now,
+            active,
+            depth: open.depth,
+            outcome,
+            reason: self.reason.filter(|_| outcome != Outcome::Success),
+        };
+        self.write(now, What::Statement(&statement))
+    }
+
+    /// A statement of which only the error was seen.
+    fn unseen(&mut self, now: Timestamp, sqlstate: SqlState) -> Result<(), Error> {
+        let (text, is_cut) = shown(statement::message_text());
+        let begun = Timestamp(raw::GetCurrentStatementStartTimestamp());
+        self.statements += 1;
+        shared::count_statement();
+        let statement = Statement {
+            text,
+            is_cut,
+            command: "",
+            query_id: 0,
+            objects: Objects::default(),
+            rows: 0,
+            begun,
+            ended: now,
+            active: now.0.saturating_sub(begun.0).max(0),
+            depth: 0,
+            outcome: Outcome::Failure(Some(sqlstate)),
+            reason: self.reason,
+        };
+        self.write(now, What::Statement(&statement))
+    }
+
+    /// Writes a record to all sinks. An error only where `bodata.audit_required` makes it one.
+    fn write(&mut self, at: Timestamp, what: What) -> Result<(), Error> {
+        let session = self.session();
+        let ids = self.ids.get_or_insert_with(|| Ids::new(xact::random()));
+        let (process, local) = compat::virtual_transaction();
+        let record = Record {
+            id: ids.next(),
+            at,
+            session: &session,
+            actor: self.actor.as_ref(),
+            candidate: self.candidate.as_ref(),
+            application: &client::application_name(),
+            virtual_transaction: VirtualTransaction(process, local),
+            transaction: raw::GetTopTransactionIdIfAny(),
+            what,
+        };
+        sinks::write(&record)
+    }
+
+    /// What all records of the session have in common, looked up again when roles or databases may have changed. In
+    /// a transaction that failed nothing can be looked up.
+    fn session(&mut self) -> Rc<Session> {
+        let (generation, user) = (gate::generation(), role::session_user());
+        match &self.session {
+            Some((seen, of, session)) if *of == user && (*seen == generation || !raw::IsTransactionState()) => {
+                Rc::clone(session)
+            }
+            _ => {
+                let known = raw::IsTransactionState();
+                let session = Rc::new(Session {
+                    id: client::session_id(),
+                    cluster: client::cluster_name(),
+                    database: if known { catalog::database_name() } else { String::new() },
+                    impersonator: role::name(user).filter(|_| known).unwrap_or_default(),
+                    client_address: client::address().map(|address| address.to_string()),
+                });
+                self.session = Some((generation, user, Rc::clone(&session)));
+                session
+            }
+        }
+    }
+}
+
+/// The text of a statement as a record may show it, and whether it was cut.
+fn shown(text: String) -> (Option<String>, bool) {
+    let mut text = match config::audit_query_text() {
+        QueryText::None => return (None, false),
+        QueryText::Full if !redact::is_sensitive(text.as_bytes()) => text,
+        QueryText::Full | QueryText::Normalized => {
+            String::from_utf8_lossy(&redact::statement(text.as_bytes())).into_owned()
+        }
+    };
+    let is_cut = text.len() > MAX_TEXT_BYTES;
+    if is_cut {
+        let end = (0..=MAX_TEXT_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    (Some(text), is_cut)
+}

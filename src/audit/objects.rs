@@ -1,0 +1,91 @@
+//! The objects that a statement accesses, with their names, remembered as long as no catalog says otherwise.
+
+use crate::core::audit::{Access, Object};
+use crate::pg::catalog::{self, Relation};
+use crate::pg::chain::Change;
+use crate::pg::gate;
+use crate::pg::statement::Accessed;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+
+/// Beyond this many relations the memory starts anew.
+const CAPACITY: usize = 1000;
+
+/// A relation's names in UTF-8.
+struct Known {
+    kind: &'static str,
+    name: Rc<str>,
+    columns: HashMap<i16, Rc<str>>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<(u64, HashMap<u32, Known>)> = RefCell::default();
+}
+
+/// A relation of a query. `None` for one that is gone.
+pub fn relation(accessed: &Accessed) -> Option<Object> {
+    KNOWN.with_borrow_mut(|(generation, known)| {
+        let current = gate::relations();
+        if *generation != current || known.len() >= CAPACITY {
+            known.clear();
+            *generation = current;
+        }
+        let known = match known.entry(accessed.relation) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let Relation { kind, name } = catalog::described_relation(accessed.relation)?;
+                place.insert(Known { kind, name: name.into(), columns: HashMap::new() })
+            }
+        };
+        let columns = accessed.columns.iter().filter_map(|&column| {
+            if let Some(name) = known.columns.get(&column) {
+                return Some(Rc::clone(name));
+            }
+            let name: Rc<str> =
+                if column == 0 { "*".into() } else { catalog::column_name(accessed.relation, column)?.into() };
+            known.columns.insert(column, Rc::clone(&name));
+            Some(name)
+        });
+        Some(Object {
+            id: accessed.relation,
+            columns: columns.collect(),
+            kind: known.kind.into(),
+            name: Rc::clone(&known.name),
+            access: Access(accessed.privileges),
+        })
+    })
+}
+
+/// A function, unless it came with PostgreSQL or with this extension.
+pub fn function(oid: u32) -> Option<Object> {
+    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+    if oid < FIRST_NORMAL_OBJECT_ID {
+        return None;
+    }
+    let function = catalog::function(oid)?;
+    let schema = catalog::schema_name(function.schema)?;
+    if schema == "immuta" && catalog::installation().is_some_and(|i| catalog::is_ours(oid, i.extension)) {
+        return None;
+    }
+    Some(Object {
+        id: oid,
+        kind: "FUNCTION".into(),
+        name: format!("{schema}.{}", function.name).into(),
+        access: Access::EXECUTE,
+        columns: Vec::new(),
+    })
+}
+
+/// Any object of a DDL statement.
+pub fn any(change: Change, class: u32, oid: u32) -> Option<Object> {
+    let access = match change {
+        Change::Created => Access::CREATE,
+        Change::Altered => Access::ALTER,
+        Change::Dropped => Access::DROP,
+    };
+    let (kind, name) = catalog::described_object(class, oid)?;
+    let kind = kind.to_uppercase().replace(' ', "_");
+    Some(Object { id: oid, kind: kind.into(), name: name.into(), access, columns: Vec::new() })
+}

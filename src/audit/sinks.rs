@@ -1,0 +1,251 @@
+//! Where records go: the server's log, a file, a queue for the table `immuta.audit_log`.
+//!
+//! Nothing is lost: a record that its sink does not take goes to the server's log instead. Where
+//! `bodata.audit_required` is on, no impersonated work goes on before the sink takes it after all.
+
+use super::file::{Appended, Appender, Rotation};
+use crate::config::{self, Sink};
+use crate::core::audit::{Format, Record, in_ascii};
+use crate::error::Error;
+use crate::pg::{catalog, log, raw, report, shared, text, wait, writer, xact};
+use std::cell::RefCell;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Below the data directory, which is where server processes are.
+const QUEUES: &str = "immuta_audit_queue";
+
+#[derive(Default)]
+struct Sinks {
+    file: Option<Appender>,
+    queue: Option<Appender>,
+    /// What a sink has not taken, and is to take before anything else is done.
+    owed: Option<(Sink, Vec<u8>)>,
+    /// When it was last reported that a sink does not work.
+    reported: Option<Instant>,
+}
+
+thread_local! {
+    static SINKS: RefCell<Sinks> = RefCell::default();
+}
+
+/// Refuses impersonated work while a record could not be written that is required to be.
+pub fn check() -> Result<(), Error> {
+    SINKS.with_borrow_mut(|sinks| {
+        let Some((sink, line)) = sinks.owed.take() else { return Ok(()) };
+        if !config::audit_required() || config::audit_sinks() & sink.bit() == 0 {
+            return Ok(());
+        }
+        sinks.put(sink, &line, true).map_err(|_| {
+            sinks.owed = Some((sink, line));
+            Error::AuditUnavailable
+        })
+    })
+}
+
+/// Writes a record to every sink that is set. An error only where `bodata.audit_required` makes it one.
+pub fn write(record: &Record) -> Result<(), Error> {
+    let wanted = config::audit_sinks();
+    shared::counters().audit_records.fetch_add(1, Relaxed);
+    SINKS.with_borrow_mut(|sinks| {
+        let mut failed = None;
+        let mut plain = None;
+        if wanted & (Sink::Log.bit() | Sink::File.bit()) != 0 {
+            let line = record.line(config::audit_format());
+            if wanted & Sink::Log.bit() != 0 {
+                log::audit(&line);
+            }
+            if wanted & Sink::File.bit() != 0 {
+                failed = sinks.offer(Sink::File, &line, record);
+            }
+            plain = Some(line);
+        }
+        if wanted & Sink::Table.bit() != 0 {
+            let line = match plain {
+                Some(line) if config::audit_format() == Format::Uam => line,
+                _ => record.line(Format::Uam),
+            };
+            failed = sinks.offer(Sink::Table, &line, record).or(failed);
+        }
+        match failed {
+            Some(owed) if config::audit_required() => {
+                sinks.owed = Some(owed);
+                Err(Error::AuditUnavailable)
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+impl Sinks {
+    /// Gives a line to a sink, or else to the log; what is owed then.
+    fn offer(&mut self, sink: Sink, line: &[u8], record: &Record) -> Option<(Sink, Vec<u8>)> {
+        // After an error and while a transaction ends there is no waiting.
+        let may_wait = record.is_success() && raw::IsTransactionState();
+        let error = self.put(sink, line, may_wait).err()?;
+        shared::counters().audit_fallbacks.fetch_add(1, Relaxed);
+        if config::audit_sinks() & Sink::Log.bit() == 0 {
+            log::audit(line);
+        }
+        const PAUSE: Duration = Duration::from_secs(60);
+        if self.reported.is_none_or(|last| last.elapsed() >= PAUSE) {
+            self.reported = Some(Instant::now());
+            report::log(
+                format!(
+                    "audit records go to the server log, because the {} does not take them: {error}",
+                    sink.name()
+                ),
+                "See bodata.audit_sink and bodata.audit_required.",
+            );
+        }
+        Some((sink, line.to_vec()))
+    }
+
+    fn put(&mut self, sink: Sink, line: &[u8], may_wait: bool) -> io::Result<()> {
+        match sink {
+            Sink::Log => {
+                log::audit(line);
+                Ok(())
+            }
+            Sink::File => self.put_in_file(line),
+            Sink::Table => self.put_in_queue(line, may_wait),
+        }
+    }
+
+    fn put_in_file(&mut self, line: &[u8]) -> io::Result<()> {
+        let path = PathBuf::from(config::audit_file());
+        if self.file.as_ref().is_none_or(|file| file.path() != path) {
+            self.file = Some(Appender::new(path));
+        }
+        let rotation = Rotation { bytes: config::audit_file_max_size(), age: config::audit_file_max_age() };
+        match &mut self.file {
+            Some(file) => file.log(&ended(line), rotation),
+            None => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Waits for room in the queue up to `bodata.audit_queue_wait`, where that is possible.
+    fn put_in_queue(&mut self, line: &[u8], may_wait: bool) -> io::Result<()> {
+        if xact::is_standby() {
+            return Err(io::Error::other("a standby writes no table"));
+        }
+        let database = catalog::database();
+        if self.queue.is_none() {
+            let store = Store::of(database);
+            store.create()?;
+            self.queue = Some(Appender::new(store.queue()));
+        }
+        let Some(queue) = &mut self.queue else { return Err(ErrorKind::NotFound.into()) };
+        let line = if text::is_utf8() { ended(line) } else { ended(&in_ascii(line)) };
+        let deadline = Instant::now() + config::audit_queue_wait();
+        loop {
+            let appended = queue.queue(&line, config::audit_queue_size())?;
+            wake_writer();
+            match appended {
+                Appended::Done => return Ok(()),
+                Appended::Full if may_wait && Instant::now() < deadline && wait::nap(Duration::from_millis(5)) => {
+                }
+                Appended::Full => return Err(io::Error::other("its queue is full")),
+            }
+        }
+    }
+}
+
+fn ended(line: &[u8]) -> Vec<u8> {
+    [line, b"\n"].concat()
+}
+
+/// The queue of one database: a file that sessions append to, and files that its writer took for storing.
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub fn of(database: u32) -> Store {
+        Store { folder: PathBuf::from(QUEUES).join(database.to_string()) }
+    }
+
+    fn create(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+    }
+
+    fn queue(&self) -> PathBuf {
+        self.folder.join("queue")
+    }
+
+    /// The files that are to be stored, oldest first; one more is taken from the queue if there are none.
+    fn taken(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "taken") {
+                files.push(path);
+            }
+        }
+        // Names are times in digits, all of the same length.
+        files.sort();
+        if files.is_empty() {
+            let path = self.folder.join(format!("{:020}.taken", xact::clock()));
+            if Appender::new(self.queue()).take(&path)? {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Stores what waits, in transactions of so many records. Whether there was anything. A file is removed once all
+    /// of it is stored; after a crash it is stored once more, and the ids of its records tell what is there already.
+    pub fn store_some(&self) -> io::Result<bool> {
+        const BATCH: usize = 500;
+        if !self.folder.is_dir() {
+            return Ok(false);
+        }
+        let files = self.taken()?;
+        for path in &files {
+            let content = fs::read(path)?;
+            let lines: Vec<&[u8]> = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
+            for batch in lines.chunks(BATCH) {
+                let whole: Vec<String> = batch.iter().filter_map(|line| record_in(line)).collect();
+                if whole.len() < batch.len() {
+                    report::log(
+                        format!("{} damaged audit records could not be stored", batch.len() - whole.len()),
+                        "The disk may have been full, or the server have crashed with its machine.",
+                    );
+                }
+                writer::store(&whole);
+                shared::counters().audit_stored.fetch_add(whole.len() as u64, Relaxed);
+            }
+            fs::remove_file(path)?;
+        }
+        Ok(!files.is_empty())
+    }
+
+    fn bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
+    }
+}
+
+/// A line that is a whole record.
+fn record_in(line: &[u8]) -> Option<String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(line).ok()?;
+    String::from_utf8(line.to_vec()).ok()
+}
+
+/// Bytes that wait to be stored in the table of this database.
+pub fn queue_bytes() -> u64 {
+    Store::of(catalog::database()).bytes()
+}
+
+/// Launches the writer of this database, if it is not there.
+pub fn wake_writer() {
+    let database = catalog::database();
+    if shared::needs_writer(database) {
+        // If there is no free slot now, somebody tries again later.
+        let _ = writer::launch(database);
+    }
+}
