@@ -1,8 +1,8 @@
 //! The settings. Each is private to this file, validated when it is set, and read through a typed getter.
 
-use crate::core::audit::Format;
 use crate::core::cache::Limits;
 use crate::core::identity::Provider;
+use crate::core::record::Format;
 use crate::core::{endpoint, guard};
 use crate::files;
 use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck, WordSet};
@@ -245,8 +245,9 @@ pub fn audit_queue_wait() -> Duration {
     milliseconds(&AUDIT_QUEUE_WAIT)
 }
 
-pub fn application_name_template() -> String {
-    text(&APPLICATION_NAME_TEMPLATE)
+/// None if `application_name` stays as it is.
+pub fn application_name_template() -> Option<String> {
+    (!guc::is_empty(&APPLICATION_NAME_TEMPLATE)).then(|| text(&APPLICATION_NAME_TEMPLATE))
 }
 
 fn bytes(setting: &GucSetting<i32>) -> u64 {

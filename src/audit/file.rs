@@ -44,8 +44,7 @@ impl Appender {
     /// Appends a line to the log file, which is renamed first if it is time for that.
     pub fn log(&mut self, line: &[u8], rotation: Rotation) -> io::Result<()> {
         let locked = self.lock()?;
-        let about = locked.file.metadata()?;
-        if rotation.is_due(&about, line.len()) {
+        if rotation.is_due(&locked.about, line.len()) {
             fs::rename(locked.path, unused_name(locked.path)?)?;
             drop(locked);
             return self.lock()?.write(line);
@@ -56,7 +55,7 @@ impl Appender {
     /// Appends a line to the queue, unless that would grow beyond `limit` bytes.
     pub fn queue(&mut self, line: &[u8], limit: u64) -> io::Result<Appended> {
         let locked = self.lock()?;
-        if locked.file.metadata()?.len() + line.len() as u64 > limit {
+        if locked.about.len() + line.len() as u64 > limit {
             return Ok(Appended::Full);
         }
         locked.write(line).map(|()| Appended::Done)
@@ -76,26 +75,28 @@ impl Appender {
 
     /// The file that the path names, made if it is missing, locked.
     fn lock(&mut self) -> io::Result<Locked<'_>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let begun = Instant::now();
+        let about = loop {
             if self.open.is_none() {
                 self.open = Some(open(&self.path)?);
             }
             let Some((file, inode)) = &self.open else { continue };
             match file.try_lock() {
-                Ok(()) if fs::metadata(&self.path).is_ok_and(|about| about.ino() == *inode) => break,
-                // Renamed or removed meanwhile; closing it gives the lock back.
-                Ok(()) => self.open = None,
+                Ok(()) => match fs::metadata(&self.path) {
+                    Ok(about) if about.ino() == *inode => break about,
+                    // Renamed or removed meanwhile; closing it gives the lock back.
+                    _ => self.open = None,
+                },
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            if Instant::now() > deadline {
+            if begun.elapsed() > PATIENCE {
                 return Err(ErrorKind::TimedOut.into());
             }
-        }
+        };
         match &self.open {
-            Some((file, _)) => Ok(Locked { file, path: &self.path }),
+            Some((file, _)) => Ok(Locked { file, path: &self.path, about }),
             None => Err(ErrorKind::NotFound.into()),
         }
     }
@@ -105,15 +106,16 @@ impl Appender {
 struct Locked<'a> {
     file: &'a File,
     path: &'a Path,
+    /// As it is while nobody else has the lock.
+    about: Metadata,
 }
 
 impl Locked<'_> {
     /// All of the line or nothing: what a full disk took of it is taken back.
     fn write(&self, line: &[u8]) -> io::Result<()> {
-        let before = self.file.metadata()?.len();
         let mut file = self.file;
         file.write_all(line).inspect_err(|_| {
-            let _ = self.file.set_len(before);
+            let _ = self.file.set_len(self.about.len());
         })
     }
 }

@@ -12,7 +12,7 @@ pub use sinks::{Store, queue_bytes, wake_writer};
 
 use crate::config::{self, QueryText};
 use crate::core::audit::{
-    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, VirtualTransaction, What,
+    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Values, What,
 };
 use crate::core::identity::Identity;
 use crate::core::redact;
@@ -34,6 +34,13 @@ struct Remembered {
     objects: Objects,
     /// Objects that it made, which have no name before it is done: class and OID.
     created: Vec<(u32, u32)>,
+}
+
+/// What is measured of a statement: when it began, microseconds it was busy, rows.
+struct Figures {
+    begun: Timestamp,
+    active: i64,
+    rows: u64,
 }
 
 struct State {
@@ -72,8 +79,8 @@ fn now() -> Timestamp {
     Timestamp(xact::clock())
 }
 
-/// Whether records are written at all.
-pub fn is_on() -> bool {
+/// Whether there is a place for records.
+fn is_on() -> bool {
     config::audit_sinks() != 0
 }
 
@@ -90,7 +97,8 @@ pub fn started(begun: &Impersonation) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| {
         (state.candidate, state.statements) = (None, 0);
         (state.is_ending, state.failed_with) = (false, None);
-        if !is_on() {
+        gate::set_audited(is_on());
+        if !gate::is_audited() {
             return Ok(());
         }
         sinks::check()?;
@@ -127,6 +135,10 @@ pub fn refused(report: &Report) {
 /// The impersonation ended with its transaction. Must not fail.
 pub fn ended(committed: bool) {
     shared::exit();
+    if !gate::is_audited() {
+        return;
+    }
+    gate::set_audited(false);
     STATE.with(|state| {
         let Ok(mut state) = state.try_borrow_mut() else { return };
         let now = now();
@@ -134,14 +146,11 @@ pub fn ended(committed: bool) {
             let outcome = if open.is_running() { Outcome::Failure(None) } else { Outcome::Success };
             let _ = state.complete(open, outcome, now);
         }
-        if state.actor.is_some() {
-            let outcome = match state.failed_with.take() {
-                Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
-                None => Outcome::Success,
-            };
-            let statements = state.statements;
-            let _ = state.write(now, What::Ended { committed, statements, outcome });
-        }
+        let outcome = match state.failed_with.take() {
+            Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
+            None => Outcome::Success,
+        };
+        let _ = state.write(now, What::Ended(committed, outcome));
         state.actor = None;
         state.is_ending = false;
     });
@@ -149,7 +158,7 @@ pub fn ended(committed: bool) {
 
 /// Before a commit, while errors are still possible: the calls that no hook completes.
 pub fn before_commit() -> Result<(), Error> {
-    if !is_on() {
+    if !gate::is_audited() {
         return Ok(());
     }
     sinks::check()?;
@@ -160,9 +169,8 @@ pub fn before_commit() -> Result<(), Error> {
 
 /// A statement or query begins, `depth` hooks deep.
 pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
-    let opening = || beginning.opening(is_on() && config::audit_query_text() != QueryText::None);
     let is_top = depth == 0 && xact::runs_a_statement();
-    if !is_on() {
+    if !gate::is_audited() {
         if is_top {
             shared::count_statement();
         }
@@ -185,7 +193,7 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
         }
         state.end_call()?;
         sinks::check()?;
-        let opening = opening();
+        let opening = beginning.opening(config::audit_query_text() != QueryText::None);
         if opening.ends_transaction {
             state.is_ending = true;
             return Ok(());
@@ -215,6 +223,9 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
 
 /// A query runs, perhaps not for the first time.
 pub fn runs(execution: usize) {
+    if !gate::is_audited() {
+        return;
+    }
     STATE.with_borrow_mut(|state| {
         if !state.trail.is_empty() {
             state.trail.run(execution, now());
@@ -241,6 +252,9 @@ pub fn ran(execution: usize, progress: Progress) -> Result<(), Error> {
 
 /// A query is over.
 pub fn query_ended(execution: usize) -> Result<(), Error> {
+    if !gate::is_audited() {
+        return Ok(());
+    }
     STATE
         .with_borrow_mut(|state| if state.trail.is_empty() { Ok(()) } else { state.query_ended(execution, now()) })
 }
@@ -262,14 +276,11 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
 
 /// An error is about to be reported to the client: what was running failed with it.
 pub fn failed(sqlstate: i32) {
-    if !gate::is_impersonating() || !is_on() {
+    if !gate::is_audited() {
         return;
     }
     STATE.with(|state| {
         let Ok(mut state) = state.try_borrow_mut() else { return };
-        if state.actor.is_none() {
-            return;
-        }
         let (now, sqlstate) = (now(), SqlState::unpacked(sqlstate));
         let failed = state.trail.fail(0);
         if failed.is_empty() {
@@ -306,7 +317,7 @@ pub fn subtransaction_aborted(depth: u32) {
 
 /// Permissions are checked; those of queries were noted when they began.
 pub fn accesses(permissions: &Permissions) {
-    if is_on() {
+    if gate::is_audited() {
         STATE.with_borrow_mut(|state| {
             if state.trail.current().is_some_and(|open| open.statement.opening.command == "COPY") {
                 state.note_relations(permissions);
@@ -317,7 +328,7 @@ pub fn accesses(permissions: &Permissions) {
 
 /// A function is about to be executed.
 pub fn calls(function: u32) {
-    if !is_on() {
+    if !gate::is_audited() {
         return;
     }
     STATE.with_borrow_mut(|state| {
@@ -336,9 +347,6 @@ pub fn calls(function: u32) {
 
 /// An object was made, changed or is about to be dropped.
 pub fn changes(change: Change, class: u32, object: u32) {
-    if !is_on() {
-        return;
-    }
     STATE.with_borrow_mut(|state| {
         let Some(open) = state.trail.current() else { return };
         match change {
@@ -392,67 +400,73 @@ impl State {
     }
 
     fn complete(&mut self, open: Open<Remembered>, outcome: Outcome, now: Timestamp) -> Result<(), Error> {
-        let active = open.active(now);
+        let figures = Figures { begun: open.begun, active: open.active(now), rows: open.rows };
+        let depth = open.depth;
         let Remembered { opening, objects, .. } = open.statement;
+        self.conclude(opening, objects, depth, outcome, figures, now)
+    }
+
+    /// A statement of which only the error was seen.
+    fn unseen(&mut self, now: Timestamp, sqlstate: SqlState) -> Result<(), Error> {
+        shared::count_statement();
+        let begun = Timestamp(raw::GetCurrentStatementStartTimestamp());
+        let figures = Figures { begun, active: now.0.saturating_sub(begun.0).max(0), rows: 0 };
+        let outcome = Outcome::Failure(Some(sqlstate));
+        self.conclude(Opening::unseen(statement::message_text()), Objects::default(), 0, outcome, figures, now)
+    }
+
+    fn conclude(
+        &mut self,
+        opening: Opening,
+        objects: Objects,
+        depth: u32,
+        outcome: Outcome,
+        figures: Figures,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let (text, is_cut) = shown(opening.text);
-        self.statements += u64::from(open.depth == 0);
+        self.statements += u64::from(depth == 0);
         let statement = Statement {
             text,
             is_cut,
             command: opening.command,
             query_id: opening.query_id,
             objects,
-            rows: open.rows,
-            begun: open.begun,
-            ended: now,
-            active,
-            depth: open.depth,
+            depth,
             outcome,
             reason: self.reason.filter(|_| outcome != Outcome::Success),
         };
-        self.write(now, What::Statement(&statement))
+        self.record(now, What::Statement(&statement), figures)
     }
 
-    /// A statement of which only the error was seen.
-    fn unseen(&mut self, now: Timestamp, sqlstate: SqlState) -> Result<(), Error> {
-        let (text, is_cut) = shown(statement::message_text());
-        let begun = Timestamp(raw::GetCurrentStatementStartTimestamp());
-        self.statements += 1;
-        shared::count_statement();
-        let statement = Statement {
-            text,
-            is_cut,
-            command: "",
-            query_id: 0,
-            objects: Objects::default(),
-            rows: 0,
-            begun,
-            ended: now,
-            active: now.0.saturating_sub(begun.0).max(0),
-            depth: 0,
-            outcome: Outcome::Failure(Some(sqlstate)),
-            reason: self.reason,
-        };
-        self.write(now, What::Statement(&statement))
+    /// Writes a record of an event.
+    fn write(&mut self, at: Timestamp, what: What) -> Result<(), Error> {
+        self.record(at, what, Figures { begun: at, active: 0, rows: 0 })
     }
 
     /// Writes a record to all sinks. An error only where `bodata.audit_required` makes it one.
-    fn write(&mut self, at: Timestamp, what: What) -> Result<(), Error> {
+    fn record(&mut self, at: Timestamp, what: What, figures: Figures) -> Result<(), Error> {
         let session = self.session();
         let ids = self.ids.get_or_insert_with(|| Ids::new(xact::random()));
-        let (process, local) = compat::virtual_transaction();
-        let record = Record {
+        let values = Values {
             id: ids.next(),
             at,
+            virtual_transaction: compat::virtual_transaction(),
+            transaction: raw::GetTopTransactionIdIfAny(),
+            begun: figures.begun,
+            ended: at,
+            active: figures.active,
+            rows: figures.rows,
+            statements: self.statements,
+        };
+        let record = Record {
             session: &session,
             actor: self.actor.as_ref(),
             candidate: self.candidate.as_ref(),
             application: &client::application_name(),
-            virtual_transaction: VirtualTransaction(process, local),
-            transaction: raw::GetTopTransactionIdIfAny(),
             what,
         };
-        sinks::write(&record)
+        sinks::write(&record, &values)
     }
 
     /// What all records of the session have in common, looked up again when roles or databases may have changed. In

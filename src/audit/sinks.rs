@@ -5,7 +5,8 @@
 
 use super::file::{Appended, Appender, Rotation};
 use crate::config::{self, Sink};
-use crate::core::audit::{Format, Record, in_ascii};
+use crate::core::audit::{Record, Values};
+use crate::core::record::{Format, Forms, in_ascii};
 use crate::error::Error;
 use crate::pg::{catalog, log, raw, report, shared, text, wait, writer, xact};
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ const QUEUES: &str = "immuta_audit_queue";
 
 #[derive(Default)]
 struct Sinks {
+    forms: Option<Forms>,
     file: Option<Appender>,
     queue: Option<Appender>,
     /// What a sink has not taken, and is to take before anything else is done.
@@ -48,14 +50,14 @@ pub fn check() -> Result<(), Error> {
 }
 
 /// Writes a record to every sink that is set. An error only where `bodata.audit_required` makes it one.
-pub fn write(record: &Record) -> Result<(), Error> {
+pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
     let wanted = config::audit_sinks();
     shared::counters().audit_records.fetch_add(1, Relaxed);
     SINKS.with_borrow_mut(|sinks| {
         let mut failed = None;
         let mut plain = None;
         if wanted & (Sink::Log.bit() | Sink::File.bit()) != 0 {
-            let line = record.line(config::audit_format());
+            let line = sinks.line(record, values, config::audit_format());
             if wanted & Sink::Log.bit() != 0 {
                 log::audit(&line);
             }
@@ -67,7 +69,7 @@ pub fn write(record: &Record) -> Result<(), Error> {
         if wanted & Sink::Table.bit() != 0 {
             let line = match plain {
                 Some(line) if config::audit_format() == Format::Uam => line,
-                _ => record.line(Format::Uam),
+                _ => sinks.line(record, values, Format::Uam),
             };
             failed = sinks.offer(Sink::Table, &line, record).or(failed);
         }
@@ -82,6 +84,11 @@ pub fn write(record: &Record) -> Result<(), Error> {
 }
 
 impl Sinks {
+    fn line(&mut self, record: &Record, values: &Values, format: Format) -> Vec<u8> {
+        let secret = || u128::from(xact::random()) << 64 | u128::from(xact::random());
+        self.forms.get_or_insert_with(|| Forms::new(secret())).line(record, values, format)
+    }
+
     /// Gives a line to a sink, or else to the log; what is owed then.
     fn offer(&mut self, sink: Sink, line: &[u8], record: &Record) -> Option<(Sink, Vec<u8>)> {
         // After an error and while a transaction ends there is no waiting.

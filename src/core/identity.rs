@@ -3,7 +3,7 @@
 use super::time::Timestamp;
 
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub iamid: String,
     pub userid: String,

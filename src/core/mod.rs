@@ -10,6 +10,7 @@ pub mod identity;
 pub mod names;
 pub mod nesting;
 pub mod outage;
+pub mod record;
 pub mod redact;
 pub mod refusals;
 pub mod rules;

@@ -86,10 +86,7 @@ pub fn establish(token: Presented) -> Result<(), Error> {
 
 /// Names the user in `application_name`, where the administrator wants that: for all that logs it.
 fn label(entry: &Entry) {
-    let template = config::application_name_template();
-    if template.is_empty() {
-        return;
-    }
+    let Some(template) = config::application_name_template() else { return };
     let role = role::name(entry.role).unwrap_or_default();
     let name = Label { application: &client::application_name(), identity: &entry.identity, role: &role };
     if let Ok(name) = CString::new(name.fill(&template)) {
@@ -314,7 +311,7 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
 /// far those go (`pg_write_all_data`, say).
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::installation() else { return Ok(()) };
-    if permissions.touch_any(&installed.tables()) && !super::guarded::has_authority() {
+    if permissions.touch_any(|relation| installed.owns(relation)) && !super::guarded::has_authority() {
         return Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()));
     }
     Ok(())

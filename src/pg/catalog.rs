@@ -2,13 +2,15 @@
 
 use super::{compat, gate, text};
 use pgrx::{FromDatum, pg_guard, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What `CREATE EXTENSION immuta_ext` left in this database (OIDs).
 #[derive(Clone, Copy)]
 pub struct Installation {
+    pub schema: u32,
     pub extension: u32,
     pub owner: u32,
     pub user_account: u32,
@@ -16,7 +18,6 @@ pub struct Installation {
     pub user_account_by_identity: u32,
     pub token: u32,
     pub token_by_digest: u32,
-    pub api_key: u32,
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
     pub impersonation_rule: u32,
@@ -26,13 +27,28 @@ pub struct Installation {
 }
 
 impl Installation {
-    pub fn tables(&self) -> [u32; 5] {
-        [self.user_account, self.token, self.api_key, self.token_issuer, self.impersonation_rule]
+    /// Whether this is a table or a sequence of ours, or a partition of one: what only our functions, and superusers,
+    /// read and write.
+    pub fn owns(&self, relation: u32) -> bool {
+        OWNED.with_borrow_mut(|(generation, known)| {
+            let current = gate::relations();
+            if *generation != current {
+                known.clear();
+                *generation = current;
+            }
+            *known.entry(relation).or_insert_with(|| {
+                // SAFETY: takes an OID by value, searches the system cache.
+                let kind = unsafe { pg_sys::get_rel_relkind(relation.into()) };
+                schema_of_relation(relation) == self.schema && matches!(kind as u8, b'r' | b'p' | b'S')
+            })
+        })
     }
 }
 
 thread_local! {
     static FOUND: Cell<(u64, Option<Installation>)> = const { Cell::new((0, None)) };
+    /// What [`Installation::owns`] found.
+    static OWNED: RefCell<(u64, HashMap<u32, bool>)> = RefCell::default();
 }
 
 /// The tables whose changes count; 0 while the extension is not installed.
@@ -62,6 +78,7 @@ fn find_installation() -> Option<Installation> {
         let extension = oid(pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true))?;
         let role = |name: &CStr| pg_sys::get_role_oid(name.as_ptr(), true).to_u32();
         Some(Installation {
+            schema,
             extension,
             owner: extension_owner(extension),
             user_account,
@@ -69,7 +86,6 @@ fn find_installation() -> Option<Installation> {
             user_account_by_identity: relation(c"user_account_pkey")?,
             token: relation(c"token")?,
             token_by_digest: relation(c"token_pkey")?,
-            api_key: relation(c"api_key")?,
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             impersonation_rule: relation(c"impersonation_rule")?,

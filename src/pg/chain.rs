@@ -41,13 +41,13 @@ pub struct Handlers {
     pub function: fn(u32, u32) -> Result<(), Report>,
     /// An error of ours is about to be raised.
     pub refused: fn(&Report),
-    /// While somebody is impersonated, for the audit only. A statement begins: `(it, nesting depth)`.
+    /// While somebody is impersonated: a statement begins: `(it, nesting depth)`.
     pub begins: fn(&Beginning, u32) -> Result<(), Report>,
-    /// A query ran, and came so far: `(address of its descriptor, how far)`.
+    /// While that is audited: a query ran, and came so far: `(address of its descriptor, how far)`.
     pub ran: fn(usize, Progress) -> Result<(), Report>,
-    /// A utility statement completed: `(nesting depth, rows)`.
+    /// Likewise: a utility statement completed: `(nesting depth, rows)`.
     pub utility_ended: fn(u32, u64) -> Result<(), Report>,
-    /// An object was made or changed, or is about to be dropped: `(what, class, OID)`.
+    /// Likewise: an object was made or changed, or is about to be dropped: `(what, class, OID)`.
     pub changes: fn(Change, u32, u32),
 }
 
@@ -209,7 +209,7 @@ unsafe extern "C-unwind" fn process_utility(
                 qc,
             ),
         }
-        if gate::is_impersonating() {
+        if gate::is_audited() {
             after_utility(qc, depth);
         }
         leave(frame);
@@ -343,7 +343,7 @@ unsafe extern "C-unwind" fn object_access(
             if !gate::is_idle() {
                 before_function(object, depth());
             }
-        } else if gate::is_impersonating() {
+        } else if gate::is_audited() {
             on_change(access, class, object, sub, arg);
         }
     }
@@ -379,7 +379,7 @@ fn enter(depth: u32, before: Before) -> Frame {
 pub unsafe fn leave_run(frame: Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64) {
     // SAFETY: by contract.
     unsafe {
-        if gate::is_impersonating() {
+        if gate::is_audited() {
             after_run(query_desc, limit);
         }
         leave(frame);

@@ -13,6 +13,8 @@ static SEEN_USER: AtomicU32 = AtomicU32::new(0);
 static ORDINARY: AtomicBool = AtomicBool::new(false);
 /// Whether an impersonation is in force.
 static IMPERSONATING: AtomicBool = AtomicBool::new(false);
+/// Whether statements of that impersonation are on record.
+static AUDITED: AtomicBool = AtomicBool::new(false);
 /// Whether a token was presented and waits for its statement to complete.
 static PRESENTED: AtomicBool = AtomicBool::new(false);
 
@@ -95,6 +97,14 @@ pub fn is_impersonating() -> bool {
 
 pub fn set_impersonating(on: bool) {
     IMPERSONATING.store(on, Relaxed);
+}
+
+pub fn is_audited() -> bool {
+    AUDITED.load(Relaxed)
+}
+
+pub fn set_audited(on: bool) {
+    AUDITED.store(on, Relaxed);
 }
 
 pub fn has_presented() -> bool {

@@ -502,6 +502,15 @@ unsafe extern "C-unwind" fn check_list<C: ListCheck>(
     }
 }
 
+/// Whether a text setting is empty; cheaper than a look at a copy of it.
+pub fn is_empty(setting: &GucSetting<Option<CString>>) -> bool {
+    // SAFETY: guc.c's variable, null or NUL-terminated.
+    unsafe {
+        let value = *setting.as_ptr();
+        value.is_null() || *value == 0
+    }
+}
+
 /// Splits a list of names, quoted or not, without folding their case (`SplitGUCList`). `None` if it cannot.
 pub fn split_names(list: &CStr) -> Option<Vec<String>> {
     // SAFETY: the function works on a copy; the names it returns point into that copy.

@@ -2,7 +2,7 @@
 //! plans, errors.
 
 use super::{raw, text};
-use crate::core::{audit, redact};
+use crate::core::{record, redact};
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
@@ -80,7 +80,7 @@ unsafe extern "C-unwind" {
 /// does can keep it from there.
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
-    let escaped = if text::is_utf8() { None } else { Some(audit::in_ascii(line)) };
+    let escaped = if text::is_utf8() { None } else { Some(record::in_ascii(line)) };
     let Ok(line) = CString::new(escaped.as_deref().unwrap_or(line)) else { return };
     let before = IN_AUDIT.swap(true, Relaxed);
     // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no

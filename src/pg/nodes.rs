@@ -148,14 +148,14 @@ impl Permissions {
     }
 
     /// Whether any of these relations is read or written on the current user's own rights.
-    pub fn touch_any(&self, relations: &[u32]) -> bool {
+    pub fn touch_any(&self, is_meant: impl Fn(u32) -> bool) -> bool {
         // SAFETY: as in required().
         unsafe {
             PgList::<compat::PermissionEntry>::from_pg(self.0).iter_ptr().map(|entry| &*entry).any(|entry| {
                 compat::is_relation(entry)
                     && entry.requiredPerms != 0
                     && entry.checkAsUser == pg_sys::Oid::INVALID
-                    && relations.contains(&entry.relid.to_u32())
+                    && is_meant(entry.relid.to_u32())
             })
         }
     }

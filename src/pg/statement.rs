@@ -34,9 +34,14 @@ pub struct Progress {
 impl Opening {
     /// Of a function call message, which has no text.
     pub fn of_call() -> Opening {
+        Opening { command: "FUNCTION CALL", ..Opening::unseen(String::new()) }
+    }
+
+    /// Of a statement of which nothing but a text is known.
+    pub fn unseen(text: String) -> Opening {
         Opening {
-            text: String::new(),
-            command: "FUNCTION CALL",
+            text,
+            command: "",
             query_id: 0,
             role: Role::Statement,
             ends_transaction: false,

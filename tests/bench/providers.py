@@ -99,7 +99,7 @@ def measure(version, trees):
         print(f"  {what:<58}{value:>8,.2f} {unit:<3} goal {limit:g}  {'ok' if value <= limit else 'MISSED'}")
 
     print(f"\nPostgreSQL {version}: tokens of the Immuta API, over loopback\n")
-    server = Server(version, "bench-http", trees=trees, options=["bodata.api_allow_http=on"])
+    server = Server(version, "bench-http", trees=trees, options=["bodata.api_allow_http=on", "bodata.audit_sink="])
     with server, ImmutaApi() as api:
         prepare(server)
         api.add_user("alice")

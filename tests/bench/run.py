@@ -63,7 +63,7 @@ class CountedServer(Server):
         self.counts.mkdir()
         if os.geteuid() == 0:
             os.chown(self.counts, NOBODY, NOBODY)
-        self._as_user = [*self._as_user, *self._command]
+        self.as_user = [*self.as_user, *self._command]
         self.start()
         return tokens
 

@@ -61,7 +61,7 @@ class Server:
         self.environment = environment or {}
         self.port = None
         self.process = None
-        self._as_user = unprivileged(self.program("postgres"))
+        self.as_user = unprivileged(self.program("postgres"))
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Server:
         password = secrets.token_hex(16)
         self.password_file.write_text(password)
         self.password_file.chmod(0o600)
-        if self._as_user:
+        if self.as_user:
             os.chown(self.home, NOBODY, NOBODY)
             os.chown(self.password_file, NOBODY, NOBODY)
         self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", self.password_file,
@@ -92,7 +92,7 @@ class Server:
         words = [w for s in settings for w in ("-c", s)]
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [*self._as_user, self.program("postgres"), "-D", self.data, *words],
+                [*self.as_user, self.program("postgres"), "-D", self.data, *words],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 env=server_environment(self.tree, **self.environment))
         self._wait_until_ready()
@@ -165,7 +165,7 @@ class Server:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def _run(self, program, *args):
-        done = subprocess.run([*self._as_user, self.program(program), *map(str, args)], text=True,
+        done = subprocess.run([*self.as_user, self.program(program), *map(str, args)], text=True,
                               capture_output=True, env=server_environment(self.tree))
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")

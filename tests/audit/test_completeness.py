@@ -1,0 +1,91 @@
+"""G8: one record for each statement. A few thousand generated statements of every kind, successful and failing, by both
+protocols, in transactions that commit, roll back and fail, are matched with the records, one to one and in order."""
+
+import random
+
+import pytest
+from conftest import MODES
+from harness.wire import Wire
+from harness.world import SERVICE
+
+STATEMENTS = 1500
+
+# Statement and whether it succeeds; {n} is another number each time.
+KINDS = [
+    ("SELECT {n} AS n", True), ("SELECT id FROM app.flights WHERE id > {n} LIMIT 5", True),
+    ("SELECT count(*) FROM app.flights f JOIN app.seen s USING (id) WHERE {n} > 0", True),
+    ("WITH w AS (SELECT {n} AS a) SELECT * FROM w", True), ("VALUES ({n}), (2)", True), ("TABLE app.seen", True),
+    ("UPDATE app.flights SET delay = {n} WHERE id = 3", True), ("DELETE FROM app.flights WHERE id = -{n}", True),
+    ("INSERT INTO app.flights (id, carrier) VALUES (10000{n}, 'UA')", True),
+    ("INSERT INTO app.ruled VALUES ({n})", True), ("DELETE FROM app.ruled WHERE id = {n}", True),
+    ("WITH d AS (UPDATE app.flights SET delay = {n} WHERE id = 3 RETURNING id) SELECT * FROM d", True),
+    ("CREATE TABLE alice.t{n} (a int)", True), ("CREATE TEMP TABLE t{n} AS SELECT {n} AS a", True),
+    ("CREATE VIEW alice.v{n} AS SELECT {n} AS a", True), ("DROP TABLE IF EXISTS alice.none{n}", True),
+    ("COMMENT ON TABLE alice.kept IS '{n}'", True), ("ANALYZE alice.kept /* {n} */", True),
+    ("SET LOCAL work_mem = '{n}MB'", True), ("SHOW work_mem /* {n} */", True), ("RESET work_mem /* {n} */", True),
+    ("DO $$ BEGIN PERFORM {n} FROM app.flights; END $$", True), ("CALL app.works() /* {n} */", True),
+    ("SELECT app.busy(3) + {n}", True), ("SELECT app.catches() || {n}", True),
+    ("EXPLAIN SELECT {n} FROM app.flights", True), ("EXPLAIN ANALYZE SELECT {n} FROM app.flights", True),
+    ("COPY (SELECT {n}) TO STDOUT", True), ("LOCK TABLE alice.kept IN SHARE MODE /* {n} */", True),
+    ("NOTIFY channel, '{n}'", True), ("SET CONSTRAINTS ALL DEFERRED /* {n} */", True), ("DEALLOCATE ALL /* {n} */", True),
+    ("SELECT {n}/0", False), ("SELECT {n}/(delay - delay) FROM app.flights", False), ("SELECT * FROM nowhere{n}", False),
+    ("SELEC {n}", False), ("SELECT body, {n} FROM private.nothing", False), ("INSERT INTO app.flights (id, carrier) VALUES (3, 'UA') /* {n} */", False),
+    ("INSERT INTO app.flights (id, carrier) VALUES (20000{n}, 'AA')", False), ("UPDATE app.everyone SET nothing = {n}", False),
+    ("CREATE TABLE alice.kept (a{n} int)", False), ("RESET ROLE /* {n} */", False), ("LISTEN channel{n}", False),
+    ("SET ROLE bob /* {n} */", False), ("DISCARD ALL /* {n} */", False), ("VACUUM /* {n} */", False), ("FETCH 1 FROM none{n}", False),
+    ("DO $$ BEGIN RAISE EXCEPTION '{n}'; END $$", False), ("SELECT set_config('role', 'none', {n} > 0)", False),
+    ("SELECT app.busy({n}) / 0", False), ("EXECUTE none{n}", False), ("SELECT * FROM immuta.token WHERE id = {n}", False),
+    ("PREPARE p{n} AS SELECT 1", False), ("DECLARE c{n} CURSOR WITH HOLD FOR SELECT 1", False),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept(world):
+    world.sql("CREATE TABLE IF NOT EXISTS alice.kept (a int); ALTER TABLE alice.kept OWNER TO alice")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_statement_is_on_record_once(world, trail, mode):
+    choose = random.Random(f"{mode} 5")
+    token = world.token("alice")
+    wire = Wire("127.0.0.1", world.server.port, *SERVICE, world.dbname)
+    send = wire.query if mode == "simple" else wire.query_extended
+    expected, number, ends = [], 0, []
+    while len(expected) < STATEMENTS:
+        assert send("BEGIN").error is None
+        assert send(f"SET LOCAL bodata.impersonation_token = '{token}'").error is None
+        has_failed = False
+        for _ in range(choose.randint(0, 12)):
+            number += 1
+            pattern, succeeds = choose.choice(KINDS)
+            statement = pattern.replace("{n}", str(number % 900 + 64))
+            in_savepoint = not succeeds and choose.random() < 0.8
+            if in_savepoint:
+                assert send("SAVEPOINT s").error is None
+                expected.append(("SAVEPOINT s", None))
+            error = send(statement).error
+            expected.append((statement, error and error["C"]))
+            # A statement may fail for what the ones before it did.
+            if not succeeds:
+                assert error is not None, statement
+            if error and in_savepoint:
+                assert send("ROLLBACK TO s").error is None
+                expected.append(("ROLLBACK TO s", None))
+            elif error:
+                has_failed = True
+                break
+        end = "ROLLBACK" if has_failed else choose.choice(["COMMIT", "ROLLBACK"])
+        assert send(end).error is None
+        ends.append(end)
+    wire.close()
+    world.sql("DELETE FROM app.flights WHERE id > 300")
+    records = trail.new()
+    seen = [(r["auditPayload"].get("query"), r["auditPayload"]["errorCode"]) for r in records if r["action"] == "QUERY"]
+    for at, (one, other) in enumerate(zip(seen, expected)):
+        assert one == other, (at, seen[max(at - 2, 0):at + 3], expected[max(at - 2, 0):at + 3])
+    assert len(seen) == len(expected)
+    assert len({r["id"] for r in records}) == len(records)
+    outcomes = [r["auditPayload"]["transactionOutcome"] for r in records
+                if r["action"] == "IMPERSONATE" and r["auditPayload"]["event"] == "ENDED"]
+    assert outcomes == ends
+    assert len({error for _, error in expected}) >= 12, "every kind of error"

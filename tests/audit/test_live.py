@@ -1,0 +1,107 @@
+"""Who impersonates whom now, and how often it went so far."""
+
+import psycopg2
+import pytest
+from conftest import Session, audited_server, world_of
+from harness.world import query
+
+
+def stats(world):
+    return {(name, label): value for name, label, value, _ in world.sql("SELECT * FROM immuta.impersonation_stats")}
+
+
+def test_impersonations_of_all_sessions_are_shown(world, connect):
+    one, other, idle = connect(), connect("extended", application_name="reports"), connect()
+    one.begin()
+    other.begin("bob")
+    other.ok("SELECT 1")
+    other.ok("SELECT 2")
+    rows = {row[0]: row[1:] for row in world.sql(
+        "SELECT userid, impersonator, iamid, mapped_role, database, statements, state, application_name, "
+        "now() - established_at < '1 min', coverage, pid <> pg_backend_pid() FROM immuta.impersonations")}
+    assert rows == {"alice": ("svc", "bim", "alice", "immuta", 0, "idle in transaction", "", True, "server", True),
+                    "bob": ("svc", "bim", "bob", "immuta", 2, "idle in transaction", "reports", True, "server", True)}
+    one.ok("COMMIT")
+    other.run("SELECT 1/0")
+    other.ok("ROLLBACK")
+    idle.ok("SELECT 1")
+    assert world.sql("SELECT * FROM immuta.impersonations") == []
+
+
+def test_names_of_all_lengths_are_shown(world, connect):
+    longest, iam = "é" * 127 + "x", "I" * 255
+    world.sql("SELECT immuta.create_user(%s, %s, 'alice')", (longest, iam))
+    token = world.token(longest, iam)
+    session = connect()
+    session.ok("BEGIN")
+    session.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
+    assert world.sql("SELECT userid, iamid FROM immuta.impersonations") == [(longest, iam)]
+    session.ok("COMMIT")
+
+
+def test_a_session_that_dies_is_not_shown(world, connect):
+    session = connect()
+    session.begin()
+    pid = session.ok("SELECT pg_backend_pid()").rows[0][0]
+    world.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+    assert world.sql("SELECT * FROM immuta.impersonations") == []
+
+
+def test_counters(world, connect):
+    world.sql("SELECT immuta.reset_impersonation_stats()")
+    assert {value for (name, _), value in stats(world).items() if name.endswith("_total")} == {0}
+    session = connect()
+    for _ in range(3):
+        session.begin()
+        session.ok("SELECT 1")
+        session.ok("COMMIT")
+    session.ok("BEGIN")
+    session.run("SET LOCAL bodata.impersonation_token = 'nonsense'")
+    session.ok("ROLLBACK")
+    session.begin()
+    session.run("RESET ROLE")
+    session.ok("ROLLBACK")
+    session.run("SELECT * FROM app.everyone")
+    seen = stats(world)
+    assert seen["immuta_impersonation_switches_total", None] == 4
+    assert seen["immuta_impersonation_statements_total", None] == 4
+    assert seen["immuta_token_cache_hits_total", None] == 3
+    assert seen["immuta_token_cache_misses_total", None] == 2
+    refusals = {label: value for (name, label), value in seen.items() if name == "immuta_impersonation_refusals_total"}
+    assert {label: value for label, value in refusals.items() if value} == {"token_invalid": 1, "active": 1, "required": 1}
+    assert seen["immuta_audit_records_total", None] == 3 * 3 + 1 + 3 + 1
+
+
+def test_only_monitors_see_them(world, connect):
+    world.sql("CREATE ROLE monitor LOGIN PASSWORD 'm' IN ROLE pg_monitor")
+    statements = ("SELECT * FROM immuta.impersonations", "SELECT * FROM immuta.impersonation_stats",
+                  "SELECT immuta.reset_impersonation_stats()")
+    with world.connect("monitor", "m") as connection:
+        for statement in statements:
+            query(connection, statement)
+    session = connect()
+    session.begin()
+    for statement in statements:
+        session.ok("SAVEPOINT s")
+        assert session.run(statement).error["C"] == "42501"
+        session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    with world.connect("plain", "plain-password") as connection, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        query(connection, statements[0])
+
+
+def test_without_shared_memory_a_session_sees_itself_and_says_so():
+    with audited_server("audit-own", preload="session") as server:
+        world = world_of(server)
+        world.sql("GRANT pg_monitor TO postgres")
+        admin = world.connect("postgres", server.superuser_password)
+        query(admin, "SET LOCAL bodata.impersonation_token = %s", (world.token("alice"),))
+        admin.commit()
+        assert query(admin, "SELECT DISTINCT coverage FROM immuta.impersonation_stats") == [("this session",)]
+        assert query(admin, "SELECT value FROM immuta.impersonation_stats "
+                            "WHERE name = 'immuta_impersonation_switches_total'") == [(1.0,)]
+        admin.close()
+        session = Session(world)
+        session.begin()
+        assert world.sql("SELECT * FROM immuta.impersonations") == []
+        session.wire.close()

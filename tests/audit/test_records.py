@@ -1,0 +1,388 @@
+"""What a record says of each kind of statement, and of the begin, refusal and end of an impersonation."""
+
+import pytest
+from conftest import Trail, audited_server, wait_for, world_of
+from harness.world import query
+
+# Statement, command, rows, objects with what is done to which columns.
+STATEMENTS = [
+    ("SELECT id, carrier FROM app.flights WHERE delay > 1 LIMIT 3", "SELECT", 3,
+     [("app.flights", "TABLE", ["SELECT"], {"id", "carrier", "delay"})]),
+    ("SELECT count(*) FROM app.flights", "SELECT", 1, [("app.flights", "TABLE", ["SELECT"], set())]),
+    ("SELECT f FROM app.flights f LIMIT 1", "SELECT", 1, [("app.flights", "TABLE", ["SELECT"], {"*"})]),
+    ("SELECT 1", "SELECT", 1, []),
+    ("UPDATE app.flights SET delay = delay + 1 WHERE id = 3", "UPDATE", 1,
+     [("app.flights", "TABLE", ["SELECT", "UPDATE"], {"id", "delay"})]),
+    ("INSERT INTO app.flights (id, carrier) VALUES (1000, 'UA'), (1001, 'UA')", "INSERT", 2,
+     [("app.flights", "TABLE", ["INSERT"], {"id", "carrier"})]),
+    ("DELETE FROM app.flights WHERE id >= 1000", "DELETE", 0,
+     [("app.flights", "TABLE", ["SELECT", "DELETE"], {"id"})]),
+    ("WITH d AS (UPDATE app.flights SET delay = 0 WHERE id = 3 RETURNING id) SELECT * FROM d", "SELECT", 1,
+     [("app.flights", "TABLE", ["SELECT", "UPDATE"], {"id", "delay"})]),
+    ("SELECT carrier FROM app.seen LIMIT 1", "SELECT", 1,
+     [("app.seen", "VIEW", ["SELECT"], {"carrier"}), ("app.flights", "TABLE", ["SELECT"], {"id", "carrier"})]),
+    ("COPY app.flights (id) TO STDOUT", "COPY", 100,
+     [("app.flights", "TABLE", ["SELECT"], {"id", "carrier"}), ]),
+    ("COPY (SELECT id FROM app.flights) TO STDOUT", "COPY", 100, [("app.flights", "TABLE", ["SELECT"], None)]),
+    ("CREATE TABLE alice.made AS SELECT id FROM app.flights", "CREATE TABLE AS", 100,
+     [("app.flights", "TABLE", ["SELECT"], None), ("alice.made", "TABLE", None, None)]),
+    ("CREATE TABLE alice.t (a int)", "CREATE TABLE", 0, [("alice.t", "TABLE", ["CREATE"], set())]),
+    ("CREATE FUNCTION alice.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE FUNCTION", 0,
+     [("alice.f()", "FUNCTION", ["CREATE"], set())]),
+    ("SELECT app.busy(5)", "SELECT", 1,
+     [("app.busy", "FUNCTION", ["EXECUTE"], set()), ("app.flights", "TABLE", ["SELECT"], {"id"})]),
+    ("SELECT app.catches()", "SELECT", 1,
+     [("app.catches", "FUNCTION", ["EXECUTE"], set()), ("app.flights", "TABLE", ["SELECT"], {"id"})]),
+    ("CALL app.works()", "CALL", 0,
+     [("app.works", "FUNCTION", ["EXECUTE"], set()), ("app.flights", "TABLE", ["SELECT", "UPDATE"], {"id", "delay"})]),
+    ("DO $$ BEGIN PERFORM 1 FROM app.flights; END $$", "DO", 0, [("app.flights", "TABLE", ["SELECT"], set())]),
+    ("EXPLAIN ANALYZE SELECT id FROM app.flights", "EXPLAIN", None, [("app.flights", "TABLE", ["SELECT"], {"id"})]),
+    ("SET LOCAL work_mem = '5MB'", "SET", 0, []), ("SHOW work_mem", "SHOW", None, []), ("SAVEPOINT s", "SAVEPOINT", 0, []),
+    ("INSERT INTO app.ruled VALUES (1)", "INSERT", None,
+     [("app.ruled", "TABLE", None, {"id"}), ("app.ruled_log", "TABLE", ["INSERT"], {"id"})]),
+    ("DELETE FROM app.ruled", "DELETE", None,
+     [("app.ruled", "TABLE", ["SELECT", "DELETE"], {"id"}), ("app.ruled_log", "TABLE", ["INSERT"], {"id"})]),
+]
+
+
+def objects(record):
+    return {o["name"]: (o["objectType"], o["accessType"], {c["name"] for c in o["columns"]})
+            for o in record["auditPayload"]["objectsAccessed"]}
+
+
+@pytest.mark.parametrize("statement,command,rows,accessed", STATEMENTS, ids=lambda value: str(value)[:60])
+def test_a_statement_that_succeeds(session, trail, statement, command, rows, accessed):
+    session.begin()
+    session.ok(statement)
+    session.ok("ROLLBACK")
+    started, record, ended = trail.new()
+    assert (started["auditPayload"]["event"], ended["auditPayload"]["event"]) == ("STARTED", "ENDED")
+    assert ended["auditPayload"]["transactionOutcome"] == "ROLLBACK", "kept although nothing came of it"
+    assert ended["auditPayload"]["statements"] == 1
+    payload, context = record["auditPayload"], record["auditPayload"]["technologyContext"]
+    assert (record["action"], record["actionStatus"], payload["errorCode"]) == ("QUERY", "SUCCESS", None)
+    assert (payload["query"], context["command"], context["nestingDepth"]) == (statement, command, 0)
+    if rows is not None:
+        assert payload["rows"] == rows
+    seen = objects(record)
+    for name, kind, access, columns in accessed:
+        assert name in seen, seen
+        assert seen[name][0] == kind
+        assert access is None or seen[name][1] == access, seen
+        if columns is not None and command != "COPY":
+            assert seen[name][2] == columns, seen
+    if not accessed:
+        assert seen == {}
+    assert payload["startTime"] <= payload["endTime"] <= record["eventTimestamp"]
+    for one in (started, record, ended):
+        assert one["actor"] == {"type": "USER_ACTOR", "id": "alice", "name": "alice", "identityProvider": "bim",
+                                "impersonatedBy": "svc"}
+        assert one["auditPayload"]["accessControls"] == {"mappedRole": "alice", "tokenProvider": "local",
+                                                         "scope": "transaction"}
+        about = one["auditPayload"]["technologyContext"]
+        assert (about["database"], about["clientAddress"]) == ("immuta", "127.0.0.1")
+    assert len({one["sessionId"] for one in (started, record, ended)}) == 1
+    assert len({one["id"] for one in (started, record, ended)}) == 3
+    targets = {t["name"] for t in record["targets"]}
+    assert targets == {name for name, (kind, *_) in seen.items() if kind in ("TABLE", "VIEW")}
+
+
+# Statement, SQLSTATE, command, status, objects.
+FAILURES = [
+    ("SELEC 1", "42601", "", "FAILURE", ()), ("SELECT * FROM nowhere", "42P01", "", "FAILURE", ()),
+    ("SELECT * FROM private.nowhere", "42P01", "", "FAILURE", ()), ("SELECT 1/0", "22012", None, "FAILURE", ()),
+    ("SELECT 1/(delay - delay) FROM app.flights", "22012", "SELECT", "FAILURE", ("app.flights",)),
+    ("SELECT * FROM app.parents, app.ruled_log, immuta.token", "42501", None, "UNAUTHORIZED", ()),
+    ("SELECT body FROM app.hidden", "42501", "SELECT", "UNAUTHORIZED", ("app.hidden",)),
+    ("INSERT INTO app.flights (id, carrier) VALUES (3, 'UA')", "23505", "INSERT", "FAILURE", ("app.flights",)),
+    ("INSERT INTO app.flights (id, carrier) VALUES (3000, 'AA')", "42501", "INSERT", "UNAUTHORIZED", ("app.flights",)),
+    ("RESET ROLE", "42501", "RESET", "UNAUTHORIZED", ()),
+    ("SELECT set_config('role', 'none', true)", "42501", "SELECT", "UNAUTHORIZED", ()),
+    ("LISTEN x", "42501", "LISTEN", "UNAUTHORIZED", ()),
+    ("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'ABCDE'; END $$", "ABCDE", "DO", "FAILURE", ()),
+    ("SELECT app.busy(5), 1/(id - id) FROM app.flights", "22012", "SELECT", "FAILURE", ("app.flights",)),
+    ("COPY app.flights FROM STDIN", "42501", None, None, ()),
+    ("CREATE TABLE alice.t (a nosuchtype)", "42704", "CREATE TABLE", "FAILURE", ()),
+    ("FETCH 1 FROM nowhere", "34000", "FETCH", "FAILURE", ()),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hidden(world):
+    world.sql("CREATE TABLE IF NOT EXISTS app.hidden (body text)")
+
+
+@pytest.mark.parametrize("statement,sqlstate,command,status,names", FAILURES, ids=lambda value: str(value)[:60])
+def test_a_statement_that_fails(session, trail, statement, sqlstate, command, status, names):
+    session.begin()
+    error = session.run(statement).error
+    assert error is not None
+    if status:
+        assert error["C"] == sqlstate
+    session.ok("ROLLBACK")
+    _, record, ended = trail.new()
+    payload = record["auditPayload"]
+    assert payload["query"] == statement
+    assert payload["errorCode"] == error["C"]
+    if status:
+        assert record["actionStatus"] == status
+    if command is not None:
+        assert payload["technologyContext"]["command"] == command
+    assert set(names) <= set(objects(record))
+    if error.get("D", "").startswith("IMPERSONATION_"):
+        assert record["actionStatusReason"] == error["D"]
+    assert ended["auditPayload"]["transactionOutcome"] == "ROLLBACK"
+
+
+def test_failures_in_savepoints(session, trail):
+    session.begin()
+    sent = ["SAVEPOINT s", "SELECT 1/0", "SELECT 'refused'", "ROLLBACK TO s", "SELECT app.catches()", "SELECT 2"]
+    for statement in sent:
+        session.run(statement)
+    session.ok("COMMIT")
+    records = trail.queries()
+    assert [r["auditPayload"]["query"] for r in records] == sent
+    assert [r["auditPayload"]["errorCode"] for r in records] == [None, "22012", "25P02", None, None, None]
+
+
+def test_a_cursor_and_its_fetches_are_one(session, trail):
+    session.begin()
+    session.ok("DECLARE c CURSOR FOR SELECT id FROM app.flights")
+    session.ok("DECLARE d CURSOR FOR SELECT carrier FROM app.flights")
+    for statement in ("FETCH 5 FROM c", "FETCH 2 FROM d", "MOVE 3 FROM c", "FETCH 7 FROM c", "CLOSE c", "SELECT 1"):
+        session.ok(statement)
+    session.ok("COMMIT")
+    seen = [(r["auditPayload"]["query"], r["auditPayload"]["rows"]) for r in trail.queries()]
+    assert seen == [("DECLARE c CURSOR FOR SELECT id FROM app.flights", 15), ("SELECT 1", 1),
+                    ("DECLARE d CURSOR FOR SELECT carrier FROM app.flights", 2)]
+
+
+def test_a_cursor_that_fails_in_a_fetch(session, trail):
+    session.begin()
+    session.ok("DECLARE c CURSOR FOR SELECT 1/(id - 9) FROM app.flights ORDER BY id")
+    session.ok("FETCH 2 FROM c")
+    assert session.run("FETCH 5 FROM c").error["C"] == "22012"
+    session.ok("ROLLBACK")
+    record, = trail.queries()
+    assert (record["auditPayload"]["errorCode"], record["actionStatus"]) == ("22012", "FAILURE")
+
+
+def test_a_portal_with_row_limits_is_one_statement(connect, trail):
+    session = connect("extended")
+    session.begin()
+    session.wire.parse("SELECT id FROM app.flights").bind(portal="p").execute("p", 10).sync().send().read()
+    assert trail.queries() == [], "suspended"
+    session.wire.execute("p", 20).sync().send().read()
+    session.wire.close_portal("p").sync().send().read()
+    record, = trail.queries()
+    assert record["auditPayload"]["rows"] == 30
+    session.wire.parse("SELECT id FROM app.flights").bind(portal="q").execute("q", 10).sync().send().read()
+    session.ok("COMMIT")
+    record, = trail.queries()
+    assert (record["auditPayload"]["rows"], record["actionStatus"]) == (10, "SUCCESS")
+
+
+def test_a_record_stands_before_its_statement_is_answered(connect, trail):
+    """Extended protocol: the portal lives on, the record does not wait for it."""
+    session = connect("extended")
+    session.begin()
+    session.ok("SELECT count(*) FROM app.flights")
+    assert len(trail.queries()) == 1
+    session.ok("UPDATE app.flights SET delay = 1 WHERE id = 3")
+    assert len(trail.queries()) == 1
+    session.ok("ROLLBACK")
+
+
+def test_several_statements_in_one_message(connect, trail):
+    session = connect()
+    session.begin()
+    assert session.run("SELECT 1; SELECT 2; SELECT 1/0; SELECT 3").error["C"] == "22012"
+    session.ok("ROLLBACK")
+    texts = [(r["auditPayload"]["query"], r["actionStatus"]) for r in trail.queries()]
+    assert texts[:2] == [("SELECT 1", "SUCCESS"), ("SELECT 2", "SUCCESS")]
+    assert len(texts) == 3 and texts[2][1] == "FAILURE" and "1/0" in texts[2][0]
+
+
+def test_an_implicit_transaction(connect, world, trail):
+    session = connect()
+    token = world.token("alice")
+    session.ok(f"SET LOCAL bodata.impersonation_token = '{token}'; SELECT 1; SELECT 2")
+    started, one, two, ended = trail.new()
+    assert ended["auditPayload"]["transactionOutcome"] == "COMMIT"
+    assert [one["auditPayload"]["query"], two["auditPayload"]["query"]] == ["SELECT 1", "SELECT 2"]
+
+
+def test_function_call_messages_are_statements(connect, world, trail):
+    session = connect("extended")
+    oid = int(world.value("SELECT 'app.busy(int)'::regprocedure::oid"))
+    session.begin()
+    assert session.wire.call(oid, "3").send().read().error is None
+    session.ok("SELECT 1")
+    assert session.wire.call(oid, "3").send().read().error is None
+    session.ok("COMMIT")
+    called, selected, again = trail.queries()
+    for record in (called, again):
+        assert record["auditPayload"]["technologyContext"]["command"] == "FUNCTION CALL"
+        assert "app.busy" in objects(record)
+    assert selected["auditPayload"]["query"] == "SELECT 1"
+
+
+def test_a_commit_that_fails(session, trail):
+    session.begin()
+    session.ok("INSERT INTO app.children VALUES (1, 99)")
+    assert session.run("COMMIT").error["C"] == "23503"
+    started, inserted, ended = trail.new()
+    assert inserted["actionStatus"] == "SUCCESS"
+    payload = ended["auditPayload"]
+    assert (ended["actionStatus"], payload["transactionOutcome"], payload["errorCode"]) == ("FAILURE", "ROLLBACK", "23503")
+
+
+def test_refusals(session, world, trail):
+    for statement, sqlstate, code in (
+            ("SET LOCAL bodata.impersonation_token = 'nonsense'", "28000", "IMPERSONATION_TOKEN_INVALID"),
+            ("SELECT * FROM app.everyone", "42501", "IMPERSONATION_REQUIRED"),
+            ("SET bodata.impersonation_token = 'nonsense'", "25000", "IMPERSONATION_NOT_SUPPORTED")):
+        session.ok("BEGIN")
+        assert session.run(statement).error["C"] == sqlstate
+        session.ok("ROLLBACK")
+        record, = trail.new()
+        assert (record["action"], record["actionStatusReason"]) == ("IMPERSONATE", code)
+        assert record["auditPayload"]["event"] == "REFUSED" and record["auditPayload"]["errorCode"] == sqlstate
+        assert record["actor"]["impersonatedBy"] == "svc" and record["actor"]["id"] is None
+
+
+def test_a_refusal_names_the_user_where_he_is_known(connect, world, trail):
+    world.sql("SELECT immuta.create_user('mallory', 'Okta')")
+    token = world.token("mallory", "Okta")
+    session = connect()
+    session.ok("BEGIN")
+    assert session.run(f"SET LOCAL bodata.impersonation_token = '{token}'").error["C"] == "42704"
+    record, = trail.new()
+    assert (record["actor"]["id"], record["actor"]["identityProvider"]) == ("mallory", "Okta")
+    assert record["actionStatusReason"] == "IMPERSONATION_NOT_MAPPED"
+
+
+def test_cancelled_and_terminated(connect, world, trail):
+    session = connect()
+    session.begin()
+    pid = session.ok("SELECT pg_backend_pid()").rows[0][0]
+    session.ok("SET LOCAL statement_timeout = '50ms'")
+    assert session.run("SELECT pg_sleep(10)").error["C"] == "57014"
+    session.ok("ROLLBACK")
+    session.begin()
+    world.sql(f"SELECT pg_terminate_backend({pid})")
+    ended = wait_for(lambda: [r for r in trail.new() if r["auditPayload"].get("event") == "ENDED"
+                              and r["auditPayload"]["errorCode"] == "57P01"])
+    assert ended[0]["auditPayload"]["transactionOutcome"] == "ROLLBACK"
+
+
+def test_a_client_that_vanishes(connect, trail):
+    session = connect()
+    session.begin()
+    session.ok("SELECT 1")
+    session.wire.socket.close()
+    session.wire.input.close()
+    wait_for(lambda: any(r["auditPayload"].get("transactionOutcome") == "ROLLBACK" for r in trail.new()))
+
+
+def test_secrets_are_not_on_record(session, world, trail):
+    token = world.token("bob")
+    session.begin()
+    for statement in (f"SELECT set_config('bodata.impersonation_token', '{token}', true)",
+                      f"SELECT '{token}', current_setting('bodata.impersonation_token')",
+                      f"SELECT '{token}' FROM nowhere WHERE 'bodata.impersonation_token' = ''"):
+        session.ok("SAVEPOINT s")
+        session.run(statement)
+        session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    assert token not in str(trail.new())
+
+
+def test_other_sessions_leave_no_records(world, trail):
+    with world.connect("plain", "plain-password") as connection:
+        query(connection, "SELECT 1")
+    world.sql("SELECT count(*) FROM app.flights")
+    assert trail.new() == []
+
+
+def test_texts_of_all_kinds(session, trail):
+    session.begin()
+    for statement in ("SELECT 'José 💾', $$\n\t\"quoted\\\" $$", "SELECT '" + "x" * 200_000 + "'", "  SELECT 1  "):
+        session.ok(statement)
+    session.ok("COMMIT")
+    first, long, padded = trail.queries()
+    assert first["auditPayload"]["query"] == "SELECT 'José 💾', $$\n\t\"quoted\\\" $$"
+    assert long["auditPayload"]["queryTruncated"] and len(long["auditPayload"]["query"]) == 65536
+    assert padded["auditPayload"]["query"] == "SELECT 1"
+
+
+@pytest.mark.parametrize("setting,shown", [("normalized", "SELECT '********' AS a"), ("none", None)])
+def test_texts_can_be_left_out(connect, world, trail, setting, shown):
+    world.sql(f"ALTER ROLE svc SET bodata.audit_query_text = {setting}")
+    try:
+        session = connect()
+        session.begin()
+        session.ok("SELECT 'private' AS a")
+        assert session.run("SELECT 'private' FROM nowhere").error
+        session.ok("ROLLBACK")
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.audit_query_text")
+    good, bad = trail.queries()
+    assert good["auditPayload"].get("query") == shown
+    assert "private" not in str([good, bad])
+
+
+def test_nested_statements_have_records_where_that_is_set(connect, world, trail):
+    world.sql("ALTER ROLE svc SET bodata.audit_nested = on")
+    try:
+        session = connect()
+        session.begin()
+        session.ok("SELECT app.busy(3)")
+        session.ok("SELECT app.catches()")
+        session.ok("COMMIT")
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.audit_nested")
+    seen = [(r["auditPayload"]["technologyContext"]["nestingDepth"], r["actionStatus"]) for r in trail.queries()]
+    assert [depth for depth, _ in seen].count(0) == 2
+    assert len([1 for depth, status in seen if depth > 0 and status == "SUCCESS"]) == 3
+    assert len([1 for depth, status in seen if depth > 0 and status == "FAILURE"]) == 1
+
+
+def test_ordinary_log_lines_name_the_user(world, connect):
+    world.sql("ALTER ROLE svc SET bodata.application_name_template = '{application_name} as {userid}@{iamid}'")
+    try:
+        session = connect(application_name="reports")
+        session.begin()
+        assert session.ok("SHOW application_name").rows == [("reports as alice@bim",)]
+        for statement in ("SET application_name = 'bob'", "SET LOCAL application_name = 'bob'",
+                          "SELECT set_config('application_name', 'bob', true)", "RESET application_name",
+                          "UPDATE pg_settings SET setting = 'bob' WHERE name = 'application_name'"):
+            session.ok("SAVEPOINT s")
+            assert session.run(statement).error["C"] == "42501", statement
+            session.ok("ROLLBACK TO s")
+        assert world.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reports as alice@bim'") == 1
+        session.ok("COMMIT")
+        assert session.ok("SHOW application_name").rows == [("reports",)]
+        session.ok("SET application_name = 'changed'")
+        session.begin("bob")
+        assert session.ok("SHOW application_name").rows == [("changed as bob@bim",)]
+        session.run("SELECT 1/0")
+        session.ok("ROLLBACK")
+        assert session.ok("SHOW application_name").rows == [("changed",)]
+        session.ok("SET application_name = 'once more'")
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.application_name_template")
+
+
+def test_the_older_format():
+    with audited_server("audit-legacy", "bodata.audit_format=legacy", "bodata.audit_file=older.jsonl") as server:
+        world = world_of(server)
+        trail = Trail(server, "legacy", "older.jsonl")
+        with world.connect() as connection:
+            query(connection, "SET LOCAL bodata.impersonation_token = %s", (world.token("alice"),))
+            query(connection, "SELECT id FROM app.flights")
+        started, record, ended = trail.new()
+        assert (record["userId"], record["extra"]["impersonationUser"]) == ("alice", "svc")
+        assert (record["dataSourceName"], record["count"], record["success"]) == ("app.flights", 1, True)
+        assert [r["extra"]["event"] for r in (started, record, ended)] == [
+            "impersonationStarted", "query", "impersonationCommitted"]
