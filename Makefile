@@ -3,7 +3,7 @@ PG ?= 14 15 16 17 18
 DEMO_PG ?= 15
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo demo-down test lint unit bench clean
+.PHONY: help setup demo audit-demo demo-down test lint unit bench clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -17,6 +17,12 @@ demo:
 	@tools/setup $(DEMO_PG)
 	@tools/install $(DEMO_PG)
 	@$(PYTHON) demo/run.py $(DEMO_PG)
+
+## make audit-demo what the demo's users leave on record, as tables; the server keeps running
+audit-demo:
+	@tools/setup $(DEMO_PG)
+	@tools/install $(DEMO_PG)
+	@$(PYTHON) demo/audit.py $(DEMO_PG)
 
 ## make demo-down  stops the demo's server and removes its data
 demo-down:

@@ -76,6 +76,7 @@ class Demo:
         heading("1. A database with the extension, and a table that an owner role shares out")
         self.server.psql("-c", f"CREATE DATABASE {DATABASE}")
         self.server.psql("-c", "CREATE EXTENSION immuta_ext", dbname=DATABASE)
+        self.server.psql("-c", f"ALTER DATABASE {DATABASE} SET bodata.audit_sink = 'log, table'")
         self.admin = psycopg2.connect(**self.server.dsn(dbname=DATABASE))
         self.admin.autocommit = True
         with self.admin.cursor() as cursor:

@@ -227,9 +227,7 @@ pub fn runs(execution: usize) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        if !state.trail.is_empty() {
-            state.trail.run(execution, now());
-        }
+        state.trail.run(execution, now);
     });
 }
 

@@ -5,6 +5,7 @@ use crate::pg::catalog::{self, Relation};
 use crate::pg::chain::Change;
 use crate::pg::gate;
 use crate::pg::statement::Accessed;
+use foldhash::fast::RandomState;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,11 +18,11 @@ const CAPACITY: usize = 1000;
 struct Known {
     kind: &'static str,
     name: Rc<str>,
-    columns: HashMap<i16, Rc<str>>,
+    columns: HashMap<i16, Rc<str>, RandomState>,
 }
 
 thread_local! {
-    static KNOWN: RefCell<(u64, HashMap<u32, Known>)> = RefCell::default();
+    static KNOWN: RefCell<(u64, HashMap<u32, Known, RandomState>)> = RefCell::default();
 }
 
 /// A relation of a query. `None` for one that is gone.
@@ -36,7 +37,7 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let Relation { kind, name } = catalog::described_relation(accessed.relation)?;
-                place.insert(Known { kind, name: name.into(), columns: HashMap::new() })
+                place.insert(Known { kind, name: name.into(), columns: HashMap::default() })
             }
         };
         let columns = accessed.columns.iter().filter_map(|&column| {

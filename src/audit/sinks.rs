@@ -54,26 +54,24 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
     let wanted = config::audit_sinks();
     shared::counters().audit_records.fetch_add(1, Relaxed);
     SINKS.with_borrow_mut(|sinks| {
-        let mut failed = None;
-        let mut plain = None;
+        let mut owed = None;
+        let mut uam = None;
         if wanted & (Sink::Log.bit() | Sink::File.bit()) != 0 {
-            let line = sinks.line(record, values, config::audit_format());
+            let format = config::audit_format();
+            let line = sinks.line(record, values, format);
             if wanted & Sink::Log.bit() != 0 {
                 log::audit(&line);
             }
             if wanted & Sink::File.bit() != 0 {
-                failed = sinks.offer(Sink::File, &line, record);
+                owed = sinks.offer(Sink::File, &line, record);
             }
-            plain = Some(line);
+            uam = Some(line).filter(|_| format == Format::Uam);
         }
         if wanted & Sink::Table.bit() != 0 {
-            let line = match plain {
-                Some(line) if config::audit_format() == Format::Uam => line,
-                _ => sinks.line(record, values, Format::Uam),
-            };
-            failed = sinks.offer(Sink::Table, &line, record).or(failed);
+            let line = uam.unwrap_or_else(|| sinks.line(record, values, Format::Uam));
+            owed = sinks.offer(Sink::Table, &line, record).or(owed);
         }
-        match failed {
+        match owed {
             Some(owed) if config::audit_required() => {
                 sinks.owed = Some(owed);
                 Err(Error::AuditUnavailable)
@@ -84,9 +82,12 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
 }
 
 impl Sinks {
+    /// A record as a line, with its end.
     fn line(&mut self, record: &Record, values: &Values, format: Format) -> Vec<u8> {
         let secret = || u128::from(xact::random()) << 64 | u128::from(xact::random());
-        self.forms.get_or_insert_with(|| Forms::new(secret())).line(record, values, format)
+        let mut line = self.forms.get_or_insert_with(|| Forms::new(secret())).line(record, values, format);
+        line.push(b'\n');
+        line
     }
 
     /// Gives a line to a sink, or else to the log; what is owed then.
@@ -130,40 +131,38 @@ impl Sinks {
         }
         let rotation = Rotation { bytes: config::audit_file_max_size(), age: config::audit_file_max_age() };
         match &mut self.file {
-            Some(file) => file.log(&ended(line), rotation),
+            Some(file) => file.log(line, rotation),
             None => Err(ErrorKind::NotFound.into()),
         }
     }
 
     /// Waits for room in the queue up to `bodata.audit_queue_wait`, where that is possible.
     fn put_in_queue(&mut self, line: &[u8], may_wait: bool) -> io::Result<()> {
-        if xact::is_standby() {
-            return Err(io::Error::other("a standby writes no table"));
-        }
-        let database = catalog::database();
         if self.queue.is_none() {
-            let store = Store::of(database);
+            if xact::is_standby() {
+                return Err(io::Error::other("a standby writes no table"));
+            }
+            let store = Store::of(catalog::database());
             store.create()?;
             self.queue = Some(Appender::new(store.queue()));
         }
         let Some(queue) = &mut self.queue else { return Err(ErrorKind::NotFound.into()) };
-        let line = if text::is_utf8() { ended(line) } else { ended(&in_ascii(line)) };
-        let deadline = Instant::now() + config::audit_queue_wait();
+        let plain = if text::is_utf8() { None } else { Some(in_ascii(line)) };
+        let line = plain.as_deref().unwrap_or(line);
+        let mut waited_since = None;
         loop {
-            let appended = queue.queue(&line, config::audit_queue_size())?;
+            let appended = queue.queue(line, config::audit_queue_size())?;
             wake_writer();
-            match appended {
-                Appended::Done => return Ok(()),
-                Appended::Full if may_wait && Instant::now() < deadline && wait::nap(Duration::from_millis(5)) => {
-                }
-                Appended::Full => return Err(io::Error::other("its queue is full")),
+            if let Appended::Done = appended {
+                return Ok(());
+            }
+            let since = *waited_since.get_or_insert_with(Instant::now);
+            let goes_on = may_wait && since.elapsed() < config::audit_queue_wait();
+            if !goes_on || !wait::nap(Duration::from_millis(5)) {
+                return Err(io::Error::other("its queue is full"));
             }
         }
     }
-}
-
-fn ended(line: &[u8]) -> Vec<u8> {
-    [line, b"\n"].concat()
 }
 
 /// The queue of one database: a file that sessions append to, and files that its writer took for storing.

@@ -117,11 +117,11 @@ impl<S> Trail<S> {
 
     /// A query runs (again): a statement of its own, or a cursor that a statement fetches from. That statement is then
     /// part of the cursor.
-    pub fn run(&mut self, execution: usize, now: Timestamp) {
+    pub fn run(&mut self, execution: usize, now: impl FnOnce() -> Timestamp) {
         let Some(at) = self.position(execution) else { return };
         let (open, role) = &mut self.open[at];
         if open.running.is_none() {
-            open.running = Some(now);
+            open.running = Some(now());
         }
         if *role == Role::Declare && self.open.len() > at + 1 {
             self.drop_fetches();
@@ -224,7 +224,7 @@ mod tests {
     fn a_query_runs_and_ends() {
         let mut trail = Trail::new();
         trail.begin(Key::Execution(1), Role::Statement, 1, 0, at(10), "select");
-        trail.run(1, at(20));
+        trail.run(1, || at(20));
         trail.ran(1, 3, at(50));
         assert!(trail.current().is_some());
         let done = trail.end(1);
@@ -239,7 +239,7 @@ mod tests {
         trail.ran(1, 2, at(10));
         trail.suspend(1, at(10));
         assert!(trail.current().is_none());
-        trail.run(1, at(100));
+        trail.run(1, || at(100));
         trail.ran(1, 1, at(105));
         assert_eq!(trail.end(1).map(|open| (open.rows, open.active(at(105)))), Some((3, 15)));
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(trail.end_utility(0, at(5)).is_none());
         for (from, rows) in [(10, 2), (20, 1)] {
             trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(from), "fetch");
-            trail.run(7, at(from));
+            trail.run(7, || at(from));
             trail.ran(7, rows, at(from + 4));
             assert!(trail.end_utility(0, at(from + 5)).is_none());
         }
@@ -268,7 +268,7 @@ mod tests {
     fn a_fetch_from_an_unknown_cursor_is_a_statement_of_its_own() {
         let mut trail = Trail::new();
         trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(0), "fetch");
-        trail.run(9, at(1));
+        trail.run(9, || at(1));
         trail.ran(9, 1, at(2));
         assert_eq!(trail.end_utility(0, at(3)).map(|open| open.statement), Some("fetch"));
     }
@@ -294,7 +294,7 @@ mod tests {
         trail.start_inside(7);
         trail.end_utility(0, at(1));
         trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(2), "fetch");
-        trail.run(7, at(3));
+        trail.run(7, || at(3));
         assert_eq!(names(trail.fail(0)), ["declare"]);
         assert!(trail.is_empty());
     }

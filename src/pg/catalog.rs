@@ -1,6 +1,7 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
 use super::{compat, gate, text};
+use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -48,7 +49,7 @@ impl Installation {
 thread_local! {
     static FOUND: Cell<(u64, Option<Installation>)> = const { Cell::new((0, None)) };
     /// What [`Installation::owns`] found.
-    static OWNED: RefCell<(u64, HashMap<u32, bool>)> = RefCell::default();
+    static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
 /// The tables whose changes count; 0 while the extension is not installed.

@@ -76,10 +76,11 @@ unsafe extern "C-unwind" {
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
 
-/// Writes an audit record, one line of JSON in UTF-8, to the server's log and nowhere else. Nothing of what the session
+/// Writes an audit record, a line of JSON in UTF-8, to the server's log and nowhere else. Nothing of what the session
 /// does can keep it from there.
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
     let escaped = if text::is_utf8() { None } else { Some(record::in_ascii(line)) };
     let Ok(line) = CString::new(escaped.as_deref().unwrap_or(line)) else { return };
     let before = IN_AUDIT.swap(true, Relaxed);

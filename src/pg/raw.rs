@@ -53,6 +53,10 @@ unsafe extern "C" {
     pub safe fn ResetSequenceCaches();
     /// `guc.c`: counts a static variable up.
     pub safe fn NewGUCNestLevel() -> c_int;
+    /// `timestamp.c`: reads the clock.
+    pub safe fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    /// `mbutils.c`: returns a static variable.
+    pub safe fn GetDatabaseEncoding() -> c_int;
     /// `xact.c`: returns a static variable.
     pub safe fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
 }

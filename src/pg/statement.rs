@@ -82,12 +82,11 @@ impl Opening {
                     (*(node as *mut pg_sys::TransactionStmt)).kind,
                     TRANS_STMT_COMMIT | TRANS_STMT_ROLLBACK | TRANS_STMT_PREPARE
                 );
+            if ends_transaction {
+                return Opening { ends_transaction, ..Opening::unseen(String::new()) };
+            }
             Opening {
-                text: if with_text && !ends_transaction {
-                    part(source, plan.stmt_location, plan.stmt_len)
-                } else {
-                    String::new()
-                },
+                text: if with_text { part(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: CStr::from_ptr(pg_sys::CreateCommandName(node)).to_str().unwrap_or_default(),
                 query_id: plan.queryId as i64,
                 role: match tag {
@@ -95,7 +94,7 @@ impl Opening {
                     T_FetchStmt | T_ClosePortalStmt => Role::Fetch,
                     _ => Role::Statement,
                 },
-                ends_transaction,
+                ends_transaction: false,
                 is_original: plan.canSetTag,
             }
         }

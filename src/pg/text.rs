@@ -8,8 +8,7 @@ const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
 
 /// Whether the database encoding is UTF-8.
 pub fn is_utf8() -> bool {
-    // SAFETY: returns a static variable.
-    unsafe { pg_sys::GetDatabaseEncoding() == UTF8 }
+    raw::GetDatabaseEncoding() == UTF8
 }
 
 /// As [`from_server`], but for use after an error, too, when no conversion can be looked up: letters of other

@@ -169,8 +169,7 @@ pub fn drop_temporary_objects() {
 
 /// The wall clock, in microseconds since 2000-01-01.
 pub fn clock() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    raw::GetCurrentTimestamp()
 }
 
 /// Forgets what `currval()` and `lastval()` would tell of the last user. Cannot fail.

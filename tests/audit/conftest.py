@@ -120,7 +120,8 @@ def world():
 def trail(world):
     """What is recorded from now on."""
     trail = Trail(world.server)
-    trail.new()
+    if trail.path.exists():
+        trail.new_from_here()
     return trail
 
 

@@ -1,8 +1,13 @@
 """Who impersonates whom now, and how often it went so far."""
 
+import json
+import re
+
 import psycopg2
 import pytest
+import yaml
 from conftest import Session, audited_server, world_of
+from harness.server import ROOT
 from harness.world import query
 
 
@@ -105,3 +110,21 @@ def test_without_shared_memory_a_session_sees_itself_and_says_so():
         session.begin()
         assert world.sql("SELECT * FROM immuta.impersonations") == []
         session.wire.close()
+
+
+def test_the_queries_for_prometheus_work_and_the_dashboard_uses_them(world):
+    folder = ROOT / "docs" / "observability"
+    collector = yaml.safe_load((folder / "sql_exporter.yml").read_text())
+    known = {metric["metric_name"] for metric in collector["metrics"]}
+    with world.connect("postgres", world.server.superuser_password) as connection:
+        query(connection, "SET ROLE pg_monitor")
+        for metric in collector["metrics"]:
+            with connection.cursor() as cursor:
+                cursor.execute(metric["query"])
+                columns = {column.name for column in cursor.description}
+                assert columns == {*metric.get("key_labels", []), *metric["values"]}, metric["metric_name"]
+                assert cursor.rowcount or metric["metric_name"] == "immuta_impersonations"
+    dashboard = json.loads((folder / "grafana-dashboard.json").read_text())
+    used = {name for panel in dashboard["panels"] for target in panel["targets"]
+            for name in re.findall(r"immuta_\w+", target["expr"])}
+    assert used and used <= known
