@@ -47,45 +47,43 @@ $$;
 REVOKE ALL ON FUNCTION immuta.make_audit_partition(date) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.make_audit_partition(date) IS 'internal: the partition for the records of a day';
 
--- What a record is in columns.
-CREATE FUNCTION immuta.audit_row(record jsonb) RETURNS immuta.audit_log
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT ROW(
-        (record->>'eventTimestamp')::timestamptz, (record->>'id')::uuid, record->>'action', record->>'actionStatus',
-        record->'actor'->>'impersonatedBy', record->'actor'->>'identityProvider', record->'actor'->>'id',
-        record->'auditPayload'->'accessControls'->>'mappedRole', record->>'sessionId',
-        record->'auditPayload'->'technologyContext'->>'command', record->'auditPayload'->>'query',
-        coalesce(record->'auditPayload'->>'errorCode', record->>'actionStatusReason'),
-        (record->'auditPayload'->>'rows')::bigint,
-        (record->'auditPayload'->>'duration')::double precision * interval '1 millisecond',
-        (SELECT array_agg(t->>'name' ORDER BY o) FROM jsonb_array_elements(record->'targets') WITH ORDINALITY x (t, o)),
-        record)::immuta.audit_log
-$$;
-REVOKE ALL ON FUNCTION immuta.audit_row(jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.audit_row(jsonb) IS 'internal: an audit record as a row of audit_log';
-
--- A record that was stored before (and the worker died before it could say so) is known by its id. One that the
--- database cannot hold (letters that its encoding lacks) is stored without those letters.
+-- A record that was stored before (and the worker died before it could say so) is known by its id. Partitions are made
+-- when one is missing. What the database cannot hold (letters that its encoding lacks) is stored without those letters.
 CREATE FUNCTION immuta.store_audit(records text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET synchronous_commit = on
 AS $$
 DECLARE
+    plain text[];
     day date;
-    plain text;
 BEGIN
-    FOR day IN SELECT DISTINCT (r::json->>'eventTimestamp')::timestamptz::date FROM unnest(records) r LOOP
-        PERFORM immuta.make_audit_partition(day);
-    END LOOP;
-    BEGIN
-        INSERT INTO immuta.audit_log SELECT (immuta.audit_row(r::jsonb)).* FROM unnest(records) r ON CONFLICT DO NOTHING;
-    EXCEPTION WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
-        FOREACH plain IN ARRAY records LOOP
+    FOR attempt IN 1..3 LOOP
+        BEGIN
             INSERT INTO immuta.audit_log
-            SELECT (immuta.audit_row(regexp_replace(plain, '(?<!\\)((\\\\)*)\\u[0-9a-f]{4}', '\1?', 'g')::jsonb)).*
+            SELECT (r->>'eventTimestamp')::timestamptz, (r->>'id')::uuid, r->>'action', r->>'actionStatus',
+                   r->'actor'->>'impersonatedBy', r->'actor'->>'identityProvider', r->'actor'->>'id',
+                   p->'accessControls'->>'mappedRole', r->>'sessionId', p->'technologyContext'->>'command', p->>'query',
+                   coalesce(p->>'errorCode', r->>'actionStatusReason'), (p->>'rows')::bigint,
+                   (p->>'duration')::double precision * interval '1 millisecond',
+                   CASE WHEN r->'targets' <> '[]' THEN
+                       (SELECT array_agg(t->>'name' ORDER BY n)
+                        FROM jsonb_array_elements(r->'targets') WITH ORDINALITY x (t, n)) END,
+                   r
+            FROM (SELECT line::jsonb AS r FROM unnest(coalesce(plain, records)) line OFFSET 0) one,
+                 LATERAL (SELECT r->'auditPayload' AS p OFFSET 0) two
             ON CONFLICT DO NOTHING;
-        END LOOP;
-    END;
+            RETURN;
+        EXCEPTION
+            WHEN check_violation THEN
+                FOR day IN SELECT DISTINCT (line::json->>'eventTimestamp')::timestamptz::date
+                           FROM unnest(coalesce(plain, records)) line LOOP
+                    PERFORM immuta.make_audit_partition(day);
+                END LOOP;
+            WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
+                plain := ARRAY(SELECT regexp_replace(line, '(?<!\\)((\\\\)*)\\u[0-9a-f]{4}', '\1?', 'g')
+                               FROM unnest(records) line);
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'audit records could not be stored';
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.store_audit(text[]) FROM PUBLIC;

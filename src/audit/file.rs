@@ -20,13 +20,6 @@ pub struct Rotation {
     pub age: Duration,
 }
 
-/// What became of a line.
-pub enum Appended {
-    Done,
-    /// The file has reached its limit.
-    Full,
-}
-
 pub struct Appender {
     path: PathBuf,
     open: Option<(File, u64)>,
@@ -52,18 +45,14 @@ impl Appender {
         locked.write(line)
     }
 
-    /// Appends a line to the queue, unless that would grow beyond `limit` bytes.
-    pub fn queue(&mut self, line: &[u8], limit: u64) -> io::Result<Appended> {
-        let locked = self.lock()?;
-        if locked.about.len() + line.len() as u64 > limit {
-            return Ok(Appended::Full);
-        }
-        locked.write(line).map(|()| Appended::Done)
+    /// Appends a line to the queue.
+    pub fn queue(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lock()?.write(line)
     }
 
-    /// Takes all lines out of the queue, by renaming it to `taken`. `false` if there are none.
-    pub fn take(&mut self, taken: &Path) -> io::Result<bool> {
-        if !fs::metadata(&self.path).is_ok_and(|about| about.len() > 0) {
+    /// Takes all lines out of the queue, by renaming it to `taken`. `false` if they are less than so many bytes.
+    pub fn take(&mut self, taken: &Path, least: u64) -> io::Result<bool> {
+        if !fs::metadata(&self.path).is_ok_and(|about| about.len() >= least) {
             return Ok(false);
         }
         let locked = self.lock()?;
@@ -235,7 +224,7 @@ mod tests {
                 let (path, line) = (path.clone(), line.clone());
                 std::thread::spawn(move || {
                     let mut appender = Appender::new(path);
-                    (0..250).filter(|_| matches!(appender.queue(&line, u64::MAX), Ok(Appended::Done))).count()
+                    (0..250).filter(|_| appender.queue(&line).is_ok()).count()
                 })
             })
             .collect();
@@ -243,20 +232,12 @@ mod tests {
         let mut number = 0;
         while writers.iter().any(|writer| !writer.is_finished()) {
             number += 1;
-            assert!(taker.take(&folder.0.join(format!("taken-{number}"))).is_ok());
+            assert!(taker.take(&folder.0.join(format!("taken-{number}")), 1).is_ok());
         }
         let written: usize = writers.into_iter().map(|writer| writer.join().unwrap_or(0)).sum();
         assert_eq!((written, folder.lines()), (1000, 1000));
         let whole = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default().lines().all(|l| l.len() == 999);
         assert!(folder.files().iter().all(whole));
-    }
-
-    #[test]
-    fn a_queue_has_a_limit() {
-        let folder = Folder::new("limit");
-        let mut appender = Appender::new(folder.0.join("queue"));
-        assert!(matches!(appender.queue(b"12345\n", 10), Ok(Appended::Done)));
-        assert!(matches!(appender.queue(b"12345\n", 10), Ok(Appended::Full)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing is lost: a record that its sink does not take goes to the server's log instead. Where
 //! `bodata.audit_required` is on, no impersonated work goes on before the sink takes it after all.
 
-use super::file::{Appended, Appender, Rotation};
+use super::file::{Appender, Rotation};
 use crate::config::{self, Sink};
 use crate::core::audit::{Record, Values};
 use crate::core::record::{Format, Forms, in_ascii};
@@ -150,18 +150,18 @@ impl Sinks {
         let plain = if text::is_utf8() { None } else { Some(in_ascii(line)) };
         let line = plain.as_deref().unwrap_or(line);
         let mut waited_since = None;
-        loop {
-            let appended = queue.queue(line, config::audit_queue_size())?;
+        while shared::backlog() + line.len() as u64 > config::audit_queue_size() {
             wake_writer();
-            if let Appended::Done = appended {
-                return Ok(());
-            }
             let since = *waited_since.get_or_insert_with(Instant::now);
             let goes_on = may_wait && since.elapsed() < config::audit_queue_wait();
             if !goes_on || !wait::nap(Duration::from_millis(5)) {
                 return Err(io::Error::other("its queue is full"));
             }
         }
+        queue.queue(line)?;
+        shared::add_to_backlog(line.len() as u64);
+        wake_writer();
+        Ok(())
     }
 }
 
@@ -183,7 +183,14 @@ impl Store {
         self.folder.join("queue")
     }
 
-    /// The files that are to be stored, oldest first; one more is taken from the queue if there are none.
+    /// Puts what is in the queue, if it is so many bytes, with the files that are to be stored.
+    fn take(&self, least: u64) -> io::Result<bool> {
+        // Names are times in digits, all of the same length.
+        let path = self.folder.join(format!("{:020}.taken", xact::clock()));
+        Appender::new(self.queue()).take(&path, least)
+    }
+
+    /// The files that are to be stored, oldest first.
     fn taken(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -192,14 +199,7 @@ impl Store {
                 files.push(path);
             }
         }
-        // Names are times in digits, all of the same length.
         files.sort();
-        if files.is_empty() {
-            let path = self.folder.join(format!("{:020}.taken", xact::clock()));
-            if Appender::new(self.queue()).take(&path)? {
-                files.push(path);
-            }
-        }
         Ok(files)
     }
 
@@ -207,10 +207,15 @@ impl Store {
     /// of it is stored; after a crash it is stored once more, and the ids of its records tell what is there already.
     pub fn store_some(&self) -> io::Result<bool> {
         const BATCH: usize = 500;
+        // While one file is stored the next is taken in time: the smaller they are, the sooner there is room again.
+        const ENOUGH: u64 = 1024 * 1024;
         if !self.folder.is_dir() {
             return Ok(false);
         }
-        let files = self.taken()?;
+        let mut files = self.taken()?;
+        if files.is_empty() && self.take(1)? {
+            files = self.taken()?;
+        }
         for path in &files {
             let content = fs::read(path)?;
             let lines: Vec<&[u8]> = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
@@ -224,8 +229,10 @@ impl Store {
                 }
                 writer::store(&whole);
                 shared::counters().audit_stored.fetch_add(whole.len() as u64, Relaxed);
+                self.take(ENOUGH)?;
             }
             fs::remove_file(path)?;
+            shared::take_from_backlog(content.len() as u64);
         }
         Ok(!files.is_empty())
     }

@@ -129,6 +129,8 @@ struct Writer {
     /// 0: none; -1: on its way.
     pid: AtomicI32,
     launched: AtomicI64,
+    /// Bytes that wait to be written.
+    backlog: AtomicU64,
 }
 
 #[repr(C)]
@@ -417,5 +419,25 @@ pub fn resign() {
     let me = unsafe { pg_sys::MyProcPid };
     if let Some(writer) = writer(catalog::database()) {
         let _ = writer.pid.compare_exchange(me, 0, AcqRel, Relaxed);
+    }
+}
+
+/// Bytes that wait for the writer of this database.
+pub fn backlog() -> u64 {
+    writer(catalog::database()).map_or(0, |writer| writer.backlog.load(Relaxed))
+}
+
+/// So many bytes were added to what waits.
+pub fn add_to_backlog(bytes: u64) {
+    if let Some(writer) = writer(catalog::database()) {
+        writer.backlog.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// So many bytes wait no more. After a crash the count began anew, so that there may be more than were counted.
+pub fn take_from_backlog(bytes: u64) {
+    if let Some(writer) = writer(catalog::database()) {
+        let less = |backlog: u64| Some(backlog.saturating_sub(bytes));
+        let _ = writer.backlog.fetch_update(Relaxed, Relaxed, less);
     }
 }

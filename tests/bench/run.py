@@ -4,7 +4,8 @@
 
 Each script runs twice in a new session, once short and once long; the difference divided by the difference in length
 is the cost of one transaction, without connecting, planning caches and warm-up. The numbers repeat to about one in a
-thousand and do not depend on what else the machine does. What an outside token provider costs is in providers.py.
+thousand and do not depend on what else the machine does. What an outside token provider costs is in providers.py, the
+audit table under load in audit.py.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import audit  # noqa: E402
 import providers  # noqa: E402
 import psycopg  # noqa: E402
 from harness.server import BUILD, NOBODY, Server  # noqa: E402
@@ -179,6 +181,7 @@ def main():
         ratio = costs["token, alternating"] / costs["role, alternating"]
         print(f"  {'token, users alternating':<26}{ratio:.3f} x the same with SET LOCAL ROLE")
         reached &= providers.measure(version, TREES)
+        reached &= audit.measure(version, TREES)
     return 0 if reached else 1
 
 
