@@ -1,9 +1,11 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
 PG ?= 14 15 16 17 18
 DEMO_PG ?= 15
+# Those whose sources Debian has.
+CORE_PG ?= 15 18
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo demo-down test lint unit bench clean
+.PHONY: help setup demo demo-down test lint core assert fuzz unit bench clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -31,6 +33,12 @@ test:
 lint:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/run.py --only format,lint $(PG)
+
+## make core       PostgreSQL's own tests with the library loaded, alone and beside pgaudit (CORE_PG="15 18")
+core:
+	@tools/setup $(CORE_PG)
+	@tools/install $(CORE_PG)
+	@$(PYTHON) tests/core/run.py $(CORE_PG)
 
 ## make bench      what impersonation costs, in server instructions (PG="15 18")
 bench:

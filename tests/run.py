@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients] VERSION…
+    tests/run.py [--only format,lint,rust,clients,core] VERSION…
 """
 
 import argparse
@@ -17,7 +17,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients")
+PARTS = ("format", "lint", "rust", "clients", "core")
+# The versions whose sources Debian has, with PostgreSQL's own tests.
+CORE_VERSIONS = ("15", "18")
 
 
 class Tally:
@@ -100,6 +102,16 @@ def clients(tally, version, env):
         tally.add(name, passed, failed or int(not succeeded or not passed))
 
 
+def core(tally, version, env):
+    """PostgreSQL's own tests; clients() has installed the library."""
+    name = f"core, PostgreSQL {version}"
+    words = [BUILD / "venv" / "bin" / "python", ROOT / "tests" / "core" / "run.py", "--quick", version]
+    succeeded, output = run(name, words, env)
+    count = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
+    passed, failed = map(int, count.groups()) if count else (0, 0)
+    tally.add(name, passed, failed or int(not succeeded or not passed))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS))
@@ -119,6 +131,8 @@ def main():
                 rust(tally, version, env)
             if "clients" in parts:
                 clients(tally, version, env)
+            if "core" in parts and version in CORE_VERSIONS:
+                core(tally, version, env)
     finally:
         shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
     if tally.failures:
