@@ -40,6 +40,12 @@ core:
 	@tools/install $(CORE_PG)
 	@$(PYTHON) tests/core/run.py $(CORE_PG)
 
+## make assert     attacks and clients against PostgreSQL 18 built with assertions
+assert:
+	@tools/setup 18
+	@tools/install 18
+	@$(PYTHON) tests/run.py --only assert 18
+
 ## make bench      what impersonation costs, in server instructions (PG="15 18")
 bench:
 	@tools/setup $(PG)

@@ -61,14 +61,14 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     let entry = resolved(&installed, &token.digest, text.as_ref(), impersonator, now)?;
     check_single_user(&entry.identity)?;
     guc::settle();
-    // What is set from here on ends with the transaction.
-    let settings_level = guc::new_level();
     if config::apply_role_settings() {
         guc::apply_settings_of(entry.role);
     }
     if !role::switch_to(entry.role) {
         return Err(Error::Inconsistent);
     }
+    // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
+    let settings_level = guc::new_level();
     let mut begun = Impersonation::new(token.digest, &entry, now, settings_level);
     if entry.provider == Provider::Local {
         begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
