@@ -280,7 +280,12 @@ pub fn confirm() -> Result<(), Error> {
 
 /// What the executor itself does not stop.
 pub fn check_function(oid: u32) -> Result<(), Error> {
-    match guard::function_refused_while_impersonating(oid) {
+    let refused = if oid < guard::FIRST_NORMAL_OBJECT_ID {
+        guard::function_refused_while_impersonating(oid)
+    } else {
+        catalog::c_symbol(oid).and_then(|symbol| guard::code_refused_while_impersonating(&symbol))
+    };
+    match refused {
         Some(what) => Err(Error::WhileImpersonating(what.into())),
         None => Ok(()),
     }
