@@ -18,6 +18,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
 PARTS = ("format", "lint", "rust", "clients", "core", "assert")
+# Drivers and poolers know little of versions.
+DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
 CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
 
@@ -89,7 +91,7 @@ def clients(tally, version, env):
     """Real clients against private servers."""
     name = f"install for PostgreSQL {version}"
     if check(tally, name, [ROOT / "tools" / "install", version], env):
-        for suite in ("e2e", "providers", "attacks"):
+        for suite in ("e2e", "providers", "attacks", *(("drivers",) if version in DRIVER_VERSIONS else ())):
             pytest(tally, f"{suite}, PostgreSQL {version}", suite, version, env)
 
 
