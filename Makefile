@@ -3,6 +3,8 @@ PG ?= 14 15 16 17 18
 DEMO_PG ?= 15
 # Those whose sources Debian has.
 CORE_PG ?= 15 18
+FUZZ_PG ?= 18
+MINUTES ?= 10
 PYTHON = build/venv/bin/python
 
 .PHONY: help setup demo demo-down test lint core assert fuzz unit bench clean
@@ -45,6 +47,12 @@ assert:
 	@tools/setup 18
 	@tools/install 18
 	@$(PYTHON) tests/run.py --only assert 18
+
+## make fuzz       ten minutes of random SQL by an impersonated user (FUZZ_PG=18 MINUTES=10)
+fuzz:
+	@tools/setup $(FUZZ_PG)
+	@tools/install $(FUZZ_PG)
+	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
 ## make bench      what impersonation costs, in server instructions (PG="15 18")
 bench:
