@@ -1,6 +1,6 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
+use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, guarded, may_present};
 use crate::config::SingleUser;
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
@@ -292,11 +292,14 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
 }
 
 /// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
-/// far those go (`pg_write_all_data`, say).
+/// far those go (`pg_write_all_data`, say), or through a view of somebody who is not trusted.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::installation() else { return Ok(()) };
-    if permissions.touch_any(&installed.tables()) && !super::guarded::has_authority() {
-        return Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()));
+    let may =
+        |checked_as| if checked_as == 0 { guarded::has_authority() } else { guarded::is_trusted(checked_as) };
+    if permissions.checked_as(&installed.tables()).into_iter().all(may) {
+        Ok(())
+    } else {
+        Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()))
     }
-    Ok(())
 }

@@ -47,6 +47,7 @@ pub fn install() {
         done: statement::done,
         end: statement::ended,
         permissions: statement::permissions,
+        worker_permissions: statement::worker_permissions,
         function: statement::before_function,
     });
     xact::register(xact::Handlers {

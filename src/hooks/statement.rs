@@ -1,6 +1,6 @@
 //! The executor, utility and function hooks.
 
-use super::{FIRST_USER, NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
+use super::{FIRST_USER, NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded, may_present};
 use crate::config;
 use crate::core::guard::{self, Settable, Statement};
 use crate::core::names::LookUp;
@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::pg::chain::Before;
 use crate::pg::nodes::{Permissions, Query, References};
 use crate::pg::report::Report;
-use crate::pg::{catalog, chain, gate, guc};
+use crate::pg::{catalog, chain, gate, guc, role};
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
@@ -116,6 +116,14 @@ pub fn permissions(permissions: Permissions) -> Result<(), Report> {
         impersonation::check_relations(&permissions)?;
     } else if is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
+    }
+    Ok(())
+}
+
+/// In a parallel worker: what a function reads there. Of the leader's state only who it is came along.
+pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
+    if role::is_locked_outside_definers() && may_present(role::session_user()) {
+        impersonation::check_relations(&permissions)?;
     }
     Ok(())
 }

@@ -161,16 +161,17 @@ impl Permissions {
         Permissions(list)
     }
 
-    /// Whether any of these relations is read or written on the current user's own rights.
-    pub fn touch_any(&self, relations: &[u32]) -> bool {
+    /// On whose rights any of these relations is read or written: 0 for the current user's, else the owner of a view.
+    pub fn checked_as(&self, relations: &[u32]) -> Vec<u32> {
         // SAFETY: as in required().
         unsafe {
-            PgList::<compat::PermissionEntry>::from_pg(self.0).iter_ptr().map(|entry| &*entry).any(|entry| {
-                compat::is_relation(entry)
-                    && entry.requiredPerms != 0
-                    && entry.checkAsUser == pg_sys::Oid::INVALID
-                    && relations.contains(&entry.relid.to_u32())
-            })
+            PgList::<compat::PermissionEntry>::from_pg(self.0)
+                .iter_ptr()
+                .map(|entry| &*entry)
+                .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
+                .filter(|entry| relations.contains(&entry.relid.to_u32()))
+                .map(|entry| entry.checkAsUser.to_u32())
+                .collect()
         }
     }
 
