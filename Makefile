@@ -1,9 +1,13 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
 PG ?= 14 15 16 17 18
 DEMO_PG ?= 15
+# Those whose sources Debian has.
+CORE_PG ?= 15 18
+FUZZ_PG ?= 18
+MINUTES ?= 10
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-down test lint unit bench clean
+.PHONY: help setup demo audit-demo demo-down test lint core assert fuzz unit bench clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -37,6 +41,24 @@ test:
 lint:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/run.py --only format,lint $(PG)
+
+## make core       PostgreSQL's own tests with the library loaded, alone and beside pgaudit (CORE_PG="15 18")
+core:
+	@tools/setup $(CORE_PG)
+	@tools/install $(CORE_PG)
+	@$(PYTHON) tests/core/run.py $(CORE_PG)
+
+## make assert     attacks and clients against PostgreSQL 18 built with assertions
+assert:
+	@tools/setup 18
+	@tools/install 18
+	@$(PYTHON) tests/run.py --only assert 18
+
+## make fuzz       ten minutes of random SQL by an impersonated user (FUZZ_PG=18 MINUTES=10)
+fuzz:
+	@tools/setup $(FUZZ_PG)
+	@tools/install $(FUZZ_PG)
+	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
 ## make bench      what impersonation costs, in server instructions (PG="15 18")
 bench:

@@ -7,7 +7,7 @@ COMMENT ON FUNCTION immuta.new_secret() IS 'internal: 256 random bits in 43 char
 
 -- convert_to(…, 'SQL_ASCII') gives the bytes as they are, in every database encoding.
 CREATE FUNCTION immuta.secret_digest(secret text) RETURNS bytea
-LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT sha256(convert_to(secret, 'SQL_ASCII')) $$;
 REVOKE ALL ON FUNCTION immuta.secret_digest(text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.secret_digest(text) IS 'internal: what is stored of a token or API key';

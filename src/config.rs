@@ -54,6 +54,13 @@ static SESSION_SETTINGS: GucSetting<Option<CString>> = GucSetting::<Option<CStri
       idle_in_transaction_session_timeout, default_transaction_*",
 ));
 
+/// Those of them that may still be set once the session has impersonated somebody, who may be the one who sets them for
+/// the next: what drivers and poolers set between transactions.
+static SHARED_SETTINGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(
+    c"client_encoding, DateStyle, IntervalStyle, TimeZone, application_name, extra_float_digits, \
+      standard_conforming_strings, default_transaction_*",
+));
+
 /// Owners, besides superusers, whose SECURITY DEFINER functions work without a token.
 static TRUSTED_DEFINERS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -343,6 +350,10 @@ pub fn session_settings() -> Vec<String> {
     list(&SESSION_SETTINGS)
 }
 
+pub fn shared_settings() -> Vec<String> {
+    list(&SHARED_SETTINGS)
+}
+
 pub fn trusted_definers() -> Vec<String> {
     list(&TRUSTED_DEFINERS)
 }
@@ -553,6 +564,12 @@ fn define_guard_and_mapping() {
         c"bodata.session_settings",
         c"Parameters that a session may set without an impersonation token.",
         &SESSION_SETTINGS,
+        Counts::Nothing,
+    );
+    guc::define_list::<AnyList>(
+        c"bodata.shared_settings",
+        c"Those of bodata.session_settings that may still be set once the session has impersonated somebody.",
+        &SHARED_SETTINGS,
         Counts::Nothing,
     );
     guc::define_list::<AnyList>(

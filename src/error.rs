@@ -170,6 +170,9 @@ impl From<guard::Refusal> for Error {
     fn from(refusal: guard::Refusal) -> Error {
         match refusal {
             guard::Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
+            guard::Refusal::BetweenUsers(name) => {
+                Error::TokenRequired(format!("changing \"{name}\" in a session that has had a user"))
+            }
             guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
             guard::Refusal::NotSupported(what) => Error::NotSupported(what),
         }

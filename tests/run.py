@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients] VERSION…
+    tests/run.py [--only format,lint,rust,clients,core,assert] VERSION…
 """
 
 import argparse
@@ -17,7 +17,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients")
+PARTS = ("format", "lint", "rust", "clients", "core", "assert")
+# Drivers and poolers know little of versions.
+DRIVER_VERSIONS = ("15", "18")
+# The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
+CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
 
 
 class Tally:
@@ -86,18 +90,38 @@ def rust(tally, version, env):
 def clients(tally, version, env):
     """Real clients against private servers."""
     name = f"install for PostgreSQL {version}"
-    if not check(tally, name, [ROOT / "tools" / "install", version], env):
-        return
-    for suite in ("e2e", "providers", "audit", "attacks"):
-        name = f"{suite}, PostgreSQL {version}"
-        words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-                 ROOT / "tests" / suite]
-        succeeded, output = run(name, words, dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1"))
-        last = output.strip().splitlines()[-1] if output.strip() else ""
-        count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
-        failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
-        passed = count.get("passed", 0)
-        tally.add(name, passed, failed or int(not succeeded or not passed))
+    if check(tally, name, [ROOT / "tools" / "install", version], env):
+        for suite in ("e2e", "providers", "audit", "attacks", *(("drivers",) if version in DRIVER_VERSIONS else ())):
+            pytest(tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+
+
+def pytest(tally, name, suite, version, env):
+    words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+             ROOT / "tests" / suite]
+    succeeded, output = run(name, words, dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1"))
+    last = output.strip().splitlines()[-1] if output.strip() else ""
+    count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
+    failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
+    passed = count.get("passed", 0)
+    tally.add(name, passed, failed or int(not succeeded or not passed))
+
+
+def asserting(tally, version, env, suites):
+    """The same against a server that checks itself; clients() has installed the library that it gets."""
+    if check(tally, f"PostgreSQL {version} with assertions", [ROOT / "tools" / "assert-build", version], env):
+        env = dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-assert"))
+        for suite in suites:
+            pytest(tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
+
+
+def core(tally, version, env):
+    """PostgreSQL's own tests; clients() has installed the library."""
+    name = f"core, PostgreSQL {version}"
+    words = [BUILD / "venv" / "bin" / "python", ROOT / "tests" / "core" / "run.py", "--quick", version]
+    succeeded, output = run(name, words, env)
+    count = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
+    passed, failed = map(int, count.groups()) if count else (0, 0)
+    tally.add(name, passed, failed or int(not succeeded or not passed))
 
 
 def main():
@@ -119,6 +143,11 @@ def main():
                 rust(tally, version, env)
             if "clients" in parts:
                 clients(tally, version, env)
+            if "core" in parts and version in CORE_VERSIONS:
+                core(tally, version, env)
+            if "assert" in parts and version in ASSERT_VERSIONS:
+                suites = ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers")
+                asserting(tally, version, env, suites)
     finally:
         shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
     if tally.failures:

@@ -13,6 +13,8 @@ pub enum Statement {
     SetTransaction,
     /// SET of a parameter, by its name
     Set(String),
+    /// SET of a parameter, by its name, to a value with which text that was written for another can be misread
+    SetMisleading(String),
     /// RESET of a parameter or SET … TO DEFAULT, by its name
     Reset(String),
     ResetAll,
@@ -43,24 +45,49 @@ pub const TOKEN_PARAMETER: &str = "bodata.impersonation_token";
 pub enum Refusal {
     /// It needs an impersonation first.
     TokenRequired,
+    /// This parameter may only be set until the session has its first user.
+    BetweenUsers(String),
     /// It would change the identity or leave something behind; what it is, for the message.
     WhileImpersonating(&'static str),
     /// It cannot be combined with impersonation at all.
     NotSupported(&'static str),
 }
 
+/// Which parameters a session may set without a token.
+pub struct Settable {
+    /// `bodata.session_settings`.
+    pub session: Vec<String>,
+    /// `bodata.shared_settings`, in a session that has impersonated somebody.
+    pub shared: Option<Vec<String>>,
+}
+
+impl Settable {
+    /// Whether a parameter may be set, and to a value that is `misleading` or not.
+    pub fn allows(&self, name: &str, is_misleading: bool) -> bool {
+        is_session_setting(name, &self.session)
+            && self.shared.as_ref().is_none_or(|shared| !is_misleading && is_session_setting(name, shared))
+    }
+}
+
 /// What a session that may present tokens can do before it has presented one: nothing that outlives the statement.
-/// `session_settings` is asked for the list of parameters that may be set only where it matters.
-pub fn without_token(
-    statement: &Statement,
-    session_settings: impl FnOnce() -> Vec<String>,
-) -> Result<(), Refusal> {
+/// `settable` is asked for only where it matters.
+pub fn without_token(statement: &Statement, settable: impl FnOnce() -> Settable) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
         TransactionControl | Rollback | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate
         | ClosePortal | Unlisten | ExplainQuery => Ok(()),
-        Set(name) if is_token_parameter(name) || is_session_setting(name, &session_settings()) => Ok(()),
-        Set(_) | TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Other => {
+        Set(name) if is_token_parameter(name) => Ok(()),
+        Set(name) | SetMisleading(name) => {
+            let settable = settable();
+            if settable.allows(name, matches!(statement, SetMisleading(_))) {
+                Ok(())
+            } else if is_session_setting(name, &settable.session) {
+                Err(Refusal::BetweenUsers(name.clone()))
+            } else {
+                Err(Refusal::TokenRequired)
+            }
+        }
+        TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Other => {
             Err(Refusal::TokenRequired)
         }
     }
@@ -87,8 +114,8 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         }
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
         Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
-        TransactionControl | Rollback | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal
-        | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Other => Ok(()),
+        TransactionControl | Rollback | SetTransaction | Set(_) | SetMisleading(_) | Reset(_) | ResetAll
+        | Show | ClosePortal | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Other => Ok(()),
     }
 }
 
@@ -170,16 +197,26 @@ pub fn function_refused_while_impersonating(function: u32) -> Option<&'static st
     }
 }
 
+/// Why a function in C is refused under a token, if it is, by the name of its code: functions are known by it whatever
+/// they are called.
+pub fn code_refused_while_impersonating(symbol: &[u8]) -> Option<&'static str> {
+    (symbol == b"dblink_connect").then_some("a connection of dblink would outlive the transaction")
+}
+
+/// The first object id that is not PostgreSQL's own.
+pub const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+
 /// Functions that may seed `random()`, by object id: `setseed`, `set_config`, and whatever is not built in (it may have
 /// a SET clause).
 pub fn may_seed(function: u32) -> bool {
-    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
     matches!(function, 1599 | 2078) || function >= FIRST_NORMAL_OBJECT_ID
 }
 
-/// Relations of pg_catalog that show values of user tables to whoever may read the table, PUBLIC included.
-pub fn shows_user_data(catalog_relation: &str) -> bool {
-    ["pg_stats", "pg_stats_ext", "pg_stats_ext_exprs"].contains(&catalog_relation)
+/// System relations that show values of user tables to whoever may read the table, PUBLIC included; or the passwords
+/// with which the login itself goes to other servers.
+pub fn shows_user_data(system_relation: &str) -> bool {
+    ["pg_stats", "pg_stats_ext", "pg_stats_ext_exprs", "pg_user_mappings", "user_mapping_options"]
+        .contains(&system_relation)
 }
 
 #[cfg(test)]
@@ -194,10 +231,13 @@ mod tests {
         Statement::Set(name.into())
     }
 
+    fn fresh() -> Settable {
+        Settable { session: names(&["datestyle", "timezone", "default_transaction_*"]), shared: None }
+    }
+
     #[test]
     fn without_a_token_everything_but_housekeeping_is_refused() {
         use Statement::*;
-        let list = names(&["datestyle", "default_transaction_*"]);
         for fine in [
             TransactionControl,
             Rollback,
@@ -209,16 +249,30 @@ mod tests {
             ClosePortal,
             Unlisten,
         ] {
-            assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
         }
         for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
-            assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
         }
         for refused in
             [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")]
         {
-            assert_eq!(without_token(&refused, || list.clone()), Err(Refusal::TokenRequired), "{refused:?}");
+            assert_eq!(without_token(&refused, fresh), Err(Refusal::TokenRequired), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn after_its_first_user_a_session_may_set_less() {
+        let used = || Settable { shared: Some(names(&["time*"])), ..fresh() };
+        let misleading = Statement::SetMisleading("timezone".into());
+        assert_eq!(without_token(&misleading, fresh), Ok(()));
+        assert_eq!(without_token(&set("TimeZone"), used), Ok(()));
+        for name in ["DateStyle", "default_transaction_read_only"] {
+            assert_eq!(without_token(&set(name), used), Err(Refusal::BetweenUsers(name.into())));
+        }
+        assert_eq!(without_token(&misleading, used), Err(Refusal::BetweenUsers("timezone".into())));
+        assert_eq!(without_token(&set("role"), used), Err(Refusal::TokenRequired));
+        assert_eq!(without_token(&set(TOKEN_PARAMETER), used), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub fn has_authority() -> bool {
     is_definer && is_trusted(user)
 }
 
-fn is_trusted(owner: u32) -> bool {
+/// Whether this owner's definers and views may do what others may not.
+pub fn is_trusted(owner: u32) -> bool {
     role::is_superuser(owner) || {
         let trusted = config::trusted_definers();
         !trusted.is_empty() && role::name(owner).is_some_and(|name| trusted.contains(&name))

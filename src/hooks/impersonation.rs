@@ -1,6 +1,8 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, FIRST_USER, KNOWN_PROVIDER, LABELLED, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, may_present};
+use super::{
+    CACHE, FIRST_USER, KNOWN_PROVIDER, LABELLED, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, guarded, may_present,
+};
 use crate::config::SingleUser;
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
@@ -63,8 +65,6 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     let entry = resolved(&installed, &token.digest, text.as_ref(), impersonator, now)?;
     check_single_user(&entry.identity)?;
     guc::settle();
-    // What is set from here on ends with the transaction.
-    let settings_level = guc::new_level();
     if config::apply_role_settings() {
         guc::apply_settings_of(entry.role);
     }
@@ -72,6 +72,8 @@ pub fn establish(token: Presented) -> Result<(), Error> {
     if !role::switch_to(entry.role) {
         return Err(Error::Inconsistent);
     }
+    // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
+    let settings_level = guc::new_level();
     let mut begun = Impersonation::new(token.digest, &entry, now, settings_level);
     if entry.provider == Provider::Local {
         begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
@@ -301,18 +303,26 @@ pub fn confirm() -> Result<(), Error> {
 
 /// What the executor itself does not stop.
 pub fn check_function(oid: u32) -> Result<(), Error> {
-    match guard::function_refused_while_impersonating(oid) {
+    let refused = if oid < guard::FIRST_NORMAL_OBJECT_ID {
+        guard::function_refused_while_impersonating(oid)
+    } else {
+        catalog::c_symbol(oid).and_then(|symbol| guard::code_refused_while_impersonating(&symbol))
+    };
+    match refused {
         Some(what) => Err(Error::WhileImpersonating(what.into())),
         None => Ok(()),
     }
 }
 
 /// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
-/// far those go (`pg_write_all_data`, say).
+/// far those go (`pg_write_all_data`, say), or through a view of somebody who is not trusted.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::installation() else { return Ok(()) };
-    if permissions.touch_any(|relation| installed.owns(relation)) && !super::guarded::has_authority() {
-        return Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()));
+    let may =
+        |checked_as| if checked_as == 0 { guarded::has_authority() } else { guarded::is_trusted(checked_as) };
+    if permissions.checked_as(|relation| installed.owns(relation)).into_iter().all(may) {
+        Ok(())
+    } else {
+        Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()))
     }
-    Ok(())
 }

@@ -51,6 +51,7 @@ pub fn install() {
         done: statement::done,
         end: statement::ended,
         permissions: statement::permissions,
+        worker_permissions: statement::worker_permissions,
         function: statement::before_function,
         refused: audit::refused,
         begins: statement::begins,

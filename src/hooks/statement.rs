@@ -1,15 +1,16 @@
 //! The executor, utility and function hooks.
 
-use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
+use super::{FIRST_USER, NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded, may_present};
 use crate::audit;
-use crate::core::guard::{self, Statement};
+use crate::config;
+use crate::core::guard::{self, Settable, Statement};
 use crate::core::names::LookUp;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
 use crate::pg::nodes::{Permissions, Query, References};
 use crate::pg::report::Report;
 use crate::pg::statement::Progress;
-use crate::pg::{catalog, chain, gate, guc};
+use crate::pg::{catalog, chain, gate, guc, role};
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
@@ -29,7 +30,7 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
         return Ok(Before { as_nested: *statement == Statement::CallOrDo, ..Before::default() });
     }
     if is_guarded() && !guarded::has_authority() {
-        guard::without_token(statement, crate::config::session_settings).map_err(Error::from)?;
+        guard::without_token(statement, settable).map_err(Error::from)?;
         if *statement == Statement::ExplainQuery {
             return Ok(guarded::undoing_settings(depth));
         }
@@ -74,7 +75,7 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
 /// statement that could present a token.
 pub fn prepared(before: Before) -> Result<(), Report> {
     let presented = gate::has_presented();
-    guc::undo_settings_except(before.settings_level, crate::config::session_settings);
+    guc::undo_settings_except(before.settings_level, settable);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
 }
 
@@ -97,7 +98,7 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     let presented = guc::presented();
     if before.settings_level > 0 {
-        guc::undo_settings_except(before.settings_level, crate::config::session_settings);
+        guc::undo_settings_except(before.settings_level, settable);
     }
     match presented {
         Some(token) if depth == 0 => {
@@ -139,6 +140,14 @@ pub fn permissions(permissions: Permissions) -> Result<(), Report> {
     Ok(())
 }
 
+/// In a parallel worker: what a function reads there. Of the leader's state only who it is came along.
+pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
+    if role::is_locked_outside_definers() && may_present(role::session_user()) {
+        impersonation::check_relations(&permissions)?;
+    }
+    Ok(())
+}
+
 /// Before a function is executed.
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if guard::may_seed(function) {
@@ -153,6 +162,12 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
     }
     Ok(())
+}
+
+/// What this session may set without a token.
+fn settable() -> Settable {
+    let has_had_a_user = FIRST_USER.with_borrow(Option::is_some);
+    Settable { session: config::session_settings(), shared: has_had_a_user.then(config::shared_settings) }
 }
 
 /// A token that waits when a new statement begins came by a route that no statement of its own completed.

@@ -201,7 +201,29 @@ pub fn function(oid: u32) -> Option<Function> {
     }
 }
 
+/// The code of a function in C, by its name in the library; `None` for functions in other languages.
+pub fn c_symbol(function: u32) -> Option<Vec<u8>> {
+    // SAFETY: as in function(); prosrc is text, detoasted with all its bytes in place.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(function).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc);
+        let symbol = (form.prolang.to_u32() == C_LANGUAGE).then(|| {
+            let mut is_null = false;
+            let source = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_prosrc as i16, &mut is_null);
+            let source = pg_sys::pg_detoast_datum_packed(source.cast_mut_ptr());
+            pgrx::varlena_to_byte_slice(source).to_vec()
+        });
+        pg_sys::ReleaseSysCache(tuple);
+        symbol
+    }
+}
+
 /// `pg_language.h` and `pg_language.dat`.
+const C_LANGUAGE: u32 = 13;
 const ANUM_PG_LANGUAGE_LANPLTRUSTED: i16 = 5;
 const SQL_LANGUAGE: u32 = 14;
 

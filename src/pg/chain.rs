@@ -37,6 +37,8 @@ pub struct Handlers {
     pub end: fn(usize) -> Result<(), Report>,
     /// When the permissions of a query or COPY are checked.
     pub permissions: fn(Permissions) -> Result<(), Report>,
+    /// The same in a parallel worker, whose leader may be impersonating somebody.
+    pub worker_permissions: fn(Permissions) -> Result<(), Report>,
     /// Before a function is executed: `(its OID, nesting depth)`.
     pub function: fn(u32, u32) -> Result<(), Report>,
     /// An error of ours is about to be raised.
@@ -413,12 +415,15 @@ pub unsafe fn permitted(list: *mut pg_sys::List) -> bool {
     true
 }
 
-/// Hooks do nothing in parallel workers, which run on behalf of a leader that was checked, nor in a transaction
-/// that has failed, where catalogs cannot be read and only its end is possible.
-fn is_exempt() -> bool {
+fn is_worker() -> bool {
     // SAFETY: a static variable.
-    let is_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
-    is_worker || !raw::IsTransactionState() || raw::IsAbortedTransactionBlockState()
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Hooks do nothing in parallel workers, which run on behalf of a leader that was checked (what functions read there
+/// excepted), nor in a transaction that has failed, where catalogs cannot be read and only its end is possible.
+fn is_exempt() -> bool {
+    is_worker() || !raw::IsTransactionState() || raw::IsAbortedTransactionBlockState()
 }
 
 fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {
@@ -568,7 +573,13 @@ unsafe extern "C-unwind" fn after_end(execution: usize) {
 unsafe extern "C-unwind" fn check_permissions(list: *mut pg_sys::List) {
     // SAFETY: by contract of permitted().
     let permissions = unsafe { Permissions::of_list(list) };
-    decide(|handlers| (handlers.permissions)(permissions));
+    if is_worker() {
+        if let Some(Err(report)) = HANDLERS.get().map(|handlers| (handlers.worker_permissions)(permissions)) {
+            raise(report);
+        }
+    } else {
+        decide(|handlers| (handlers.permissions)(permissions));
+    }
 }
 
 #[pg_guard]

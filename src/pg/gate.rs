@@ -75,9 +75,11 @@ pub fn is_ordinary() -> bool {
     ORDINARY.load(Relaxed)
 }
 
-/// Whether the session user was found to be one that the guard has to watch.
+/// Whether the session user was found to be one that the guard has to watch. Also asked in processes that have no
+/// session user, of which nothing was found.
 pub fn is_known_holder() -> bool {
-    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
+    let seen = SEEN_USER.load(Relaxed);
+    seen != 0 && !ORDINARY.load(Relaxed) && seen == raw::GetSessionUserId().to_u32()
 }
 
 /// Whether nothing of ours can have happened in this session's transaction.

@@ -1,7 +1,7 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
 use super::{catalog, compat, gate, log, raw};
-use crate::core::guard;
+use crate::core::guard::{self, Settable};
 use crate::core::token::{self, Digest, Secret};
 use once_cell::sync::OnceCell;
 use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
@@ -625,10 +625,10 @@ struct Kept {
     is_local: bool,
 }
 
-/// As [`undo_settings`], but settings that are named in `keep` stay as they were set.
-pub fn undo_settings_except(level: i32, keep: impl FnOnce() -> Vec<String>) {
+/// As [`undo_settings`], but what the session may set stays as it was set.
+pub fn undo_settings_except(level: i32, settable: impl FnOnce() -> Settable) {
     let is_changed = compat::all_settings().into_iter().any(|setting| is_changed_at(setting, level));
-    let kept = if is_changed { changed_at(level, &keep()) } else { Vec::new() };
+    let kept = if is_changed { changed_at(level, &settable()) } else { Vec::new() };
     undo_settings(level);
     for setting in kept {
         let action =
@@ -649,13 +649,43 @@ pub fn undo_settings_except(level: i32, keep: impl FnOnce() -> Vec<String>) {
     }
 }
 
-/// The settings of the list that were changed at this nesting level, with their values.
-fn changed_at(level: i32, list: &[String]) -> Vec<Kept> {
+/// The settings that were changed at this nesting level and may stay so, with their values.
+fn changed_at(level: i32, settable: &Settable) -> Vec<Kept> {
     compat::all_settings()
         .into_iter()
-        .filter(|&setting| is_changed_at(setting, level) && guard::is_session_setting(&name_of(setting), list))
+        .filter(|&setting| is_changed_at(setting, level) && settable.allows(&name_of(setting), false))
         .filter_map(kept)
+        .filter(|kept| settable.allows(&kept.name.to_string_lossy(), is_misleading(&kept.name, &kept.value)))
         .collect()
+}
+
+const CLIENT_ENCODING: &CStr = c"client_encoding";
+const CONFORMING_STRINGS: &CStr = c"standard_conforming_strings";
+
+/// Whether [`is_misleading`] may be true of some value of this setting.
+pub fn may_mislead(name: &CStr) -> bool {
+    [CLIENT_ENCODING, CONFORMING_STRINGS].iter().any(|other| is_name(name, other))
+}
+
+fn is_name(name: &CStr, other: &CStr) -> bool {
+    name.to_bytes().eq_ignore_ascii_case(other.to_bytes())
+}
+
+/// Whether, with this value of the setting, text that was written for another value can be misread: a backslash that
+/// escapes a quote, or a character of several bytes that holds one.
+pub fn is_misleading(name: &CStr, value: &CStr) -> bool {
+    // SAFETY: both take a NUL-terminated string; the second writes the variable.
+    unsafe {
+        if is_name(name, CLIENT_ENCODING) {
+            // The encodings that no database may have are of that kind; they come last.
+            pg_sys::pg_valid_client_encoding(value.as_ptr()) >= pg_sys::pg_enc::PG_SJIS as c_int
+        } else if is_name(name, CONFORMING_STRINGS) {
+            let mut is_on = false;
+            !(pg_sys::parse_bool(value.as_ptr(), &mut is_on) && is_on)
+        } else {
+            false
+        }
+    }
 }
 
 fn is_changed_at(setting: *mut pg_sys::config_generic, level: i32) -> bool {

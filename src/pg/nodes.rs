@@ -1,6 +1,6 @@
 //! Reading PostgreSQL's parse and plan trees.
 
-use super::{compat, role};
+use super::{compat, guc, role};
 use crate::core::guard::Statement;
 use crate::core::names::LookUp;
 use crate::core::redact;
@@ -92,7 +92,25 @@ fn classify_set(set: &pg_sys::VariableSetStmt) -> Statement {
             "SESSION CHARACTERISTICS" => Statement::Set("default_transaction_isolation".into()),
             _ => Statement::SetTransaction,
         },
+        // SAFETY: a SET statement of a parameter; PostgreSQL's own errors about its values pass.
+        _ if unsafe { sets_misleading(set) } => Statement::SetMisleading(name()),
         _ => Statement::Set(name()),
+    }
+}
+
+/// Whether a setting gets a value with which text can be misread.
+///
+/// # Safety
+/// `set` names a parameter; not RESET ALL.
+unsafe fn sets_misleading(set: &pg_sys::VariableSetStmt) -> bool {
+    // SAFETY: by contract; the value is null or a palloc'd string.
+    unsafe {
+        let name = CStr::from_ptr(set.name);
+        if !guc::may_mislead(name) {
+            return false;
+        }
+        let value = pg_sys::ExtractSetVariableArgs(std::ptr::from_ref(set).cast_mut());
+        !value.is_null() && guc::is_misleading(name, CStr::from_ptr(value))
     }
 }
 
@@ -147,16 +165,17 @@ impl Permissions {
         self.0
     }
 
-    /// Whether any of these relations is read or written on the current user's own rights.
-    pub fn touch_any(&self, is_meant: impl Fn(u32) -> bool) -> bool {
+    /// On whose rights any of these relations is read or written: 0 for the current user's, else the owner of a view.
+    pub fn checked_as(&self, is_meant: impl Fn(u32) -> bool) -> Vec<u32> {
         // SAFETY: as in required().
         unsafe {
-            PgList::<compat::PermissionEntry>::from_pg(self.0).iter_ptr().map(|entry| &*entry).any(|entry| {
-                compat::is_relation(entry)
-                    && entry.requiredPerms != 0
-                    && entry.checkAsUser == pg_sys::Oid::INVALID
-                    && is_meant(entry.relid.to_u32())
-            })
+            PgList::<compat::PermissionEntry>::from_pg(self.0)
+                .iter_ptr()
+                .map(|entry| &*entry)
+                .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
+                .filter(|entry| is_meant(entry.relid.to_u32()))
+                .map(|entry| entry.checkAsUser.to_u32())
+                .collect()
         }
     }
 

@@ -26,6 +26,12 @@ pub fn can_act_as(member: u32, role: u32) -> bool {
     compat::can_act_as(member.into(), role.into())
 }
 
+/// Whether the role is locked, and not by a SECURITY DEFINER function of another role's.
+pub fn is_locked_outside_definers() -> bool {
+    let (user, is_locked) = current_user();
+    is_locked && user == raw::GetOuterUserId().to_u32()
+}
+
 pub fn is_superuser(role: u32) -> bool {
     // SAFETY: takes an OID by value, searches the system cache.
     unsafe { pg_sys::superuser_arg(role.into()) }

@@ -23,6 +23,7 @@ GRANT CREATE ON SCHEMA public TO PUBLIC;
 GRANT USAGE ON SCHEMA alice TO PUBLIC;
 GRANT USAGE ON SCHEMA app TO svc;
 CREATE FUNCTION app.alias_set_config(text, text, boolean) RETURNS text LANGUAGE internal AS 'set_config_by_name';
+CREATE FUNCTION app.alias_connect(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect';
 CREATE FUNCTION app.superusers_count() RETURNS bigint LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS 'SELECT count(*) FROM app.flights';
 
@@ -84,6 +85,7 @@ CREATE FUNCTION alice.reset_role() RETURNS text LANGUAGE plpgsql VOLATILE
 AS $$ BEGIN PERFORM set_config('role', 'none', false); RETURN current_user; END $$;
 CREATE FUNCTION alice.reset_role_immutable() RETURNS text LANGUAGE plpgsql IMMUTABLE
 AS $$ BEGIN PERFORM set_config('role', 'none', false); RETURN current_user; END $$;
+CREATE FUNCTION alice.sets_role_to(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('role', 'none', false) $$;
 CREATE FUNCTION alice.reset_role_simple() RETURNS text LANGUAGE plpgsql
 AS $$ DECLARE x text; BEGIN x := set_config('role', 'none', false); RETURN x; END $$;
 CREATE FUNCTION alice.reset_role_sql() RETURNS text LANGUAGE sql AS $$ SELECT set_config('role', 'none', false) $$;
@@ -154,6 +156,24 @@ AS $$ DECLARE r text; BEGIN EXECUTE command INTO r; RETURN r; END $$;
 CREATE FUNCTION alice.in_worker(command text) RETURNS text LANGUAGE plpgsql
 SET parallel_always = on SET parallel_leader_participation = off SET max_parallel_workers_per_gather = 2
 AS $$ BEGIN RETURN string_agg(alice.worker(command, relname), '') FROM pg_class WHERE relname = 'pg_class'; END $$;
+-- Places from which PostgreSQL calls a function that no statement names.
+CREATE TYPE alice.mood AS ENUM ('sad');
+CREATE FUNCTION alice.mood_as_text(alice.mood) RETURNS text LANGUAGE plpgsql
+AS $$ BEGIN PERFORM count(*) FROM app.everyone; RETURN set_config('role', 'none', false); END $$;
+CREATE CAST (alice.mood AS text) WITH FUNCTION alice.mood_as_text(alice.mood) AS IMPLICIT;
+CREATE FUNCTION alice.by_default(a text DEFAULT alice.reset_role_sql(), b bigint DEFAULT alice.invoker_reads())
+RETURNS text LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION alice.is_like(text, text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN PERFORM count(*) FROM app.everyone; RETURN set_config('role', 'none', false) = $1; END $$;
+CREATE OPERATOR alice.~~~ (FUNCTION = alice.is_like, LEFTARG = text, RIGHTARG = text);
+CREATE AGGREGATE alice.locks(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND = '0',
+    FINALFUNC = pg_try_advisory_lock);
+CREATE AGGREGATE alice.resets(text) (SFUNC = pg_catalog.textcat, STYPE = text, INITCOND = '',
+    FINALFUNC = alice.sets_role_to);
+CREATE FUNCTION alice.apart(float8, float8) RETURNS float8 LANGUAGE plpgsql IMMUTABLE
+AS $$ BEGIN PERFORM set_config('role', 'none', false); RETURN $1 - $2; END $$;
+CREATE TYPE alice.span AS RANGE (SUBTYPE = float8, SUBTYPE_DIFF = alice.apart);
+CREATE TYPE alice.pair AS (a alice.loud, b int);
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA alice TO PUBLIC;
 CREATE PROCEDURE alice.commits() LANGUAGE plpgsql
 AS $$ BEGIN COMMIT; INSERT INTO alice.seen VALUES ('commits', current_user); END $$;

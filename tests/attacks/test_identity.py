@@ -64,6 +64,46 @@ ATTACKS = [
     (2, "SELECT app.owners_reset()", *DENIED),
     (2, "SELECT app.alias_set_config('role', 'none', false)", *DENIED),
     (2, "SELECT app.alias_set_config('session_authorization', 'postgres', true)", *DENIED),
+    # Every place of a query where a function can stand.
+    *[(2, statement.replace("{f}", "set_config('role', 'none', false)"), *DENIED) for statement in (
+        "SELECT * FROM ROWS FROM ({f}, generate_series(1, 2))", "SELECT 1 LIMIT length({f})",
+        "SELECT 1 FROM app.flights OFFSET length({f})", "SELECT DISTINCT ON ({f}) 1",
+        "SELECT count(*) FROM app.flights GROUP BY {f}", "SELECT count(*) FROM app.flights HAVING {f} = 'none'",
+        "SELECT count(*) FILTER (WHERE {f} = 'none') FROM app.flights", "SELECT string_agg({f}, '') FROM app.flights",
+        "SELECT sum(id) OVER (ROWS length({f}) PRECEDING) FROM app.flights",
+        "SELECT * FROM app.flights TABLESAMPLE bernoulli (length({f}))", "SELECT ARRAY[{f}]", "SELECT ROW({f})",
+        "SELECT coalesce({f}, '')", "SELECT {f} || ''", "SELECT 'none' = ANY (ARRAY[{f}])",
+        "SELECT jsonb_build_object({f}, 1)", "SELECT * FROM app.flights a JOIN app.flights b ON {f} = 'none'",
+        "SELECT (WITH RECURSIVE r AS (SELECT {f} AS a UNION SELECT a FROM r) SELECT count(*) FROM r)",
+        "SELECT 1 UNION SELECT length({f})", "VALUES (1), (length({f}))", "UPDATE app.flights SET delay = length({f})",
+        "DELETE FROM app.flights WHERE {f} = 'none'", "INSERT INTO app.flights VALUES (length({f}), 'UA')",
+        "INSERT INTO app.flights VALUES (1, 'UA') ON CONFLICT (id) DO UPDATE SET secret = {f}",
+        "EXPLAIN (ANALYZE, TIMING OFF) SELECT {f}", "SELECT xmlelement(name a, {f})",
+        "SELECT * FROM json_populate_record(NULL::alice.t, to_json({f}))")],
+    # And where none stands.
+    (2, "SELECT 'sad'::alice.mood::text", *DENIED),
+    (2, "SELECT length('sad'::alice.mood)", *DENIED),
+    (2, "SELECT alice.by_default()", *DENIED),
+    (2, "SELECT 'a' OPERATOR(alice.~~~) 'b'", *DENIED),
+    (2, "SELECT 'a' OPERATOR(alice.~~~) ANY (ARRAY['b'])", *DENIED),
+    (2, "SELECT alice.resets('a')", *DENIED),
+    (2, "SELECT alice.resets('a') OVER ()", *DENIED),
+    (2, do("CREATE TABLE alice.d (a text DEFAULT set_config('role', 'none', false)); "
+           "INSERT INTO alice.d DEFAULT VALUES;"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a text CHECK (set_config('role', 'none', false) IS NULL)); "
+           "INSERT INTO alice.d VALUES ('');"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a text) PARTITION BY LIST (a); "
+           "CREATE TABLE alice.e PARTITION OF alice.d FOR VALUES IN (set_config('role', 'none', false));"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a text); ALTER TABLE alice.d ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; "
+           "CREATE POLICY p ON alice.d USING (set_config('role', 'none', false) IS NULL); "
+           "INSERT INTO alice.d VALUES ('');"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a int); CREATE TRIGGER t BEFORE INSERT ON alice.d FOR EACH ROW "
+           "WHEN (set_config('role', 'none', false) IS NULL) EXECUTE FUNCTION alice.on_insert(); "
+           "INSERT INTO alice.d VALUES (1);"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a int); INSERT INTO alice.d VALUES (1); "
+           "ALTER TABLE alice.d ALTER a TYPE text USING set_config('role', 'none', false);"), *DENIED),
+    (2, do("CREATE TABLE alice.d (a alice.span); CREATE INDEX ON alice.d USING gist (a); INSERT INTO alice.d "
+           "SELECT alice.span(i, i + 1) FROM generate_series(1, 2000) i;"), *DENIED),
     (2, "SELECT query_to_xml('SELECT set_config(''role'', ''none'', false)', false, false, '')", *DENIED),
     (2, "SELECT ts_stat('SELECT set_config(''role'', ''none'', false)::tsvector')", *DENIED),
 
@@ -184,6 +224,19 @@ ATTACKS = [
     (18, "ALTER ROLE svc SET search_path = alice", *DENIED),
     (18, "GRANT svc TO alice", *DENIED),
     (18, "GRANT owner TO alice", *DENIED),
+    *[(18, statement, *DENIED) for statement in (
+        "CREATE FUNCTION alice.f() RETURNS text LANGUAGE internal AS 'set_config_by_name'",
+        "CREATE FUNCTION alice.f() RETURNS int LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
+        "ALTER FUNCTION alice.reset_role() LEAKPROOF", "ALTER FUNCTION alice.reset_role() OWNER TO svc",
+        "ALTER TABLE alice.t OWNER TO postgres", "CREATE EXTENSION pageinspect", "CREATE FOREIGN DATA WRAPPER w",
+        "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION alice.on_insert()",
+        "CREATE ACCESS METHOD m TYPE INDEX HANDLER bthandler", "CREATE SCHEMA s AUTHORIZATION svc",
+        "CREATE ROLE mallory", "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (connect = false)",
+        "ALTER ROLE ALL SET search_path = alice", "ALTER ROLE alice SUPERUSER", "REASSIGN OWNED BY svc TO alice",
+        "DROP OWNED BY svc", "CREATE TABLE immuta.x (a int)", "CREATE TABLE pg_catalog.x (a int)",
+        "CREATE OR REPLACE FUNCTION immuta.whoami() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER ROLE alice SET bodata.require_token = off", "ALTER DATABASE immuta SET bodata.require_token = off",
+        "ALTER ROLE alice SET session_replication_role = replica", "SET session_replication_role = replica")],
     (18, "ALTER SYSTEM SET bodata.require_token = off", *IN_BLOCK),
     (18, "DROP EXTENSION immuta_ext", *DENIED),
     (18, "SELECT immuta.issue_token('bob')", *DENIED),
@@ -217,6 +270,12 @@ ATTACKS = [
         "pg_advisory_lock(1)", "pg_advisory_lock(1, 2)", "pg_advisory_lock_shared(1)", "pg_try_advisory_lock(1)",
         "pg_try_advisory_lock_shared(1, 2)", "pg_advisory_unlock(1)", "pg_advisory_unlock_shared(1)",
         "pg_advisory_unlock_all()")],
+    (25, "SELECT alice.locks(1)", *ACTIVE),
+    (25, "SELECT alice.locks(1) OVER ()", *ACTIVE),
+    (25, "SELECT dblink_connect('dbname=immuta')", *ACTIVE),
+    (25, "SELECT dblink_connect('c', 'dbname=immuta')", *ACTIVE),
+    (25, "SELECT app.alias_connect('c', 'dbname=immuta')", *ACTIVE),
+    (25, do("PERFORM dblink_connect('c', 'dbname=immuta');"), *ACTIVE),
     (25, do("PERFORM pg_advisory_lock(1);"), *ACTIVE),
     (25, "DO $$ DECLARE x text; BEGIN x := pg_advisory_lock(1); END $$", *ACTIVE),
     (25, "SELECT count(*) FROM app.flights WHERE pg_try_advisory_lock(id)", *ACTIVE),
@@ -229,6 +288,9 @@ ATTACKS = [
 ]
 if int(VERSION) >= 15:
     ATTACKS += [
+        (12, "GRANT SET ON PARAMETER bodata.require_token TO alice", *DENIED),
+        (2, "MERGE INTO app.flights f USING (VALUES (1)) v (a) ON f.carrier = 'UA' "
+            "WHEN MATCHED AND set_config('role', 'none', false) = 'none' THEN DELETE", *DENIED),
         (18, "MERGE INTO app.flights f USING (VALUES (1)) v (id) ON f.id = 2000 "
              "WHEN NOT MATCHED THEN INSERT VALUES (2000, 'AA')", *DENIED),
     ]

@@ -69,7 +69,11 @@ OBJECTS = [
     "CREATE DOMAIN pg_temp.d AS int CHECK (VALUE > 0)", "CREATE TABLE pg_temp.flights (a int)",
     "DO $$ BEGIN CREATE TEMP TABLE flights (a int); INSERT INTO flights VALUES (1); END $$",
     "CREATE TEMP TABLE parents (id int PRIMARY KEY) PARTITION BY RANGE (id)",
-    "CREATE TYPE pg_temp.e AS ENUM ('a')", "INSERT INTO alice.settings_at_commit VALUES (1)",
+    "CREATE TYPE pg_temp.e AS ENUM ('a')", "CREATE AGGREGATE pg_temp.a (int) (SFUNC = int4pl, STYPE = int)",
+    "CREATE OPERATOR pg_temp.### (FUNCTION = pg_catalog.int4pl, LEFTARG = int, RIGHTARG = int)",
+    "CREATE COLLATION pg_temp.c (LOCALE = 'C')", "CREATE TEXT SEARCH CONFIGURATION pg_temp.c (COPY = pg_catalog.simple)",
+    "CREATE TEXT SEARCH DICTIONARY pg_temp.d (TEMPLATE = simple)", "CREATE PROCEDURE pg_temp.p() LANGUAGE sql AS ''",
+    "INSERT INTO alice.settings_at_commit VALUES (1)",
 ]
 
 
@@ -77,7 +81,8 @@ OBJECTS = [
 def test_temporary_objects_do_not_outlive_the_transaction(session, statement):
     left = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()), " \
            "(SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()), " \
-           "(SELECT count(*) FROM pg_type WHERE typnamespace = pg_my_temp_schema())"
+           "(SELECT count(*) FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass " \
+           "AND refobjid = pg_my_temp_schema())"
     for end in ENDS:
         session.begin()
         session.ok(statement)

@@ -1,7 +1,7 @@
 """G5: nobody learns a token, or anything of use, from inside the database. Rows 27, 29, 30, 37."""
 
 import pytest
-from scene import COUNT, DENIED, INVALID, REQUIRED, check_error, token_of
+from scene import ACTIVE, COUNT, DENIED, INVALID, REQUIRED, check_error, token_of
 
 MASKED = [
     "SHOW bodata.impersonation_token", "SELECT current_setting('bodata.impersonation_token')",
@@ -186,6 +186,86 @@ def test_tables_and_functions_are_closed(world):
             f"{functions} has_function_privilege('{login}', oid, 'EXECUTE')")} == allowed
     assert world.sql(f"{functions} prosecdef AND coalesce(proconfig::text, '') "
                      "NOT LIKE '%search_path=pg_catalog, pg_temp%'") == []
+
+
+TABLES = ("user_account", "token", "api_key", "token_issuer", "impersonation_rule")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_are_closed_in_parallel_workers_too(world, session, table):
+    """Row 18: to a role that may read everything, whoever asks there on its behalf. Superusers' definers may."""
+    count = f"SELECT count(*) FROM immuta.{table}"
+    world.sql("GRANT pg_read_all_data TO alice")
+    world.sql("CREATE FUNCTION app.counts(text) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER PARALLEL SAFE "
+              "SET search_path = pg_catalog, pg_temp AS 'DECLARE n bigint; BEGIN EXECUTE $1 INTO n; RETURN n; END'")
+    try:
+        for reads in (count, f"SELECT app.in_worker('{count}')", f"SELECT alice.in_worker('{count}')",
+                      f"SELECT alice.in_worker('SELECT alice.worker(''{count}'', NULL)')"):
+            session.begin()
+            session.refused(reads, *ACTIVE)
+            session.leaves_nothing()
+        session.begin()
+        assert int(session.value(f"SELECT app.in_worker('SELECT app.counts(''{count}'')')")) >= 0
+        session.ok("COMMIT")
+    finally:
+        world.sql("DROP FUNCTION app.counts(text); REVOKE pg_read_all_data FROM alice")
+    session.leaves_nothing()
+
+
+THROUGH = ["CREATE TEMP VIEW through AS SELECT * FROM immuta.{table}",
+           "CREATE VIEW alice.through AS SELECT * FROM immuta.{table}",
+           "CREATE VIEW alice.through AS WITH x AS (SELECT * FROM immuta.{table}) SELECT * FROM x",
+           "CREATE VIEW alice.below AS SELECT * FROM immuta.{table}; CREATE VIEW alice.through AS SELECT * FROM alice.below"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("create", THROUGH)
+def test_tables_are_closed_through_ones_own_views(world, session, table, create):
+    """Row 18: PostgreSQL checks what a view reads for its owner, who may read and write everything."""
+    world.sql("GRANT pg_read_all_data, pg_write_all_data TO alice")
+    view = "pg_temp.through" if "TEMP" in create else "alice.through"
+    key = world.value("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1",
+                      (f"immuta.{table}",))
+    try:
+        for use in (f"SELECT count(*) FROM {view}", f"DELETE FROM {view}", f"INSERT INTO {view} DEFAULT VALUES",
+                    f'UPDATE {view} SET "{key}" = NULL', f"COPY (SELECT * FROM {view}) TO STDOUT",
+                    f"CREATE TABLE alice.copied AS SELECT * FROM {view}"):
+            if "WITH x" in create and use.split()[0] in ("DELETE", "INSERT", "UPDATE"):
+                continue
+            session.begin()
+            for statement in create.format(table=table).split("; "):
+                session.ok(statement)
+            session.refused(use, *ACTIVE)
+            session.leaves_nothing()
+    finally:
+        world.sql("REVOKE pg_read_all_data, pg_write_all_data FROM alice")
+
+
+@pytest.mark.parametrize("kind", ["DO ALSO SELECT count(*) FROM immuta.token",
+                                  "DO ALSO DELETE FROM immuta.token",
+                                  "DO INSTEAD UPDATE immuta.user_account SET postgres_role = NULL"])
+def test_tables_are_closed_through_ones_own_rules(world, session, kind):
+    world.sql("GRANT pg_read_all_data, pg_write_all_data TO alice")
+    try:
+        session.begin()
+        session.ok("CREATE TABLE alice.with_rule (a int)")
+        session.ok(f"CREATE RULE r AS ON INSERT TO alice.with_rule {kind}")
+        session.refused("INSERT INTO alice.with_rule VALUES (1)", *ACTIVE)
+        session.leaves_nothing()
+    finally:
+        world.sql("REVOKE pg_read_all_data, pg_write_all_data FROM alice")
+
+
+def test_a_superusers_view_of_the_tables_is_the_administrators(world, session):
+    world.sql("CREATE VIEW app.users AS SELECT userid FROM immuta.user_account; GRANT SELECT ON app.users TO alice")
+    try:
+        session.begin()
+        assert int(session.value("SELECT count(*) FROM app.users")) >= 3
+        session.ok("COMMIT")
+        session.refused("SELECT count(*) FROM app.users", *REQUIRED)
+    finally:
+        world.sql("DROP VIEW app.users")
+    session.leaves_nothing()
 
 
 def test_no_oracle(world, connect):

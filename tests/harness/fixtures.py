@@ -2,6 +2,7 @@
 `server_name`, under which name its own server runs."""
 
 import os
+import re
 
 import psycopg2
 import pytest
@@ -33,7 +34,17 @@ def server(server_name):
 def world(server):
     world = World(server)
     yield world
+    no_process_crashed(world)
     logs_no_secret(world)
+
+
+CRASH = re.compile(r"terminated by signal|PANIC: |TRAP: |panicked at|could not restore the session user")
+
+
+def no_process_crashed(world):
+    """Whatever was tried."""
+    crashes = [line for line in world.server.log().splitlines() if CRASH.search(line[:1000])]
+    assert crashes == []
 
 
 def logs_no_secret(world):

@@ -1,24 +1,54 @@
 """PgBouncer in front of a server, in transaction mode."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import time
 
-from .server import NOBODY, free_port, unprivileged
+from . import debian
+from .server import BUILD, NOBODY, free_port, unprivileged
 
 PROGRAM = "/usr/sbin/pgbouncer"
+LATER = "1.24.1"
+
+
+def later_program():
+    """A PgBouncer that knows prepared statements, which that of Debian 12 does not: built from the source of a later
+    Debian, once."""
+    program = BUILD / "debian" / f"bin-pgbouncer-{LATER}" / "pgbouncer"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with open(program.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            work = program.parent / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(debian.source("pgbouncer", LATER), work, symlinks=True)
+            # The names of the folders below lib differ between machines.
+            libevent = debian.binary("libevent-dev", "libevent-2.1-7") / "usr"
+            libraries = next(libevent.glob("lib/*/libevent.so")).parent
+            headers = [libevent / "include", *libevent.glob("include/*-linux-*")]
+            environment = dict(os.environ, PKG_CONFIG="true", LIBEVENT_LIBS=f"-L{libraries} -levent",
+                               LIBEVENT_CFLAGS=" ".join(f"-I{folder}" for folder in headers))
+            for words in (["./configure", "--without-openssl", "--without-cares"], ["make", "-s", "pgbouncer"]):
+                done = subprocess.run(words, cwd=work, env=environment, text=True, capture_output=True)
+                if done.returncode:
+                    raise RuntimeError(f"PgBouncer {LATER}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+            shutil.move(work / "pgbouncer", program)
+            shutil.rmtree(work)
+    return program
 
 
 class PgBouncer:
-    def __init__(self, server, user, password, dbname, pool_size=10):
+    def __init__(self, server, user, password, dbname, pool_size=10, program=PROGRAM, settings=()):
         self.server, self.user, self.password, self.dbname = server, user, password, dbname
-        self.pool_size = pool_size
+        self.pool_size, self.program, self.settings = pool_size, program, settings
         self.port = free_port()
-        self.home = server.home / "pgbouncer"
+        self.home = server.home / f"pgbouncer-{self.port}"
         self.process = None
 
     def __enter__(self):
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         files = {
             "users.txt": f'"{self.user}" "{self.password}"\n',
             "pgbouncer.ini": "\n".join([
@@ -26,7 +56,7 @@ class PgBouncer:
                 f"{self.dbname} = host=127.0.0.1 port={self.server.port} dbname={self.dbname}",
                 "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {self.port}", "unix_socket_dir =",
                 "auth_type = plain", f"auth_file = {self.home / 'users.txt'}", "pool_mode = transaction",
-                f"default_pool_size = {self.pool_size}", "max_client_conn = 100", ""]),
+                f"default_pool_size = {self.pool_size}", "max_client_conn = 100", *self.settings, ""]),
         }
         for name, content in files.items():
             (self.home / name).write_text(content)
@@ -35,7 +65,7 @@ class PgBouncer:
             for path in (self.home, *self.home.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
         with open(self.home / "log", "wb") as log:
-            self.process = subprocess.Popen([*unprivileged(self.home), PROGRAM, self.home / "pgbouncer.ini"],
+            self.process = subprocess.Popen([*unprivileged(self.home), self.program, self.home / "pgbouncer.ini"],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         for _ in range(200):
             if b"process up" in (self.home / "log").read_bytes():

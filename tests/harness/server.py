@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMMUTA_BUILD", ROOT / "build"))
+# Other trees of PostgreSQL than those of the build (with assertions, say).
+TREES = Path(os.environ.get("IMMUTA_PG_TREES", BUILD / "pg"))
 VERSIONS = ("14", "15", "16", "17", "18")
 NOBODY = 65534
 
@@ -50,7 +52,7 @@ class Server:
 
     def __init__(self, version, name, *, encoding="UTF8", options=(), preload="shared", environment=None, trees=None):
         self.version = version
-        self.tree = (trees or BUILD / "pg") / version
+        self.tree = (trees or TREES) / version
         self.home = BUILD / "run" / f"{run_prefix()}{name}-{version}"
         self.data = self.home / "data"
         self.log_file = self.home / "server.log"

@@ -1,0 +1,133 @@
+"""G4: a user who has ended his transaction is, to the server, the application between two users. What he may set then
+the next one meets. Rows 21, 35; docs/limitations.md, "Shared by design"."""
+
+import pytest
+from scene import MODES, REQUIRED
+
+# What could hurt the next user: SQL that is read otherwise than it was quoted, statements that end at once.
+HARMFUL = [("standard_conforming_strings", value) for value in ("off", "no", "false", "0", "f")] + \
+    [("client_encoding", value) for value in ("SJIS", "BIG5", "gbk", "UHC", "GB18030", "johab", "SHIFT_JIS_2004")] + \
+    [("statement_timeout", "1"), ("lock_timeout", "1"), ("idle_in_transaction_session_timeout", "1"),
+     ("bytea_output", "escape")]
+
+# What drivers and poolers set between transactions: PgBouncer whatever its clients connected with.
+SHARED = [("client_encoding", "UTF8"), ("client_encoding", "LATIN1"), ("DateStyle", "ISO, DMY"),
+          ("IntervalStyle", "iso_8601"), ("TimeZone", "Asia/Tokyo"), ("standard_conforming_strings", "on"),
+          ("application_name", "another"), ("extra_float_digits", "3"), ("default_transaction_read_only", "on"),
+          ("default_transaction_isolation", "serializable")]
+
+# Ways to set one, and whether those that are not allowed are refused or undone.
+WAYS = {"SET {name} = '{value}'": True, "SET LOCAL {name} = '{value}'": True, "SET SESSION {name} TO '{value}'": True,
+        "SELECT set_config('{name}', '{value}', false)": False,
+        "SELECT app.runs('SELECT set_config(''{name}'', ''{value}'', false)')": False,
+        "SELECT app.runs('SET {name} = ''{value}''')": True,
+        "EXPLAIN ANALYZE SELECT set_config('{name}', '{value}', false)": False,
+        "UPDATE pg_settings SET setting = '{value}' WHERE name = '{name}'": False}
+
+
+def show(session, name):
+    return session.value("SELECT setting FROM pg_settings WHERE name = $1", name)
+
+
+@pytest.fixture(params=MODES)
+def session(request, connect):
+    """A connection of its own for each test: the first user makes the difference."""
+    return connect(request.param)
+
+
+def impersonates(session, end="COMMIT"):
+    session.begin()
+    session.is_alice()
+    session.ok(end)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name, value", HARMFUL)
+def test_what_could_hurt_the_next_user(session, name, value, way):
+    before = show(session, name)
+    impersonates(session)
+    statement = way.format(name=name, value=value)
+    for prelude in ([], ["BEGIN"], ["BEGIN", "SAVEPOINT s"]):
+        for word in prelude:
+            session.ok(word)
+        if WAYS[way]:
+            session.refused(statement, *REQUIRED)
+        else:
+            session.ok(statement)
+        session.ok("ROLLBACK" if WAYS[way] else "COMMIT")
+        assert show(session, name) == before
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT AND CHAIN", "DISCARD ALL", "RESET ALL", "error"])
+def test_there_is_no_way_back_to_a_session_without_users(session, end):
+    session.begin()
+    if end == "error":
+        session.refused("SELECT 1/0", "22012")
+        end = "ROLLBACK"
+    if end in ("DISCARD ALL", "RESET ALL"):
+        session.ok("COMMIT")
+    session.ok(end)
+    session.refused("SET standard_conforming_strings = off", *REQUIRED)
+    session.leaves_nothing()
+
+
+# The timeouts are long enough for the test.
+BY_THE_APPLICATION = [*SHARED, ("standard_conforming_strings", "off"), ("bytea_output", "escape"),
+                      *((f"{name}_timeout", "54321") for name in ("statement", "lock", "idle_in_transaction_session"))]
+
+
+@pytest.mark.parametrize("name, value", BY_THE_APPLICATION)
+def test_an_application_that_connects_may_set_them(session, name, value):
+    """Nobody has been on this connection: what it sets stays for all of its users."""
+    for statement in (f"SET {name} = '{value}'", f"SELECT set_config('{name}', '{value}', false)"):
+        session.ok(statement)
+        assert show(session, name) == value
+        session.ok(f"RESET {name}")
+    session.ok(f"SET {name} = '{value}'")
+    impersonates(session)
+    assert show(session, name) == value
+    session.ok("RESET ALL")
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("name, value", SHARED)
+def test_what_drivers_and_poolers_set_between_users(session, name, value):
+    impersonates(session)
+    for statement in (f"SET {name} = '{value}'", f"SELECT set_config('{name}', '{value}', false)"):
+        session.ok(statement)
+        assert show(session, name) == value
+        session.ok(f"RESET {name}")
+    session.leaves_nothing()
+
+
+def test_a_quote_of_the_applications_stays_a_quote(session):
+    """The attack: what the application quotes for bob ends where alice wants it to."""
+    impersonates(session)
+    session.run("SET standard_conforming_strings = off")
+    session.run("SET backslash_quote = on")
+    session.begin("bob")
+    quoted = "\\' UNION SELECT secret FROM app.flights --".replace("'", "''")
+    assert session.rows(f"SELECT '{quoted}'") == [(quoted.replace("''", "'"),)]
+    session.ok("COMMIT")
+
+
+@pytest.mark.parametrize("shared, allowed, refused", [
+    ("", [], ["TimeZone = 'UTC'", "application_name = 'x'", "statement_timeout = 0"]),
+    ("statement_*", ["statement_timeout = 0"], ["TimeZone = 'UTC'", "lock_timeout = 0"]),
+    ("*", ["statement_timeout = 0", "lock_timeout = 0", "TimeZone = 'UTC'", "standard_conforming_strings = on"],
+     ["standard_conforming_strings = off", "client_encoding = 'SJIS'", "work_mem = '1MB'", "search_path = alice"])])
+def test_the_administrator_decides(world, connect, shared, allowed, refused):
+    world.sql("ALTER ROLE svc SET bodata.shared_settings = %s", (shared,))
+    try:
+        session = connect()
+        impersonates(session)
+        for setting in allowed:
+            session.ok(f"SET {setting}")
+        for setting in refused:
+            session.refused(f"SET {setting}", *REQUIRED)
+        session.refused("SET bodata.shared_settings = '*'", *REQUIRED)
+        session.refused("SELECT set_config('bodata.shared_settings', '*', false)", "42501")
+        session.leaves_nothing()
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.shared_settings")

@@ -1,0 +1,197 @@
+"""PostgreSQL's own regression tests, with immuta_ext preloaded and created in their database: nothing may differ.
+
+    tests/core/run.py [--quick] VERSION…
+
+Without --quick the isolation tests run, too, and then all of it again beside pgaudit and pg_stat_statements, which
+are preloaded before immuta_ext, and after it. Where a test fails, the same suite runs once more without immuta_ext:
+a result that is the same to the letter is no fault of ours (the source that is to be had need not be exactly that of
+the server).
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness import debian  # noqa: E402
+from harness.server import BUILD, NOBODY, Server, unprivileged  # noqa: E402
+
+OURS = "immuta_ext"
+COMPANIONS = ("pgaudit", "pg_stat_statements")
+# Debian's name of pgaudit's source for a version of PostgreSQL, and what its compilation needs besides the server's
+# headers.
+PGAUDIT = {"14": "pgaudit-1.6", "15": "pgaudit-1.7", "16": "pgaudit-16", "17": "pgaudit-17", "18": "pgaudit-18"}
+PGAUDIT_NEEDS = ("libkrb5-dev", "krb5-multidev")
+
+# One query prints every SECURITY DEFINER function of the database. That ours are among them is no fault.
+LISTS_FUNCTIONS = ("opr_sanity", "WHERE prosecdef\n", "WHERE prosecdef AND pronamespace <> to_regnamespace('immuta')\n")
+
+
+@dataclass
+class Suite:
+    name: str
+    # Folder in the source, pg_regress or its twin, and what tells it which tests to run.
+    folder: str
+    program: str
+    arguments: tuple
+
+
+def suites(source, quick):
+    makefile = (source / "src/pl/plpgsql/src/Makefile").read_text().replace("\\\n", " ")
+    plpgsql = re.search(r"^REGRESS = (.*)$", makefile, re.M)[1].split()
+    yield Suite("core", "src/test/regress", "regress/pg_regress", ("--schedule=parallel_schedule",))
+    yield Suite("plpgsql", "src/pl/plpgsql/src", "regress/pg_regress", tuple(plpgsql))
+    if not quick:
+        yield Suite("isolation", "src/test/isolation", "isolation/pg_isolation_regress",
+                    ("--schedule=isolation_schedule",))
+
+
+class Run:
+    """One suite on a server of its own."""
+
+    def __init__(self, version, source, suite, libraries):
+        self.version, self.source, self.suite, self.libraries = version, source, suite, libraries
+        self.server = Server(version, "core", options=[
+            f"shared_preload_libraries={','.join(libraries)}", "pgaudit.log=all", "pgaudit.log_catalog=on",
+            # Made for this: query identifiers are computed, for pg_stat_statements, but not shown.
+            "compute_query_id=regress",
+            f"dynamic_library_path=$libdir:{BUILD / 'core' / version}"])
+        self.results = {}
+
+    def __enter__(self):
+        self.server.create()
+        self.home = self.server.home / "suite"
+        self._lay_out()
+        self.server.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.destroy()
+
+    def _lay_out(self):
+        given = self.source / self.suite.folder
+        (self.home / "out").mkdir(parents=True)
+        if os.geteuid() == 0:
+            os.chown(self.home / "out", NOBODY, NOBODY)
+        for folder in ("sql", "expected", "data", "specs"):
+            if (given / folder).exists():
+                shutil.copytree(given / folder, self.home / folder)
+        for file in (*given.glob("*_schedule"), *given.glob("resultmap")):
+            shutil.copy(file, self.home)
+        test, query, instead = LISTS_FUNCTIONS
+        for file in (self.home / "sql" / f"{test}.sql", self.home / "expected" / f"{test}.out"):
+            if file.exists():
+                text = file.read_text()
+                assert text.count(query) == 1, f"{file.name} is not what it was"
+                file.write_text(text.replace(query, instead))
+
+    def go(self):
+        """Runs it; which test passed."""
+        server, tree = self.server, self.server.tree
+        words = [*unprivileged(server.program("postgres")), tree / "lib/pgxs/src/test" / self.suite.program,
+                 f"--inputdir={self.home}", f"--outputdir={self.home / 'out'}", f"--bindir={tree / 'bin'}",
+                 f"--dlpath={BUILD / 'core' / self.version}", "--max-connections=20", "--host=127.0.0.1",
+                 f"--port={server.port}", "--user=postgres",
+                 *(a.replace("=", f"={self.home}/", 1) if a.startswith("--schedule") else a
+                   for a in self.suite.arguments)]
+        if OURS in self.libraries:
+            words.append(f"--load-extension={OURS}")
+        done = subprocess.run([str(w) for w in words], env=server.client_environment(), text=True, errors="replace",
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.results = passed(done.stdout)
+        if not self.results or server.process.poll() is not None:
+            raise RuntimeError(f"{done.stdout[-3000:]}\n{server.log()[-3000:]}")
+        return self.results
+
+    def output(self, test):
+        file = self.home / "out" / "results" / f"{test}.out"
+        return file.read_text(errors="replace") if file.exists() else None
+
+    def keep_differences(self):
+        kept = BUILD / "logs" / f"{self.suite.name}-{self.version}.diffs"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copy(self.home / "out" / "regression.diffs", kept)
+        print(f"[core] differences: {kept}", flush=True)
+        print(kept.read_text(errors="replace")[:4000], flush=True)
+
+
+def passed(output):
+    """Which test passed, of pg_regress's report: TAP since PostgreSQL 16."""
+    tap = re.findall(r"^(not )?ok +\d+ +[-+] (\S+) ", output, re.M)
+    if tap:
+        return {name: not failed for failed, name in tap}
+    plain = re.findall(r"^(?:test| {4}) +(\S+) +\.\.\. (ok|FAILED|failed)", output, re.M)
+    return {name: result == "ok" for name, result in plain}
+
+
+def compare(version, source, suite, libraries):
+    """How many tests passed with us, or gave what they give without us; and how many did not."""
+    with Run(version, source, suite, libraries) as ours:
+        results = ours.go()
+        failed = [test for test, ok in results.items() if not ok]
+        outputs = {test: ours.output(test) for test in failed}
+        if failed:
+            ours.keep_differences()
+    if failed:
+        print(f"[core] failed: {' '.join(failed)}; once more without {OURS}", flush=True)
+        with Run(version, source, suite, tuple(l for l in libraries if l != OURS)) as theirs:
+            without = theirs.go()
+            failed = [t for t in failed if without.get(t) is not False or theirs.output(t) != outputs[t]]
+    return len(results) - len(failed), len(failed)
+
+
+def compile_library(version, file, name, *folders):
+    tree = BUILD / "pg" / version
+    includes = subprocess.run([tree / "bin" / "pg_config", "--includedir-server"], text=True, check=True,
+                              capture_output=True).stdout.strip()
+    target = BUILD / "core" / version
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O1", "-w", "-fPIC", "-shared", f"-I{includes}", *(f"-I{f}" for f in folders),
+                    "-o", target / f"{name}.so", file], check=True)
+
+
+def prepare(version, quick):
+    """The source, and the libraries that the tests load; which companions there are."""
+    tree = BUILD / "pg" / version
+    exact = ".".join((tree / ".version").read_text().strip().split(".")[:2])
+    source = debian.source(f"postgresql-{version}", exact)
+    print(f"[core] PostgreSQL {exact}, tests of {source.name}", flush=True)
+    compile_library(version, source / "src/test/regress/regress.c", "regress")
+    for library in ("refint", "autoinc"):
+        shutil.copy(tree / "lib" / f"{library}.so", BUILD / "core" / version)
+    if not quick:
+        headers = debian.binary(*PGAUDIT_NEEDS) / "usr" / "include"
+        compile_library(version, debian.source(PGAUDIT[version]) / "pgaudit.c", "pgaudit", headers,
+                        headers / "mit-krb5")
+    return source
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("versions", nargs="+")
+    arguments = parser.parse_args()
+    total = [0, 0]
+    for version in arguments.versions:
+        source = prepare(version, arguments.quick)
+        for libraries in ((OURS,),) if arguments.quick else ((OURS,), (*COMPANIONS, OURS), (OURS, *COMPANIONS)):
+            for suite in suites(source, arguments.quick):
+                started = time.monotonic()
+                counts = compare(version, source, suite, libraries)
+                total = [a + b for a, b in zip(total, counts)]
+                print(f"[core] PostgreSQL {version}, {suite.name}, preloaded {','.join(libraries)}: {counts[0]} passed, "
+                      f"{counts[1]} failed ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{total[0]} passed, {total[1]} failed")
+    return 1 if total[1] or not total[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

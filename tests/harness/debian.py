@@ -1,0 +1,146 @@
+"""Debian's packages, unpacked below build/ and not installed: sources (PostgreSQL, pgAudit, PgBouncer) and programs.
+
+Whence they come the machine's own apt says. Its mirror holds other suites of Debian, too, with other versions.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from .server import BUILD
+
+HOME = BUILD / "debian"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SUITES = ("bookworm", "trixie", "forky", "sid")
+
+
+class Unavailable(Exception):
+    """Not to be had on this machine."""
+
+
+def source(package, version=None):
+    """The folder with the unpacked source of a package: that of this upstream version, or else the nearest of those
+    with the same major version."""
+    if version and (HOME / f"{package}-{version}").exists():
+        return HOME / f"{package}-{version}"
+    apt = _sources()
+    shown = _run("apt-cache", *apt, "showsrc", "--only-source", package).stdout
+    found = {v: _upstream(v) for v in re.findall(r"^Version: (\S+)$", shown, re.M)}
+    if version:
+        found = {v: u for v, u in found.items() if u.split(".")[0] == version.split(".")[0]}
+    if not found:
+        raise Unavailable(f"no source of {package} {version or ''} in the Debian suites of this machine's mirror")
+    faults = []
+    # The mirror may no longer hold what its index names.
+    for chosen in sorted(found, key=lambda v: _distance(found[v], version) if version else (0,)):
+        folder = HOME / f"{package}-{found[chosen]}"
+        if folder.exists():
+            return folder
+        work = _fresh(HOME / f"{package}.part")
+        try:
+            _run("apt-get", *apt, "source", "--tar-only", "--only-source", f"{package}={chosen}", cwd=work)
+        except Unavailable as fault:
+            faults.append(str(fault))
+            shutil.rmtree(work)
+            continue
+        archive = next(p for p in work.iterdir() if re.search(r"\.orig\.tar\.\w+$", p.name))
+        with tarfile.open(archive) as tar:
+            tar.extractall(work / "unpacked", filter="tar")
+        next((work / "unpacked").iterdir()).rename(folder)
+        shutil.rmtree(work)
+        return folder
+    # Next time with a new index.
+    (HOME / "apt-source" / ".updated").unlink()
+    raise Unavailable("\n".join(faults))
+
+
+def binary(*packages):
+    """The folder into which these packages of the machine's own release are unpacked."""
+    folder = HOME / ("bin-" + "-".join(packages))
+    if not folder.exists():
+        apt = _binaries()
+        work = _fresh(HOME / f"{folder.name}.part")
+        done = _run("apt-get", *apt, "download", *packages, cwd=work, check=False)
+        if done.returncode:
+            raise Unavailable(f"no package {' or '.join(packages)}: {done.stderr[-500:]}")
+        for archive in list(work.glob("*.deb")):
+            _run("dpkg-deb", "-x", archive, work)
+            archive.unlink()
+        work.rename(folder)
+    return folder
+
+
+def _binaries():
+    """What makes apt use lists of its own, made by its user, with the machine's configuration."""
+    state = HOME / "apt"
+    options = _options(state)
+    if not (state / ".updated").exists():
+        _prepare(state)
+        # A repository of somebody else's that is down does not matter.
+        _run("apt-get", *options, "update", check=False)
+        (state / ".updated").touch()
+    return options
+
+
+def _sources():
+    """The same for sources, from every suite."""
+    state = HOME / "apt-source"
+    options = [*_options(state), "-o", f"Dir::Etc::sourcelist={state / 'sources.list'}",
+               "-o", "Dir::Etc::sourceparts=-"]
+    if not (state / ".updated").exists():
+        if not shutil.which("apt-get"):
+            raise Unavailable("sources come as Debian packages, and this machine has no apt-get")
+        targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").stdout
+        signed = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
+        lines = [f"deb-src{signed} {uri} {suite} main"
+                 for uri in sorted(set(targets.split())) if uri.rstrip("/").endswith("/debian")
+                 for suite in SUITES]
+        if not lines:
+            raise Unavailable("sources come as Debian packages, and this machine's apt knows no mirror of Debian's")
+        _prepare(state)
+        (state / "sources.list").write_text("\n".join(lines) + "\n")
+        _run("apt-get", *options, "update", check=False)
+        (state / ".updated").touch()
+    return options
+
+
+def _options(state):
+    return ["-q", "-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}",
+            "-o", "APT::Sandbox::User=root"]
+
+
+def _prepare(state):
+    _fresh(state)
+    (state / "lists" / "partial").mkdir(parents=True)
+    (state / "cache" / "archives" / "partial").mkdir(parents=True)
+
+
+def _fresh(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _upstream(version):
+    """15.18 of 1:15.18-0+deb12u1."""
+    return version.split(":")[-1].rsplit("-", 1)[0]
+
+
+def _distance(version, wanted):
+    """Nearer versions first; of two that are as near the newer."""
+    numbers = [tuple(map(int, re.findall(r"\d+", v)))[:3] for v in (version, wanted)]
+    length = max(map(len, numbers))
+    have, want = ((*n, *(0,) * (length - len(n))) for n in numbers)
+    return tuple(abs(a - b) for a, b in zip(have, want)), tuple(-n for n in have)
+
+
+def _run(*words, cwd=None, check=True):
+    words = [str(word) for word in words]
+    done = subprocess.run(words, cwd=cwd, text=True, capture_output=True, stdin=subprocess.DEVNULL,
+                          env=dict(os.environ, LC_ALL="C"))
+    if check and done.returncode:
+        raise Unavailable(f"{' '.join(words[:1] + words[-2:])}: {(done.stderr or done.stdout)[-1000:]}")
+    return done
