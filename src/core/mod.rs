@@ -14,5 +14,6 @@ pub mod refusals;
 pub mod rules;
 pub mod session;
 pub mod target;
+pub mod template;
 pub mod time;
 pub mod token;

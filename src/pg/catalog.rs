@@ -2,8 +2,9 @@
 
 use super::{compat, gate};
 use pgrx::{FromDatum, pg_guard, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What `CREATE EXTENSION immuta_ext` left in this database (OIDs).
@@ -20,19 +21,17 @@ pub struct Installation {
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
     pub impersonation_rule: u32,
+    pub subscriber: u32,
+    pub subscriber_by_role: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
 }
 
-impl Installation {
-    pub fn tables(&self) -> [u32; 5] {
-        [self.user_account, self.token, self.api_key, self.token_issuer, self.impersonation_rule]
-    }
-}
-
 thread_local! {
     static FOUND: Cell<(u64, Option<Installation>)> = const { Cell::new((0, None)) };
+    /// Tables and sequences of the extension, for a generation.
+    static TABLES_OF_EXTENSION: RefCell<(u64, Rc<[u32]>)> = RefCell::new((0, Rc::new([])));
 }
 
 /// The tables whose changes count; 0 while the extension is not installed.
@@ -73,6 +72,8 @@ fn find_installation() -> Option<Installation> {
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             impersonation_rule: relation(c"impersonation_rule")?,
+            subscriber: relation(c"subscriber")?,
+            subscriber_by_role: relation(c"subscriber_role_key")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),
@@ -114,6 +115,70 @@ fn extension_owner(extension: u32) -> u32 {
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
         owner
     }
+}
+
+/// Every table and sequence that came with the extension.
+pub fn tables_of_extension(extension: u32) -> Rc<[u32]> {
+    let generation = gate::generation();
+    let (seen, tables) = TABLES_OF_EXTENSION.with_borrow(Clone::clone);
+    if seen == generation {
+        return tables;
+    }
+    let tables: Rc<[u32]> = find_tables_of_extension(extension).into();
+    TABLES_OF_EXTENSION.set((generation, Rc::clone(&tables)));
+    tables
+}
+
+/// `pg_depend.h`: the table, its index by what is depended on, and columns.
+const DEPEND: u32 = 2608;
+const DEPEND_REFERENCE_INDEX: u32 = 2674;
+const ANUM_CLASSID: c_int = 1;
+const ANUM_OBJID: c_int = 2;
+const ANUM_REFCLASSID: i16 = 4;
+const ANUM_REFOBJID: i16 = 5;
+
+fn find_tables_of_extension(extension: u32) -> Vec<u32> {
+    let mut tables = Vec::new();
+    // SAFETY: as in extension_owner(); both columns are OIDs and never null.
+    unsafe {
+        let relation = pg_sys::table_open(DEPEND.into(), pg_sys::AccessShareLock as c_int);
+        let mut keys: [pg_sys::ScanKeyData; 2] = Default::default();
+        for (key, (column, value)) in keys.iter_mut().zip([
+            (ANUM_REFCLASSID, pg_sys::ExtensionRelationId),
+            (ANUM_REFOBJID, extension.into()),
+        ]) {
+            pg_sys::ScanKeyInit(
+                key,
+                column,
+                pg_sys::BTEqualStrategyNumber as u16,
+                pg_sys::F_OIDEQ.into(),
+                value.into(),
+            );
+        }
+        let no_snapshot = std::ptr::null_mut();
+        let index = DEPEND_REFERENCE_INDEX.into();
+        let scan = pg_sys::systable_beginscan(relation, index, true, no_snapshot, 2, keys.as_mut_ptr());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let mut is_null = false;
+            let mut oid = |column| {
+                let value = pg_sys::heap_getattr(tuple, column, (*relation).rd_att, &mut is_null);
+                pg_sys::Oid::from(value.value() as u32)
+            };
+            let (class, object) = (oid(ANUM_CLASSID), oid(ANUM_OBJID));
+            if class == pg_sys::RelationRelationId
+                && matches!(pg_sys::get_rel_relkind(object) as u8, b'r' | b'p' | b'S')
+            {
+                tables.push(object.to_u32());
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+    }
+    tables
 }
 
 /// Asks to be told of every change that may matter. Called once, from `_PG_init`.
