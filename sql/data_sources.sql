@@ -34,7 +34,7 @@ REVOKE ALL ON FUNCTION immuta.data_source_id(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.data_source_id(regclass) IS 'internal: id of a data source; 42704 for what is none';
 
 CREATE FUNCTION immuta.clean_tags(tags text[]) RETURNS text[]
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM unnest(tags) t WHERE t IS NULL OR octet_length(t) NOT BETWEEN 1 AND 255) THEN
@@ -270,7 +270,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = register_schema.schema_name) THEN
-        RAISE EXCEPTION 'schema "%" does not exist', schema_name USING ERRCODE = 'undefined_schema';
+        RAISE EXCEPTION 'schema "%" does not exist', schema_name USING ERRCODE = 'invalid_schema_name';
     END IF;
     IF register_schema.schema_name ~ '^pg_' OR register_schema.schema_name IN ('information_schema', 'immuta') THEN
         RAISE EXCEPTION 'schema "%" cannot be registered: it belongs to the system', schema_name USING ERRCODE = 'invalid_parameter_value';
@@ -350,7 +350,7 @@ AS $$
     LEFT JOIN (SELECT r.oid AS role FROM immuta.system_account s JOIN pg_roles r ON r.rolname = s.role_name) a ON true
     LEFT JOIN LATERAL (
         SELECT bool_and(g.ok) FILTER (WHERE g.access = 'READ') AS readable,
-               string_agg(g.privilege, ', ' ORDER BY g.place) FILTER (WHERE NOT g.ok) AS refused
+               string_agg(g.privilege, ', ' ORDER BY g.place, g.privilege) FILTER (WHERE NOT g.ok) AS refused
         FROM (SELECT 0 AS place, 'READ' AS access, 'USAGE of the schema' AS privilege,
                      immuta.is_grantable(a.role, 's', c.relnamespace, 0::smallint, 'USAGE') AS ok
               UNION ALL

@@ -131,6 +131,7 @@ CREATE FUNCTION immuta.create_row_policy(name text, data_source regclass, expres
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    source_id bigint;
     written integer;
 BEGIN
     IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 255 OR expression IS NULL OR octet_length(expression) > 100000 THEN
@@ -138,14 +139,15 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM immuta.lock_connection();
+    source_id := immuta.data_source_id(create_row_policy.data_source);
     IF replace THEN
         UPDATE immuta.row_policy p SET expression = create_row_policy.expression
-        WHERE p.data_source_id = immuta.data_source_id(create_row_policy.data_source) AND p.name = create_row_policy.name
+        WHERE p.data_source_id = source_id AND p.name = create_row_policy.name
         RETURNING p.id INTO written;
     END IF;
     IF written IS NULL THEN
         INSERT INTO immuta.row_policy AS p (data_source_id, name, expression)
-        VALUES (immuta.data_source_id(create_row_policy.data_source), create_row_policy.name, create_row_policy.expression)
+        VALUES (source_id, create_row_policy.name, create_row_policy.expression)
         ON CONFLICT DO NOTHING RETURNING p.id INTO written;
     END IF;
     IF written IS NULL THEN
@@ -164,11 +166,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     dropped integer;
+    source_id bigint;
     source record;
 BEGIN
     PERFORM immuta.lock_connection();
-    SELECT d.id, d.relation, d.row_security_made INTO source
-    FROM immuta.data_source d WHERE d.id = immuta.data_source_id(drop_row_policy.data_source);
+    source_id := immuta.data_source_id(drop_row_policy.data_source);
+    SELECT d.id, d.relation, d.row_security_made INTO source FROM immuta.data_source d WHERE d.id = source_id;
     DELETE FROM immuta.row_policy p WHERE p.data_source_id = source.id AND p.name = drop_row_policy.name RETURNING p.id INTO dropped;
     IF dropped IS NULL THEN
         RETURN false;

@@ -121,13 +121,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     subscribed_user bigint;
+    source_id bigint;
     wished text;
 BEGIN
     PERFORM immuta.lock_connection();
     subscribed_user := immuta.user_id(approve_subscription.userid, approve_subscription.iamid);
+    source_id := immuta.data_source_id(approve_subscription.data_source);
     SELECT s.access INTO wished FROM immuta.subscription s
-    WHERE s.user_id = subscribed_user AND s.data_source_id = immuta.data_source_id(approve_subscription.data_source)
-      AND s.state IN ('requested', 'denied');
+    WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
             HINT = 'Subscribe the user with immuta.subscribe().';
@@ -142,12 +143,16 @@ COMMENT ON FUNCTION immuta.approve_subscription(text, regclass, text, timestampt
 CREATE FUNCTION immuta.deny_subscription(userid text, data_source regclass, iamid text = 'bim', reason text = NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    denied_user bigint;
+    source_id bigint;
 BEGIN
     PERFORM immuta.lock_connection();
+    denied_user := immuta.user_id(deny_subscription.userid, deny_subscription.iamid);
+    source_id := immuta.data_source_id(deny_subscription.data_source);
     UPDATE immuta.subscription s
     SET state = 'denied', decided_at = now(), reason = coalesce(deny_subscription.reason, s.reason)
-    WHERE s.user_id = immuta.user_id(deny_subscription.userid, deny_subscription.iamid)
-      AND s.data_source_id = immuta.data_source_id(deny_subscription.data_source) AND s.state IN ('requested', 'denied');
+    WHERE s.user_id = denied_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
             HINT = 'End a subscription with immuta.unsubscribe().';

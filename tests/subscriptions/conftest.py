@@ -107,12 +107,13 @@ def clean(world):
         world.sql("SELECT immuta.unregister_schema(%s)", (name,))
     for (relation,) in world.sql("SELECT relation::regclass FROM immuta.data_source WHERE relation IS NOT NULL"):
         world.sql("SELECT immuta.unregister_data_source(%s)", (relation,))
-    for userid, iamid in world.sql("SELECT userid, iamid FROM immuta.user_account WHERE userid NOT IN ('alice', 'bob', 'carol')"):
-        world.sql("SELECT immuta.drop_user(%s, %s)", (userid, iamid))
-    world.sql("DELETE FROM immuta.user_profile")
     world.sql("SET client_min_messages = error; DROP SCHEMA sales CASCADE; DROP SCHEMA other CASCADE; DROP SCHEMA IF EXISTS moved CASCADE; "
               "CREATE SCHEMA sales AUTHORIZATION data_owner; CREATE SCHEMA other AUTHORIZATION data_owner; "
               "GRANT USAGE ON SCHEMA sales, other TO immuta_system WITH GRANT OPTION; RESET client_min_messages")
+    # Now no grant made by hand keeps a role.
+    for userid, iamid in world.sql("SELECT userid, iamid FROM immuta.user_account WHERE userid NOT IN ('alice', 'bob', 'carol')"):
+        world.sql("SELECT immuta.drop_user(%s, %s)", (userid, iamid))
+    world.sql("DELETE FROM immuta.user_profile")
 
 
 @pytest.fixture
