@@ -165,13 +165,13 @@ CREATE TABLE immuta.grant_made (
     object oid NOT NULL,
     attnum smallint NOT NULL,
     privilege text COLLATE "C" NOT NULL,
-    ours boolean NOT NULL,
+    grantor oid,
     CONSTRAINT grant_made_pkey PRIMARY KEY (data_source_id, grantee, kind, object, attnum, privilege)
 );
 CREATE INDEX grant_made_object_idx ON immuta.grant_made (object, grantee);
 COMMENT ON TABLE immuta.grant_made IS 'the grants that data sources need: only these are ever revoked';
 COMMENT ON COLUMN immuta.grant_made.kind IS 'r: relation; s: schema';
-COMMENT ON COLUMN immuta.grant_made.ours IS 'false: somebody had granted it before, so it stays';
+COMMENT ON COLUMN immuta.grant_made.grantor IS 'in whose name it was granted; NULL: somebody had granted it before, so it stays';
 
 REVOKE ALL ON immuta.connection_state, immuta.system_account, immuta.registered_schema, immuta.data_source, immuta.user_profile,
     immuta.subscriber, immuta.subscription, immuta.subscription_policy, immuta.access_class, immuta.row_policy,

@@ -63,10 +63,22 @@ COMMENT ON FUNCTION immuta.warn_not_granted(text, text, text) IS 'internal: a wa
 CREATE FUNCTION immuta.remove_data_sources(source_ids bigint[]) RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    source record;
 BEGIN
-    PERFORM immuta.remove_row_policies(d.relation, array_agg(p.id), d.row_security_made)
-    FROM immuta.data_source d JOIN immuta.row_policy p ON p.data_source_id = d.id
-    WHERE d.id = ANY (source_ids) GROUP BY d.id;
+    FOR source IN
+        SELECT d.relation, array_agg(p.id) AS policies, d.row_security_made
+        FROM immuta.data_source d JOIN immuta.row_policy p ON p.data_source_id = d.id
+        WHERE d.id = ANY (source_ids) GROUP BY d.id
+    LOOP
+        BEGIN
+            PERFORM immuta.remove_row_policies(source.relation, source.policies, source.row_security_made);
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- They go on hiding rows: nothing is lost by that but convenience.
+            RAISE WARNING 'row policies of "%" stay: %', source.relation::regclass, SQLERRM
+                USING HINT = 'The owner can drop the policies whose names begin with immuta_row.';
+        END;
+    END LOOP;
     UPDATE immuta.subscription_policy p SET data_sources = ARRAY(SELECT i FROM unnest(p.data_sources) i WHERE i <> ALL (source_ids))
     WHERE p.data_sources && source_ids;
     DELETE FROM immuta.data_source d WHERE d.id = ANY (source_ids);

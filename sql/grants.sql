@@ -91,6 +91,17 @@ $$;
 REVOKE ALL ON FUNCTION immuta.is_granted(oid, oid, "char", oid, smallint, text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.is_granted(oid, oid, "char", oid, smallint, text) IS 'internal: whether a role holds a privilege that the system account could have granted';
 
+-- PostgreSQL's rule: in the name of the owner where the privileges of that role are held.
+CREATE FUNCTION immuta.grantor_of(role oid, kind "char", object oid) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN pg_has_role(role, o.owner, 'USAGE') THEN o.owner ELSE role END
+    FROM (SELECT CASE WHEN kind = 's' THEN (SELECT n.nspowner FROM pg_namespace n WHERE n.oid = object)
+                      ELSE (SELECT c.relowner FROM pg_class c WHERE c.oid = object) END AS owner) o
+$$;
+REVOKE ALL ON FUNCTION immuta.grantor_of(oid, "char", oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.grantor_of(oid, "char", oid) IS 'internal: in whose name a role grants';
+
 CREATE FUNCTION immuta.describe_grant(kind "char", object oid, attnum smallint, privilege text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -132,16 +143,18 @@ BEGIN
         ), added AS (
             INSERT INTO immuta.grant_made AS g
             SELECT m.data_source_id, m.grantee, m.kind, m.object, m.attnum, m.privilege,
-                   coalesce((SELECT bool_or(o.ours) FROM immuta.grant_made o
-                             WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
-                                   = (m.grantee, m.kind, m.object, m.attnum, m.privilege)),
-                            NOT immuta.is_granted(system_role, m.grantee, m.kind, m.object, m.attnum, m.privilege))
-            FROM missing m WHERE m.grantable
+                   CASE WHEN o.count > 0 THEN o.grantor
+                        WHEN NOT immuta.is_granted(system_role, m.grantee, m.kind, m.object, m.attnum, m.privilege)
+                        THEN immuta.grantor_of(system_role, m.kind, m.object) END
+            FROM missing m, LATERAL (SELECT count(*), max(o.grantor) AS grantor FROM immuta.grant_made o
+                                     WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
+                                           = (m.grantee, m.kind, m.object, m.attnum, m.privilege)) o
+            WHERE m.grantable
             RETURNING g.*
         ), leaving AS MATERIALIZED (
-            SELECT DISTINCT g.grantee, g.kind, g.object, g.attnum, g.privilege
+            SELECT DISTINCT g.grantee, g.kind, g.object, g.attnum, g.privilege, g.grantor
             FROM gone g
-            WHERE g.ours
+            WHERE g.grantor IS NOT NULL
               AND NOT EXISTS (SELECT FROM wanted w WHERE (w.grantee, w.kind, w.object, w.attnum, w.privilege)
                                                          = (g.grantee, g.kind, g.object, g.attnum, g.privilege))
               AND NOT EXISTS (SELECT FROM immuta.grant_made o
@@ -153,27 +166,28 @@ BEGIN
         ), step AS (
             SELECT 1 AS phase, l.* FROM leaving l
             UNION
-            SELECT 2, a.grantee, a.kind, a.object, a.attnum, a.privilege FROM added a
-            WHERE a.ours AND NOT EXISTS (SELECT FROM immuta.grant_made o
+            SELECT 2, a.grantee, a.kind, a.object, a.attnum, a.privilege, NULL FROM added a
+            WHERE a.grantor IS NOT NULL AND NOT EXISTS (SELECT FROM immuta.grant_made o
                                          WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
                                                = (a.grantee, a.kind, a.object, a.attnum, a.privilege))
             UNION
-            SELECT 2, w.grantee, w.kind, w.object, w.attnum, w.privilege
+            SELECT 2, w.grantee, w.kind, w.object, w.attnum, w.privilege, NULL
             FROM wanted w JOIN leaving l ON (l.grantee, l.kind, l.object, l.attnum, l.privilege)
                                             = (w.grantee, w.kind, w.object, 0::smallint, w.privilege)
             WHERE w.attnum > 0
         ), worded AS (
-            SELECT s.phase, s.kind, s.object, s.grantee, s.privilege
+            SELECT s.phase, s.kind, s.object, s.grantee, s.privilege, max(s.grantor) AS grantor, s.privilege
                    || coalesce(' (' || string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attnum > 0) || ')', '') AS words
             FROM step s
             LEFT JOIN pg_attribute a ON s.kind = 'r' AND a.attrelid = s.object AND a.attnum = s.attnum AND NOT a.attisdropped
             WHERE s.attnum = 0 OR a.attnum IS NOT NULL
             GROUP BY s.phase, s.kind, s.object, s.grantee, s.privilege, s.attnum > 0
         ), listed AS (
-            SELECT w.phase, w.kind, w.object, w.grantee, string_agg(w.words, ', ' ORDER BY w.words) AS words
+            SELECT w.phase, w.kind, w.object, w.grantee, string_agg(w.words, ', ' ORDER BY w.words) AS words,
+                   array_agg(DISTINCT w.privilege) AS privileges, array_agg(DISTINCT w.grantor) AS grantors
             FROM worded w GROUP BY w.phase, w.kind, w.object, w.grantee
         )
-        SELECT l.phase, l.words,
+        SELECT l.phase, l.words, l.kind, l.object, l.privileges, l.grantors, array_agg(l.grantee) AS grantees,
                CASE WHEN l.kind = 's' THEN 'SCHEMA ' WHEN max(c.relkind) = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
                || coalesce(quote_ident(max(n.nspname)) || '.' || quote_ident(max(c.relname)), quote_ident(max(s.nspname))) AS target,
                string_agg(format('%I', r.rolname), ', ' ORDER BY r.rolname) AS roles
@@ -182,12 +196,12 @@ BEGIN
         LEFT JOIN pg_class c ON l.kind = 'r' AND c.oid = l.object LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_namespace s ON l.kind = 's' AND s.oid = l.object
         WHERE c.oid IS NOT NULL OR s.oid IS NOT NULL
-        GROUP BY l.phase, l.kind, l.object, l.words
+        GROUP BY l.phase, l.kind, l.object, l.words, l.privileges, l.grantors
         UNION ALL
-        SELECT 3, string_agg(DISTINCT m.privilege, ', '),
+        SELECT 3, string_agg(DISTINCT m.privilege, ', '), NULL, NULL, NULL, NULL, NULL,
                CASE WHEN m.kind = 's' THEN 'SCHEMA ' || m.object::regnamespace ELSE 'TABLE ' || m.object::regclass END, NULL
         FROM missing m WHERE NOT m.grantable GROUP BY m.kind, m.object
-        ORDER BY 1, 3, 2
+        ORDER BY phase, target, words
     LOOP
         CASE step.phase
         WHEN 1 THEN
@@ -206,6 +220,13 @@ BEGIN
         object := step.target;
         detail := step.words || coalesce(CASE step.phase WHEN 1 THEN ' from ' ELSE ' to ' END || step.roles,
                                          ': the system account has no grant option');
+        IF step.phase = 1 AND EXISTS (
+            SELECT FROM immuta.access_entries(step.kind, step.object, 0::smallint) a
+            WHERE a.grantee = ANY (step.grantees) AND a.privilege = ANY (step.privileges) AND a.grantor = ANY (step.grantors)) THEN
+            what := 'not revoked';
+            RAISE WARNING 'not revoked: % on %', detail, object
+                USING HINT = 'It was granted in the name of an owner for whom the system account cannot act any more: the owner can revoke it.';
+        END IF;
         RETURN NEXT;
     END LOOP;
 END
@@ -795,7 +816,7 @@ BEGIN
     JOIN immuta.access_class k ON k.id = w.class_id JOIN immuta.subscriber b ON b.user_id = w.user_id
     WHERE EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = k.role AND m.member = b.role);
     INSERT INTO immuta.grant_made
-    SELECT w.*, true FROM immuta.wanted_grants(NULL, NULL) w
+    SELECT w.*, immuta.grantor_of(system_role, w.kind, w.object) FROM immuta.wanted_grants(NULL, NULL) w
     WHERE immuta.is_granted(system_role, w.grantee, w.kind, w.object, w.attnum, w.privilege);
 END
 $$;

@@ -119,6 +119,7 @@ BEGIN
     LOOP
         PERFORM immuta.as_system(format('DROP POLICY %I ON %s', policy_name, target));
     END LOOP;
+    -- It was the extension that switched it on.
     IF all_of_them AND target IS NOT NULL AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = remove_row_policies.relation) THEN
         PERFORM immuta.as_system('ALTER TABLE ' || target || ' DISABLE ROW LEVEL SECURITY');
     END IF;

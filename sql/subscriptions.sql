@@ -73,6 +73,7 @@ AS $$
 DECLARE
     subscribed_user bigint;
     source_id bigint;
+    kept text;
 BEGIN
     PERFORM immuta.lock_connection();
     subscribed_user := immuta.user_id(unsubscribe.userid, unsubscribe.iamid);
@@ -81,8 +82,14 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM FROM immuta.apply_grants(
-        ARRAY[source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = subscribed_user));
+    SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO kept
+    FROM immuta.apply_grants(ARRAY[source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = subscribed_user)) g
+    WHERE g.what = 'not revoked';
+    IF kept IS NOT NULL THEN
+        RAISE EXCEPTION 'not revoked: %', kept
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'It was granted in the name of an owner for whom the system account cannot act any more: the owner can revoke it.';
+    END IF;
     RETURN true;
 END
 $$;

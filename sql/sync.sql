@@ -61,7 +61,7 @@ BEGIN
         LEFT JOIN pg_namespace s ON g.kind = 's' AND s.oid = g.object
         LEFT JOIN pg_class c ON g.kind = 'r' AND c.oid = g.object
         LEFT JOIN pg_attribute a ON g.attnum > 0 AND a.attrelid = g.object AND a.attnum = g.attnum
-        WHERE g.ours AND (c.oid IS NOT NULL OR s.oid IS NOT NULL)
+        WHERE g.grantor IS NOT NULL AND (c.oid IS NOT NULL OR s.oid IS NOT NULL)
     LOOP
         PERFORM immuta.as_system('REVOKE ' || made.words);
     END LOOP;
@@ -101,7 +101,7 @@ AS $$
     FROM entry e JOIN managed m ON m.role = e.grantee, account a
     WHERE NOT EXISTS (SELECT FROM immuta.grant_made g
                       WHERE (g.grantee, g.kind, g.object, g.attnum, g.privilege) = (e.grantee, 'r'::"char", e.relation, e.attnum, e.privilege)
-                        AND g.ours)
+                        AND g.grantor IS NOT NULL)
        OR NOT pg_has_role(a.role, e.grantor, 'USAGE')
     UNION
     SELECT 'membership by hand', 'ROLE ' || m.roleid::regrole, 'of ' || m.member::regrole
