@@ -173,9 +173,14 @@ COMMENT ON TABLE immuta.grant_made IS 'the grants that data sources need: only t
 COMMENT ON COLUMN immuta.grant_made.kind IS 'r: relation; s: schema';
 COMMENT ON COLUMN immuta.grant_made.grantor IS 'in whose name it was granted; NULL: somebody had granted it before, so it stays';
 
+CREATE TABLE immuta.pending_sync (
+    relation oid NOT NULL
+);
+COMMENT ON TABLE immuta.pending_sync IS 'relations whose DDL did not get the lock of the connection in time: the next change looks at them';
+
 REVOKE ALL ON immuta.connection_state, immuta.system_account, immuta.registered_schema, immuta.data_source, immuta.user_profile,
     immuta.subscriber, immuta.subscription, immuta.subscription_policy, immuta.access_class, immuta.row_policy,
-    immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made FROM PUBLIC;
+    immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync FROM PUBLIC;
 REVOKE ALL ON SEQUENCE immuta.data_source_id_seq, immuta.subscription_policy_id_seq, immuta.access_class_id_seq,
     immuta.row_policy_id_seq FROM PUBLIC;
 
@@ -278,12 +283,18 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     was_active boolean;
+    pending oid[];
 BEGIN
     PERFORM immuta.system_role();
     UPDATE immuta.connection_state s SET version = s.version + 1 RETURNING s.active INTO was_active;
     IF NOT was_active THEN
         UPDATE immuta.connection_state SET active = true;
         PERFORM immuta.adopt();
+    END IF;
+    WITH gone AS (DELETE FROM immuta.pending_sync p RETURNING p.relation)
+    SELECT array_agg(DISTINCT g.relation) INTO pending FROM gone g;
+    IF pending IS NOT NULL THEN
+        PERFORM FROM immuta.sync_objects(pending);
     END IF;
 END
 $$;

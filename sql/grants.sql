@@ -79,28 +79,17 @@ $$;
 REVOKE ALL ON FUNCTION immuta.access_entries("char", oid, smallint) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.access_entries("char", oid, smallint) IS 'internal: who was granted what on an object';
 
--- Whether the privilege is there already, from a grantor in whose name the system account would grant it.
-CREATE FUNCTION immuta.is_granted(role oid, grantee oid, kind "char", object oid, attnum smallint, privilege text)
-RETURNS boolean
+-- Who granted the privilege, as far as the system account can act for him: itself, an owner, a role with the grant
+-- option. Which of them PostgreSQL takes differs between versions.
+CREATE FUNCTION immuta.grantor_of(role oid, grantee oid, kind "char", object oid, attnum smallint, privilege text)
+RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.access_entries(kind, object, attnum) a
-                   WHERE a.grantee = is_granted.grantee AND a.privilege = is_granted.privilege
-                     AND pg_has_role(role, a.grantor, 'USAGE'))
+    SELECT max(a.grantor) FROM immuta.access_entries(kind, object, attnum) a
+    WHERE a.grantee = grantor_of.grantee AND a.privilege = grantor_of.privilege AND pg_has_role(role, a.grantor, 'USAGE')
 $$;
-REVOKE ALL ON FUNCTION immuta.is_granted(oid, oid, "char", oid, smallint, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_granted(oid, oid, "char", oid, smallint, text) IS 'internal: whether a role holds a privilege that the system account could have granted';
-
--- PostgreSQL's rule: in the name of the owner where the privileges of that role are held.
-CREATE FUNCTION immuta.grantor_of(role oid, kind "char", object oid) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN pg_has_role(role, o.owner, 'USAGE') THEN o.owner ELSE role END
-    FROM (SELECT CASE WHEN kind = 's' THEN (SELECT n.nspowner FROM pg_namespace n WHERE n.oid = object)
-                      ELSE (SELECT c.relowner FROM pg_class c WHERE c.oid = object) END AS owner) o
-$$;
-REVOKE ALL ON FUNCTION immuta.grantor_of(oid, "char", oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.grantor_of(oid, "char", oid) IS 'internal: in whose name a role grants';
+REVOKE ALL ON FUNCTION immuta.grantor_of(oid, oid, "char", oid, smallint, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.grantor_of(oid, oid, "char", oid, smallint, text) IS 'internal: in whose name a role holds a privilege that the system account could have granted; NULL if it does not';
 
 CREATE FUNCTION immuta.describe_grant(kind "char", object oid, attnum smallint, privilege text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -113,8 +102,8 @@ REVOKE ALL ON FUNCTION immuta.describe_grant("char", oid, smallint, text) FROM P
 COMMENT ON FUNCTION immuta.describe_grant("char", oid, smallint, text) IS 'internal: a grant in words';
 
 -- Makes the grants on these data sources (to these roles) what they should be. Reports what it did, and what it may not
--- grant. Revoking a privilege on a table revokes it on the columns, too: these are granted again.
-CREATE FUNCTION immuta.apply_grants(source_ids bigint[], grantees oid[] = NULL)
+-- grant. Revoking comes first: of a privilege on a table it takes those on the columns along.
+CREATE FUNCTION immuta.try_apply_grants(source_ids bigint[], grantees oid[])
 RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -125,11 +114,11 @@ DECLARE
 BEGIN
     FOR step IN
         WITH wanted AS MATERIALIZED (
-            SELECT * FROM immuta.wanted_grants(source_ids, apply_grants.grantees)
+            SELECT * FROM immuta.wanted_grants(source_ids, try_apply_grants.grantees)
         ), gone AS (
             DELETE FROM immuta.grant_made g
             WHERE (source_ids IS NULL OR g.data_source_id = ANY (source_ids))
-              AND (apply_grants.grantees IS NULL OR g.grantee = ANY (apply_grants.grantees))
+              AND (try_apply_grants.grantees IS NULL OR g.grantee = ANY (try_apply_grants.grantees))
               AND NOT EXISTS (SELECT FROM wanted w
                               WHERE (w.data_source_id, w.grantee, w.kind, w.object, w.attnum, w.privilege)
                                     = (g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege))
@@ -144,8 +133,8 @@ BEGIN
             INSERT INTO immuta.grant_made AS g
             SELECT m.data_source_id, m.grantee, m.kind, m.object, m.attnum, m.privilege,
                    CASE WHEN o.count > 0 THEN o.grantor
-                        WHEN NOT immuta.is_granted(system_role, m.grantee, m.kind, m.object, m.attnum, m.privilege)
-                        THEN immuta.grantor_of(system_role, m.kind, m.object) END
+                        -- 0 until it is granted.
+                        WHEN immuta.grantor_of(system_role, m.grantee, m.kind, m.object, m.attnum, m.privilege) IS NULL THEN 0 END
             FROM missing m, LATERAL (SELECT count(*), max(o.grantor) AS grantor FROM immuta.grant_made o
                                      WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
                                            = (m.grantee, m.kind, m.object, m.attnum, m.privilege)) o
@@ -170,11 +159,6 @@ BEGIN
             WHERE a.grantor IS NOT NULL AND NOT EXISTS (SELECT FROM immuta.grant_made o
                                          WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
                                                = (a.grantee, a.kind, a.object, a.attnum, a.privilege))
-            UNION
-            SELECT 2, w.grantee, w.kind, w.object, w.attnum, w.privilege, NULL
-            FROM wanted w JOIN leaving l ON (l.grantee, l.kind, l.object, l.attnum, l.privilege)
-                                            = (w.grantee, w.kind, w.object, 0::smallint, w.privilege)
-            WHERE w.attnum > 0
         ), worded AS (
             SELECT s.phase, s.kind, s.object, s.grantee, s.privilege, max(s.grantor) AS grantor, s.privilege
                    || coalesce(' (' || string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attnum > 0) || ')', '') AS words
@@ -228,6 +212,31 @@ BEGIN
                 USING HINT = 'It was granted in the name of an owner for whom the system account cannot act any more: the owner can revoke it.';
         END IF;
         RETURN NEXT;
+    END LOOP;
+    UPDATE immuta.grant_made g
+    SET grantor = coalesce(immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege), system_role)
+    WHERE g.grantor = 0 AND (source_ids IS NULL OR g.data_source_id = ANY (source_ids));
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.try_apply_grants(bigint[], oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.try_apply_grants(bigint[], oid[]) IS 'internal: makes the grants on data sources what they should be';
+
+-- GRANT does not wait for ALTER TABLE of the same table as two ALTER TABLE do for each other: it fails afterwards, with
+-- "tuple concurrently updated", or because the table has another name.
+CREATE FUNCTION immuta.apply_grants(source_ids bigint[], grantees oid[] = NULL)
+RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    FOR attempt IN 1..5 LOOP
+        BEGIN
+            RETURN QUERY SELECT * FROM immuta.try_apply_grants(source_ids, grantees);
+            RETURN;
+        EXCEPTION WHEN internal_error OR undefined_table OR invalid_schema_name THEN
+            IF attempt = 5 THEN
+                RAISE;
+            END IF;
+        END;
     END LOOP;
 END
 $$;
@@ -816,8 +825,10 @@ BEGIN
     JOIN immuta.access_class k ON k.id = w.class_id JOIN immuta.subscriber b ON b.user_id = w.user_id
     WHERE EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = k.role AND m.member = b.role);
     INSERT INTO immuta.grant_made
-    SELECT w.*, immuta.grantor_of(system_role, w.kind, w.object) FROM immuta.wanted_grants(NULL, NULL) w
-    WHERE immuta.is_granted(system_role, w.grantee, w.kind, w.object, w.attnum, w.privilege);
+    SELECT w.*, g.grantor
+    FROM immuta.wanted_grants(NULL, NULL) w,
+         LATERAL (SELECT immuta.grantor_of(system_role, w.grantee, w.kind, w.object, w.attnum, w.privilege) AS grantor) g
+    WHERE g.grantor IS NOT NULL;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.adopt() FROM PUBLIC;

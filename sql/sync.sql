@@ -94,7 +94,7 @@ AS $$
     UNION
     SELECT 'revoked by hand', immuta.describe_grant(g.kind, g.object, g.attnum, g.privilege), 'from ' || g.grantee::regrole
     FROM immuta.grant_made g, account a
-    WHERE NOT immuta.is_granted(a.role, g.grantee, g.kind, g.object, g.attnum, g.privilege)
+    WHERE immuta.grantor_of(a.role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL
     UNION
     SELECT 'granted by hand', immuta.describe_grant('r', e.relation, e.attnum, e.privilege),
            'to ' || e.grantee::regrole || ' by ' || e.grantor::regrole
@@ -105,8 +105,10 @@ AS $$
        OR NOT pg_has_role(a.role, e.grantor, 'USAGE')
     UNION
     SELECT 'membership by hand', 'ROLE ' || m.roleid::regrole, 'of ' || m.member::regrole
-    FROM pg_auth_members m JOIN immuta.access_class k ON k.role = m.roleid, account a
-    WHERE m.member <> a.role
+    FROM pg_auth_members m JOIN immuta.access_class k ON k.role = m.roleid
+    -- From 16 on whoever created a role has ADMIN on it, which alone gives nothing.
+    WHERE coalesce((to_jsonb(m) ->> 'inherit_option')::boolean OR (to_jsonb(m) ->> 'set_option')::boolean,
+                   m.member <> (SELECT a.role FROM account a))
       AND NOT EXISTS (SELECT FROM immuta.class_member c WHERE c.class_id = k.id AND c.role = m.member)
     UNION
     SELECT 'membership missing', 'ROLE ' || k.role::regrole, 'of ' || m.role::regrole
@@ -184,7 +186,7 @@ BEGIN
     END LOOP;
     -- What somebody revoked.
     DELETE FROM immuta.grant_made g
-    WHERE NOT immuta.is_granted(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege);
+    WHERE immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL;
     DELETE FROM immuta.class_member m USING immuta.access_class k
     WHERE k.id = m.class_id AND NOT EXISTS (SELECT FROM pg_auth_members c WHERE c.roleid = k.role AND c.member = m.role);
     expired := immuta.expire_subscriptions();
@@ -242,51 +244,61 @@ $$;
 REVOKE ALL ON FUNCTION immuta.doctor_of_connection() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.doctor_of_connection() IS 'internal: the part of doctor() that concerns subscriptions';
 
--- Object sync. Whatever goes wrong here must not stop other people's DDL, except where they would meet each other anyway:
--- a deadlock or a serialization failure.
+-- Object sync. Whatever goes wrong here does not stop other people's DDL: what was not done now is done with the next
+-- change of the connection. DDL holds locks on its tables, for which an administrator may be waiting who holds the lock
+-- of the connection: it waits for that less long than it takes to find a deadlock.
+
+CREATE FUNCTION immuta.follow_ddl(touched oid[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $$
+BEGIN
+    IF immuta.is_out_of_step(touched) THEN
+        PERFORM immuta.lock_connection();
+        PERFORM FROM immuta.sync_objects(touched);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    INSERT INTO immuta.pending_sync SELECT t FROM unnest(touched || 0::oid) t;
+    RAISE WARNING 'the data sources of immuta_ext are not in step with this yet: %', SQLERRM
+        USING HINT = 'The next change of subscriptions or policies makes up for it, and immuta.sync() at once.';
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.follow_ddl(oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.follow_ddl(oid[]) IS 'internal: brings data sources in step with relations that DDL touched';
+
+CREATE FUNCTION immuta.is_watching() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active)
+       AND (EXISTS (SELECT FROM immuta.registered_schema) OR EXISTS (SELECT FROM immuta.data_source))
+$$;
+REVOKE ALL ON FUNCTION immuta.is_watching() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.is_watching() IS 'internal: whether DDL can concern data sources';
 
 CREATE FUNCTION immuta.after_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    touched oid[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active)
-       OR NOT EXISTS (SELECT FROM immuta.registered_schema) AND NOT EXISTS (SELECT FROM immuta.data_source) THEN
-        RETURN;
+    IF immuta.is_watching() THEN
+        -- The relations, and whatever hangs on them: partitions come and go by ALTER TABLE of their parent, tables
+        -- follow a schema to another name, sequences become a column's.
+        PERFORM immuta.follow_ddl(array_agg(DISTINCT o.oid)) FROM (
+            SELECT c.objid AS oid FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
+            UNION ALL
+            SELECT i.inhrelid FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits i ON i.inhparent = c.objid
+            WHERE c.classid = 'pg_class'::regclass
+            UNION ALL
+            SELECT r.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class p ON p.oid = c.objid AND p.relkind = 'p'
+            CROSS JOIN immuta.registered_relations(NULL) r
+            WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE'
+            UNION ALL
+            SELECT d.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class r ON r.relnamespace = c.objid
+            JOIN immuta.data_source d ON d.relation = r.oid
+            WHERE c.classid = 'pg_namespace'::regclass
+            UNION ALL
+            SELECT q.refobjid FROM pg_event_trigger_ddl_commands() c JOIN pg_depend q ON q.classid = 'pg_class'::regclass
+                AND q.objid = c.objid AND q.refclassid = 'pg_class'::regclass AND q.refobjsubid > 0
+            WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'sequence') o;
     END IF;
-    -- The relations, and whatever hangs on them: partitions come and go by ALTER TABLE of their parent, tables follow a
-    -- schema to another name.
-    SELECT array_agg(DISTINCT o.oid) INTO touched FROM (
-        SELECT c.objid AS oid FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
-        UNION ALL
-        SELECT i.inhrelid FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits i ON i.inhparent = c.objid
-        WHERE c.classid = 'pg_class'::regclass
-        UNION ALL
-        SELECT d.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class r ON r.relnamespace = c.objid
-        JOIN immuta.data_source d ON d.relation = r.oid
-        WHERE c.classid = 'pg_namespace'::regclass
-        UNION ALL
-        SELECT r.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class p ON p.oid = c.objid AND p.relkind = 'p'
-        CROSS JOIN immuta.registered_relations(NULL) r
-        WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE'
-        UNION ALL
-        -- A sequence that became a column's, or its default.
-        SELECT q.refobjid FROM pg_event_trigger_ddl_commands() c JOIN pg_depend q ON q.classid = 'pg_class'::regclass
-            AND q.objid = c.objid AND q.refclassid = 'pg_class'::regclass AND q.refobjsubid > 0
-        WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'sequence') o;
-    BEGIN
-        IF immuta.is_out_of_step(touched) THEN
-            PERFORM immuta.lock_connection();
-            PERFORM FROM immuta.sync_objects(touched);
-        END IF;
-    EXCEPTION
-        WHEN deadlock_detected OR serialization_failure OR lock_not_available THEN
-            RAISE;
-        WHEN OTHERS THEN
-            RAISE WARNING 'the data sources of immuta_ext were not brought in step: %', SQLERRM
-                USING HINT = 'An administrator can run immuta.sync().';
-    END;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.after_ddl() FROM PUBLIC;
@@ -295,29 +307,11 @@ COMMENT ON FUNCTION immuta.after_ddl() IS 'internal: data sources follow DDL';
 CREATE FUNCTION immuta.after_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    dropped oid[];
-    is_concerned boolean;
 BEGIN
-    IF NOT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active)
-       OR NOT EXISTS (SELECT FROM immuta.registered_schema) AND NOT EXISTS (SELECT FROM immuta.data_source) THEN
-        RETURN;
-    END IF;
-    SELECT array_agg(o.objid) FILTER (WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0),
-           bool_or(o.classid = 'pg_namespace'::regclass AND EXISTS (SELECT FROM immuta.registered_schema r WHERE r.namespace = o.objid))
-    INTO dropped, is_concerned
-    FROM pg_event_trigger_dropped_objects() o;
-    IF is_concerned OR EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = ANY (dropped)) THEN
-        BEGIN
-            PERFORM immuta.lock_connection();
-            PERFORM FROM immuta.sync_objects(coalesce(dropped, '{}'));
-        EXCEPTION
-            WHEN deadlock_detected OR serialization_failure OR lock_not_available THEN
-                RAISE;
-            WHEN OTHERS THEN
-                RAISE WARNING 'the data sources of immuta_ext were not brought in step: %', SQLERRM
-                    USING HINT = 'An administrator can run immuta.sync().';
-        END;
+    IF immuta.is_watching() THEN
+        PERFORM immuta.follow_ddl(coalesce(array_agg(o.objid) FILTER (WHERE o.classid = 'pg_class'::regclass), '{}'))
+        FROM pg_event_trigger_dropped_objects() o
+        WHERE o.objsubid = 0 AND o.classid IN ('pg_class'::regclass, 'pg_namespace'::regclass);
     END IF;
 END
 $$;

@@ -80,7 +80,7 @@ class Model:
     def __init__(self, office, rng):
         self.office, self.rng = office, rng
         self.users, self.tables, self.registered, self.policies, self.subscriptions = {}, [], set(), {}, {}
-        self.count = 0
+        self.count = self.compared = 0
 
     # -- what should be ---------------------------------------------------------------------------------------------
 
@@ -135,6 +135,7 @@ class Model:
         world = self.office.world
         actual = {(u, t): letters for u, t, letters in world.sql(ACTUAL, (list(SCHEMAS), USERS)) if letters.strip("!")}
         expected = self.expected()
+        self.compared += len(expected)
         wrong = {key: (actual.get(key), expected.get(key)) for key in actual.keys() | expected.keys()
                  if actual.get(key) != expected.get(key)}
         assert wrong == {}, f"after step {self.count} ({what}), seed {SEED}: (is, should be) {wrong}"
@@ -437,6 +438,9 @@ def test_grants_are_what_the_policies_say(office):
                 assert drift == [], f"after step {model.count}, seed {SEED}"
                 assert office.sql("SELECT * FROM immuta.sync()") == [], f"after step {model.count}, seed {SEED}"
                 model.check("sync")
+        # A model in which nobody has anything would agree with anything.
+        assert model.compared > 2 * STEPS, model.compared
+        print(f"{model.compared} pairs of user and table with access compared")
     finally:
         clean(world)
         world.sql("DROP SCHEMA IF EXISTS third CASCADE")
