@@ -1,5 +1,6 @@
 -- The connection: data sources, the users subscribed to them, and the roles and grants that this becomes. Design and
--- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/table.rs.
+-- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/table.rs. There are no
+-- foreign keys: see sql/tables.sql.
 
 DO $$
 BEGIN
@@ -55,7 +56,7 @@ COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscr
 COMMENT ON COLUMN immuta.data_source.row_security_made IS 'row level security was switched on for row policies';
 
 CREATE TABLE immuta.user_profile (
-    user_id bigint NOT NULL CONSTRAINT user_profile_pkey PRIMARY KEY REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    user_id bigint NOT NULL CONSTRAINT user_profile_pkey PRIMARY KEY,
     groups text[] COLLATE "C" NOT NULL DEFAULT '{}',
     attributes jsonb NOT NULL DEFAULT '{}',
     CONSTRAINT user_profile_attributes_check CHECK (pg_catalog.jsonb_typeof(attributes) = 'object')
@@ -64,7 +65,7 @@ COMMENT ON TABLE immuta.user_profile IS 'groups and attributes of users, for pol
 COMMENT ON COLUMN immuta.user_profile.attributes IS 'a list of texts for each attribute';
 
 CREATE TABLE immuta.subscriber (
-    user_id bigint NOT NULL CONSTRAINT subscriber_pkey PRIMARY KEY REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    user_id bigint NOT NULL CONSTRAINT subscriber_pkey PRIMARY KEY,
     role oid CONSTRAINT subscriber_role_key UNIQUE,
     role_name name NOT NULL,
     made boolean NOT NULL
@@ -75,8 +76,8 @@ COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and
 CREATE INDEX user_account_postgres_role_idx ON immuta.user_account (postgres_role);
 
 CREATE TABLE immuta.subscription (
-    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
-    data_source_id bigint NOT NULL REFERENCES immuta.data_source (id) ON DELETE CASCADE,
+    user_id bigint NOT NULL,
+    data_source_id bigint NOT NULL,
     access text COLLATE "C" NOT NULL,
     state text COLLATE "C" NOT NULL,
     valid_until timestamptz,
@@ -124,7 +125,7 @@ COMMENT ON COLUMN immuta.access_class.shared IS 'policies of which a member sati
 
 CREATE TABLE immuta.row_policy (
     id serial NOT NULL CONSTRAINT row_policy_pkey PRIMARY KEY,
-    data_source_id bigint NOT NULL REFERENCES immuta.data_source (id) ON DELETE CASCADE,
+    data_source_id bigint NOT NULL,
     name text COLLATE "C" NOT NULL,
     expression text NOT NULL,
     CONSTRAINT row_policy_key UNIQUE (data_source_id, name),

@@ -81,6 +81,8 @@ BEGIN
     END LOOP;
     UPDATE immuta.subscription_policy p SET data_sources = ARRAY(SELECT i FROM unnest(p.data_sources) i WHERE i <> ALL (source_ids))
     WHERE p.data_sources && source_ids;
+    DELETE FROM immuta.subscription s WHERE s.data_source_id = ANY (source_ids);
+    DELETE FROM immuta.row_policy p WHERE p.data_source_id = ANY (source_ids);
     DELETE FROM immuta.data_source d WHERE d.id = ANY (source_ids);
     RETURN QUERY SELECT * FROM immuta.settle_sources(source_ids);
 END

@@ -189,8 +189,12 @@ BEGIN
     LOOP
         CASE step.phase
         WHEN 1 THEN
-            PERFORM immuta.run_as(system_role, convert_to(
-                format('REVOKE %s ON %s FROM %s', step.words, step.target, step.roles), 'SQL_ASCII'));
+            BEGIN
+                PERFORM immuta.run_as(system_role, convert_to(
+                    format('REVOKE %s ON %s FROM %s', step.words, step.target, step.roles), 'SQL_ASCII'));
+            EXCEPTION WHEN insufficient_privilege THEN
+                NULL; -- told below, if anything is left
+            END;
         WHEN 2 THEN
             PERFORM immuta.run_as(system_role, convert_to(
                 format('GRANT %s ON %s TO %s', step.words, step.target, step.roles), 'SQL_ASCII'));
@@ -767,12 +771,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
+        -- Before the mapping goes: nothing is granted to him again.
+        DELETE FROM immuta.policy_member m WHERE m.user_id = OLD.id;
+        DELETE FROM immuta.subscription s WHERE s.user_id = OLD.id;
+        DELETE FROM immuta.user_profile f WHERE f.user_id = OLD.id;
         IF immuta.is_connected(false) THEN
-            -- Before the mapping goes, and with the policies: nothing is granted to him again.
-            DELETE FROM immuta.policy_member m WHERE m.user_id = OLD.id;
-            DELETE FROM immuta.subscription s WHERE s.user_id = OLD.id;
             PERFORM immuta.release_role(OLD.id);
         END IF;
+        DELETE FROM immuta.subscriber b WHERE b.user_id = OLD.id;
         RETURN OLD;
     END IF;
     IF NEW.postgres_role IS NOT NULL

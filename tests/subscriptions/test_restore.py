@@ -14,8 +14,8 @@ JOIN pg_class c ON c.relnamespace = 'sales'::regnamespace AND c.relkind IN ('r',
 WHERE u.userid IN ('ann', 'ben', 'cleo') ORDER BY 1, 2
 """
 ACL = """
-SELECT c.relname, array_agg(a.grantor::regrole || ' ' || a.grantee::regrole || ' ' || a.privilege_type ORDER BY 1)
-FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'sales'::regnamespace GROUP BY 1 ORDER BY 1
+SELECT c.relname, a.grantor::regrole::text, a.grantee::regrole::text, a.privilege_type
+FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'sales'::regnamespace ORDER BY 1, 2, 3, 4
 """
 
 
