@@ -287,11 +287,15 @@ DECLARE
     pending oid[];
 BEGIN
     PERFORM immuta.system_role();
+    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.xmin = pg_current_xact_id()::xid) THEN
+        RETURN; -- This transaction has it.
+    END IF;
     UPDATE immuta.connection_state s SET version = s.version + 1 RETURNING s.active INTO was_active;
     IF NOT was_active THEN
         UPDATE immuta.connection_state SET active = true;
         PERFORM immuta.adopt();
     END IF;
+    PERFORM immuta.end_subscriptions();
     WITH gone AS (DELETE FROM immuta.pending_sync p RETURNING p.relation)
     SELECT array_agg(DISTINCT g.relation) INTO pending FROM gone g;
     IF pending IS NOT NULL THEN

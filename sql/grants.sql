@@ -329,6 +329,22 @@ $$;
 REVOKE ALL ON FUNCTION immuta.new_role_name(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.new_role_name(text, text) IS 'internal: a name for a new role, as wished if possible';
 
+-- The markers of this extension are granted by its owner: the system account needs no rights on them.
+CREATE FUNCTION immuta.mark_role(role oid, marker text, marked boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+               WHERE r.rolname = marker AND m.member = mark_role.role) = marked THEN
+        RETURN;
+    END IF;
+    EXECUTE CASE WHEN marked THEN format('GRANT %I TO %I', marker, pg_get_userbyid(mark_role.role)) || immuta.membership_options()
+                 ELSE format('REVOKE %I FROM %I', marker, pg_get_userbyid(mark_role.role)) END;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.mark_role(oid, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.mark_role(oid, text, boolean) IS 'internal: makes a role a member of immuta_subscriber or immuta_mappable, or no longer';
+
 -- The role that carries the user's subscriptions, made if there is none; NULL if there cannot be one.
 CREATE FUNCTION immuta.ensure_role(user_id bigint) RETURNS oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -349,10 +365,7 @@ BEGIN
         RETURN NULL;
     END IF;
     IF mapped.role IS NOT NULL THEN
-        IF NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.member = mapped.role AND m.roleid = 'immuta_subscriber'::regrole) THEN
-            PERFORM immuta.as_system(format('GRANT immuta_subscriber TO %I', pg_get_userbyid(mapped.role))
-                                     || immuta.membership_options());
-        END IF;
+        PERFORM immuta.mark_role(mapped.role, 'immuta_subscriber', true);
         INSERT INTO immuta.subscriber (user_id, role_name, made) VALUES (ensure_role.user_id, pg_get_userbyid(mapped.role), false)
         ON CONFLICT ON CONSTRAINT subscriber_pkey DO UPDATE SET role = mapped.role, role_name = EXCLUDED.role_name, made = false;
         RETURN mapped.role;
@@ -363,11 +376,12 @@ BEGIN
         (SELECT string_agg(CASE p WHEN '{userid}' THEN account.userid WHEN '{iamid}' THEN account.iamid ELSE p END, '' ORDER BY n)
          FROM (SELECT m[1] AS p, n FROM regexp_matches(template, '(\{userid\}|\{iamid\}|[^{}]+)', 'g') WITH ORDINALITY t (m, n)) parts),
         account.iamid || chr(10) || account.userid);
-    PERFORM immuta.as_system(format('CREATE ROLE %I NOLOGIN INHERIT IN ROLE immuta_mappable, immuta_subscriber', new_name));
+    PERFORM immuta.as_system(format('CREATE ROLE %I NOLOGIN INHERIT', new_name));
     INSERT INTO immuta.subscriber (user_id, role_name, made) VALUES (ensure_role.user_id, new_name, true)
     ON CONFLICT ON CONSTRAINT subscriber_pkey DO UPDATE SET role = (SELECT r.oid FROM pg_roles r WHERE r.rolname = new_name),
                                                             role_name = EXCLUDED.role_name, made = true
     RETURNING role INTO new_role;
+    PERFORM immuta.mark_role(new_role, 'immuta_mappable', true), immuta.mark_role(new_role, 'immuta_subscriber', true);
     UPDATE immuta.user_account u SET mapping = 'explicit', postgres_role = new_role, updated_at = now()
     WHERE u.id = ensure_role.user_id;
     RETURN new_role;
@@ -391,7 +405,7 @@ BEGIN
         PERFORM immuta.as_system(format('DROP ROLE %I', role_name));
     EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR object_in_use THEN
         RAISE WARNING 'role "%" is not needed any more, but cannot be dropped: %', role_name, SQLERRM;
-        PERFORM immuta.as_system(format('REVOKE immuta_mappable, immuta_subscriber FROM %I', role_name));
+        PERFORM immuta.mark_role(retire_role.role, 'immuta_mappable', false), immuta.mark_role(retire_role.role, 'immuta_subscriber', false);
     END;
 END
 $$;
@@ -418,7 +432,7 @@ BEGIN
     IF released.made THEN
         PERFORM immuta.retire_role(released.role);
     ELSIF EXISTS (SELECT FROM pg_roles r WHERE r.oid = released.role) THEN
-        PERFORM immuta.as_system(format('REVOKE immuta_subscriber FROM %I', pg_get_userbyid(released.role)));
+        PERFORM immuta.mark_role(released.role, 'immuta_subscriber', false);
     END IF;
 END
 $$;

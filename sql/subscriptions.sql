@@ -170,27 +170,35 @@ REVOKE ALL ON FUNCTION immuta.deny_subscription(text, regclass, text, text) FROM
 GRANT EXECUTE ON FUNCTION immuta.deny_subscription(text, regclass, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.deny_subscription(text, regclass, text, text) IS 'denies what a user asked for; it may be approved later';
 
--- The subscriptions whose time is over lose their grants. The lock is taken only if there are any.
-CREATE FUNCTION immuta.expire_subscriptions() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION immuta.end_subscriptions() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     expired record;
-    count bigint := 0;
 BEGIN
-    IF NOT EXISTS (SELECT FROM immuta.subscription s WHERE s.state = 'approved' AND s.valid_until <= now()) THEN
-        RETURN 0;
-    END IF;
-    PERFORM immuta.lock_connection();
     FOR expired IN
         UPDATE immuta.subscription s SET state = 'expired' WHERE s.state = 'approved' AND s.valid_until <= now()
         RETURNING s.data_source_id, s.user_id
     LOOP
-        count := count + 1;
         PERFORM FROM immuta.apply_grants(
             ARRAY[expired.data_source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = expired.user_id));
     END LOOP;
-    RETURN count;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.end_subscriptions() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.end_subscriptions() IS 'internal: the subscriptions whose time is over lose their grants';
+
+-- The lock is taken only if there are any; whoever takes it ends them.
+CREATE FUNCTION immuta.expire_subscriptions() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    due bigint := (SELECT count(*) FROM immuta.subscription s WHERE s.state = 'approved' AND s.valid_until <= now());
+BEGIN
+    IF due > 0 THEN
+        PERFORM immuta.lock_connection();
+    END IF;
+    RETURN due;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.expire_subscriptions() FROM PUBLIC;

@@ -7,6 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     account record;
+    made text;
     former name := (SELECT a.role_name FROM immuta.system_account a JOIN pg_roles r ON r.rolname = a.role_name);
 BEGIN
     SELECT r.* INTO account FROM pg_roles r WHERE r.rolname = set_system_account.role_name;
@@ -30,13 +31,11 @@ BEGIN
     END IF;
     INSERT INTO immuta.system_account AS a (role_name) VALUES (set_system_account.role_name)
     ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role_name = EXCLUDED.role_name;
-    -- From 16 on CREATEROLE is not enough to grant a role: it takes ADMIN, which whoever creates a role has on it.
-    IF current_setting('server_version_num')::integer >= 160000 THEN
-        EXECUTE format('GRANT %s TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE',
-            (SELECT string_agg(format('%I', r.rolname), ', ') FROM pg_roles r
-             WHERE r.rolname IN ('immuta_mappable', 'immuta_subscriber')
-                OR r.oid IN (SELECT k.role FROM immuta.access_class k UNION SELECT b.role FROM immuta.subscriber b WHERE b.made)),
-            role_name);
+    -- From 16 on CREATEROLE is not enough to grant or drop a role: it takes ADMIN, which whoever creates a role has on it.
+    SELECT string_agg(format('%I', r.rolname), ', ') INTO made
+    FROM pg_roles r WHERE r.oid IN (SELECT k.role FROM immuta.access_class k UNION SELECT b.role FROM immuta.subscriber b WHERE b.made);
+    IF made IS NOT NULL AND current_setting('server_version_num')::integer >= 160000 AND former <> role_name THEN
+        EXECUTE format('GRANT %s TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', made, role_name);
     END IF;
     PERFORM immuta.lock_connection();
     PERFORM FROM immuta.sync();
@@ -146,6 +145,10 @@ DECLARE
     expired bigint;
     change record;
 BEGIN
+    expired := immuta.expire_subscriptions();
+    IF expired > 0 THEN
+        RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
+    END IF;
     PERFORM immuta.lock_connection();
     -- What is known by its name only, since a restore.
     UPDATE immuta.registered_schema r SET namespace = n.oid FROM pg_namespace n
@@ -181,7 +184,7 @@ BEGIN
         SELECT b.role FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role
         WHERE NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = 'immuta_subscriber'::regrole AND m.member = b.role)
     LOOP
-        PERFORM immuta.as_system(format('GRANT immuta_subscriber TO %I', pg_get_userbyid(lost.role)) || immuta.membership_options());
+        PERFORM immuta.mark_role(lost.role, 'immuta_subscriber', true);
         RETURN QUERY SELECT 'granted', 'ROLE immuta_subscriber', 'to ' || lost.role::regrole;
     END LOOP;
     -- What somebody revoked.
@@ -189,10 +192,6 @@ BEGIN
     WHERE immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL;
     DELETE FROM immuta.class_member m USING immuta.access_class k
     WHERE k.id = m.class_id AND NOT EXISTS (SELECT FROM pg_auth_members c WHERE c.roleid = k.role AND c.member = m.role);
-    expired := immuta.expire_subscriptions();
-    IF expired > 0 THEN
-        RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
-    END IF;
     PERFORM immuta.refresh_policy_members(NULL, NULL);
     PERFORM immuta.ensure_role(s.user_id) FROM (
         SELECT DISTINCT s.user_id FROM immuta.subscription s

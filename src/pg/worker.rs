@@ -91,4 +91,10 @@ pub unsafe extern "C-unwind" fn immuta_ext_perform(database: pg_sys::Datum) {
             pgrx::log!("immuta_ext could not record a use: {error}");
         }
     });
+    // A transaction of its own, so that no lock is held while it waits for another.
+    BackgroundWorker::transaction(|| {
+        if let Err(error) = Spi::run("SELECT immuta.expire_subscriptions()") {
+            pgrx::log!("immuta_ext could not end subscriptions: {error}");
+        }
+    });
 }
