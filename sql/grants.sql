@@ -113,22 +113,23 @@ DECLARE
     done bigint := 0;
 BEGIN
     FOR step IN
+        -- Set operations and groups throughout: the planner knows too little of these rows for joins.
         WITH wanted AS MATERIALIZED (
             SELECT * FROM immuta.wanted_grants(source_ids, try_apply_grants.grantees)
-        ), gone AS (
-            DELETE FROM immuta.grant_made g
+        ), known AS MATERIALIZED (
+            SELECT g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege FROM immuta.grant_made g
             WHERE (source_ids IS NULL OR g.data_source_id = ANY (source_ids))
               AND (try_apply_grants.grantees IS NULL OR g.grantee = ANY (try_apply_grants.grantees))
-              AND NOT EXISTS (SELECT FROM wanted w
-                              WHERE (w.data_source_id, w.grantee, w.kind, w.object, w.attnum, w.privilege)
-                                    = (g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege))
+        ), obsolete AS MATERIALIZED (
+            SELECT * FROM known EXCEPT SELECT * FROM wanted
+        ), gone AS (
+            DELETE FROM immuta.grant_made g USING obsolete o
+            WHERE (g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege)
+                  = (o.data_source_id, o.grantee, o.kind, o.object, o.attnum, o.privilege)
             RETURNING g.*
         ), missing AS MATERIALIZED (
             SELECT w.*, immuta.is_grantable(system_role, w.kind, w.object, w.attnum, w.privilege) AS grantable
-            FROM wanted w
-            WHERE NOT EXISTS (SELECT FROM immuta.grant_made g
-                              WHERE (w.data_source_id, w.grantee, w.kind, w.object, w.attnum, w.privilege)
-                                    = (g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege))
+            FROM (SELECT * FROM wanted EXCEPT SELECT * FROM known) w
         ), added AS (
             INSERT INTO immuta.grant_made AS g
             SELECT m.data_source_id, m.grantee, m.kind, m.object, m.attnum, m.privilege,
@@ -140,25 +141,22 @@ BEGIN
                                            = (m.grantee, m.kind, m.object, m.attnum, m.privilege)) o
             WHERE m.grantable
             RETURNING g.*
-        ), leaving AS MATERIALIZED (
-            SELECT DISTINCT g.grantee, g.kind, g.object, g.attnum, g.privilege, g.grantor
-            FROM gone g
-            WHERE g.grantor IS NOT NULL
-              AND NOT EXISTS (SELECT FROM wanted w WHERE (w.grantee, w.kind, w.object, w.attnum, w.privilege)
-                                                         = (g.grantee, g.kind, g.object, g.attnum, g.privilege))
-              AND NOT EXISTS (SELECT FROM immuta.grant_made o
-                              WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
-                                    = (g.grantee, g.kind, g.object, g.attnum, g.privilege)
-                                AND NOT EXISTS (SELECT FROM gone x WHERE x.data_source_id = o.data_source_id
-                                                AND (x.grantee, x.kind, x.object, x.attnum, x.privilege)
-                                                    = (o.grantee, o.kind, o.object, o.attnum, o.privilege)))
+        ), remaining AS (
+            SELECT o.data_source_id, o.grantee, o.kind, o.object, o.attnum, o.privilege FROM immuta.grant_made o
+            WHERE o.object IN (SELECT x.object FROM obsolete x)
+            EXCEPT SELECT * FROM obsolete
+        ), leaving AS (
+            -- What no data source needs any more.
+            SELECT x.grantee, x.kind, x.object, x.attnum, x.privilege, max(x.grantor) AS grantor
+            FROM (SELECT g.grantee, g.kind, g.object, g.attnum, g.privilege, g.grantor, true AS going FROM gone g
+                  WHERE g.grantor IS NOT NULL
+                  UNION ALL SELECT w.grantee, w.kind, w.object, w.attnum, w.privilege, NULL, false FROM wanted w
+                  UNION ALL SELECT r.grantee, r.kind, r.object, r.attnum, r.privilege, NULL, false FROM remaining r) x
+            GROUP BY x.grantee, x.kind, x.object, x.attnum, x.privilege HAVING bool_and(x.going)
         ), step AS (
             SELECT 1 AS phase, l.* FROM leaving l
             UNION
-            SELECT 2, a.grantee, a.kind, a.object, a.attnum, a.privilege, NULL FROM added a
-            WHERE a.grantor IS NOT NULL AND NOT EXISTS (SELECT FROM immuta.grant_made o
-                                         WHERE (o.grantee, o.kind, o.object, o.attnum, o.privilege)
-                                               = (a.grantee, a.kind, a.object, a.attnum, a.privilege))
+            SELECT 2, a.grantee, a.kind, a.object, a.attnum, a.privilege, NULL FROM added a WHERE a.grantor = 0
         ), worded AS (
             SELECT s.phase, s.kind, s.object, s.grantee, s.privilege, max(s.grantor) AS grantor, s.privilege
                    || coalesce(' (' || string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attnum > 0) || ')', '') AS words
@@ -470,9 +468,11 @@ AS $$
     WITH now AS MATERIALIZED (
         SELECT * FROM immuta.satisfied_policies(policy_ids, user_ids)
     ), left_out AS (
-        DELETE FROM immuta.policy_member m
-        WHERE (policy_ids IS NULL OR m.policy_id = ANY (policy_ids)) AND (user_ids IS NULL OR m.user_id = ANY (user_ids))
-          AND NOT EXISTS (SELECT FROM now n WHERE n.policy_id = m.policy_id AND n.user_id = m.user_id)
+        DELETE FROM immuta.policy_member m USING (
+            SELECT k.policy_id, k.user_id FROM immuta.policy_member k
+            WHERE (policy_ids IS NULL OR k.policy_id = ANY (policy_ids)) AND (user_ids IS NULL OR k.user_id = ANY (user_ids))
+            EXCEPT SELECT * FROM now) o
+        WHERE m.policy_id = o.policy_id AND m.user_id = o.user_id
         RETURNING m.policy_id
     ), added AS (
         INSERT INTO immuta.policy_member AS m SELECT n.policy_id, n.user_id FROM now n
@@ -627,8 +627,9 @@ BEGIN
         WHERE k.id = one_class.id;
     END LOOP;
     FOR one_user IN
-        SELECT DISTINCT w.user_id FROM immuta.wanted_members(class_ids, user_ids) w
-        WHERE NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.user_id = w.user_id AND b.role IS NOT NULL)
+        SELECT w.user_id FROM immuta.wanted_members(class_ids, user_ids) w
+        EXCEPT SELECT b.user_id FROM immuta.subscriber b
+        WHERE b.role IS NOT NULL AND (user_ids IS NULL OR b.user_id = ANY (user_ids))
     LOOP
         PERFORM immuta.ensure_role(one_user);
         done := done + 1;
@@ -643,9 +644,11 @@ BEGIN
             FROM immuta.wanted_members(class_ids, user_ids) w
             JOIN immuta.subscriber b ON b.user_id = w.user_id AND b.role IS NOT NULL
         ), gone AS (
-            DELETE FROM immuta.class_member m
-            WHERE (class_ids IS NULL OR m.class_id = ANY (class_ids)) AND (user_ids IS NULL OR m.user_id = ANY (user_ids))
-              AND NOT EXISTS (SELECT FROM wanted w WHERE w.class_id = m.class_id AND w.user_id = m.user_id)
+            DELETE FROM immuta.class_member m USING (
+                SELECT k.class_id, k.user_id FROM immuta.class_member k
+                WHERE (class_ids IS NULL OR k.class_id = ANY (class_ids)) AND (user_ids IS NULL OR k.user_id = ANY (user_ids))
+                EXCEPT SELECT w.class_id, w.user_id FROM wanted w) o
+            WHERE m.class_id = o.class_id AND m.user_id = o.user_id
             RETURNING m.class_id, m.role
         ), added AS (
             INSERT INTO immuta.class_member AS m SELECT w.class_id, w.user_id, w.role FROM wanted w
