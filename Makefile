@@ -32,10 +32,11 @@ lint:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/run.py --only format,lint $(PG)
 
-## make bench      what impersonation costs, in server instructions (PG="15 18")
+## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18")
 bench:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/bench/run.py $(PG)
+	@$(PYTHON) tests/bench/subscriptions.py $(PG)
 
 ## make clean      removes everything that was built or installed below build/ and target/
 clean:

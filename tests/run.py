@@ -88,7 +88,7 @@ def clients(tally, version, env):
     name = f"install for PostgreSQL {version}"
     if not check(tally, name, [ROOT / "tools" / "install", version], env):
         return
-    for suite in ("e2e", "providers", "attacks"):
+    for suite in ("e2e", "providers", "attacks", "subscriptions"):
         name = f"{suite}, PostgreSQL {version}"
         words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
                  ROOT / "tests" / suite]

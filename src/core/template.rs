@@ -25,7 +25,9 @@ mod tests {
         for fine in ["{userid}", "user_{userid}", "{iamid}/{userid}@x"] {
             assert_eq!(fault(fine), None, "{fine}");
         }
-        for bad in ["", "user", "{iamid}", "{userid}{x}", "{userid}}", "a\n{userid}", &format!("{{userid}}{:033}", 0)] {
+        for bad in
+            ["", "user", "{iamid}", "{userid}{x}", "{userid}}", "a\n{userid}", &format!("{{userid}}{:033}", 0)]
+        {
             assert!(fault(bad).is_some(), "{bad:?}");
         }
     }

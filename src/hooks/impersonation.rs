@@ -290,7 +290,9 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
 /// far those go (`pg_write_all_data`, say).
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::installation() else { return Ok(()) };
-    if permissions.touch_any(&catalog::tables_of_extension(installed.extension)) && !super::guarded::has_authority() {
+    if permissions.touch_any(&catalog::tables_of_extension(installed.extension))
+        && !super::guarded::has_authority()
+    {
         return Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()));
     }
     Ok(())

@@ -17,7 +17,6 @@ pub struct Installation {
     pub user_account_by_identity: u32,
     pub token: u32,
     pub token_by_digest: u32,
-    pub api_key: u32,
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
     pub impersonation_rule: u32,
@@ -68,7 +67,6 @@ fn find_installation() -> Option<Installation> {
             user_account_by_identity: relation(c"user_account_pkey")?,
             token: relation(c"token")?,
             token_by_digest: relation(c"token_pkey")?,
-            api_key: relation(c"api_key")?,
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             impersonation_rule: relation(c"impersonation_rule")?,
@@ -143,10 +141,10 @@ fn find_tables_of_extension(extension: u32) -> Vec<u32> {
     unsafe {
         let relation = pg_sys::table_open(DEPEND.into(), pg_sys::AccessShareLock as c_int);
         let mut keys: [pg_sys::ScanKeyData; 2] = Default::default();
-        for (key, (column, value)) in keys.iter_mut().zip([
-            (ANUM_REFCLASSID, pg_sys::ExtensionRelationId),
-            (ANUM_REFOBJID, extension.into()),
-        ]) {
+        for (key, (column, value)) in keys
+            .iter_mut()
+            .zip([(ANUM_REFCLASSID, pg_sys::ExtensionRelationId), (ANUM_REFOBJID, extension.into())])
+        {
             pg_sys::ScanKeyInit(
                 key,
                 column,

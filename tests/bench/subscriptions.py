@@ -50,7 +50,7 @@ class Stage:
 def measure(version, users, tables, changes):
     release_tree(version)
     print(f"\nPostgreSQL {version}: {users:,} users, {tables:,} tables, {POLICIES} policies\n")
-    server = Server(version, "bench-subscriptions", trees=TREES, options=["max_locks_per_transaction=64", "log_min_messages=error"])
+    server = Server(version, "bench-subscriptions", trees=TREES, options=["autovacuum=off", "log_min_messages=error"])
     with server:
         server.psql(input=SETUP)
         server.psql("-c", f"DO $$ BEGIN FOR i IN 1..{tables} LOOP EXECUTE format('CREATE TABLE data.t%s (a int, b text)', i); END LOOP; END $$")
