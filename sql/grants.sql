@@ -27,7 +27,7 @@ AS $$
         FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
     ), relation AS (
-        SELECT r.role, d.id, d.relation, d.excluded_numbers, c.relkind, c.relnamespace, p.privilege
+        SELECT r.role, d.id, d.relation, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner, p.privilege
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
@@ -42,11 +42,11 @@ AS $$
     WHERE w.excluded_numbers <> '{}' AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
       AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers)
     UNION
-    -- Sequences behind the defaults of columns.
+    -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'
     FROM relation w JOIN pg_attrdef f ON f.adrelid = w.relation
     JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = f.oid AND p.refclassid = 'pg_class'::regclass
-    JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S'
+    JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S' AND q.relowner = w.relowner
     WHERE w.privilege = 'INSERT'
     UNION
     SELECT w.id, w.role, 's', w.relnamespace, 0::smallint, 'USAGE' FROM relation w
@@ -803,6 +803,11 @@ BEGIN
         RAISE EXCEPTION 'role "%" carries the subscriptions of another user', NEW.postgres_role
             USING ERRCODE = 'insufficient_privilege', DETAIL = 'IMPERSONATION_NOT_ALLOWED',
                   HINT = 'Map the user to a role of his own, or subscribe him and let one be made.';
+    END IF;
+    IF EXISTS (SELECT FROM immuta.access_class k WHERE k.role = NEW.postgres_role) THEN
+        RAISE EXCEPTION 'role "%" holds the grants of policies', NEW.postgres_role
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'IMPERSONATION_NOT_ALLOWED',
+                  HINT = 'Let the user satisfy the policies, or change them.';
     END IF;
     RETURN NEW;
 END

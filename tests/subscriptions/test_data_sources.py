@@ -149,6 +149,14 @@ def test_sequences_of_new_columns(sales):
     assert sales.drift() == []
 
 
+def test_a_default_reaches_no_sequence_of_others(sales):
+    sales.world.sql("CREATE SEQUENCE sales.foreigners; GRANT USAGE ON SEQUENCE sales.foreigners TO immuta_system WITH GRANT OPTION")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
+    sales.ddl("ALTER TABLE sales.customers ALTER COLUMN id SET DEFAULT nextval('sales.foreigners')")
+    assert not sales.world.value("SELECT has_sequence_privilege('user_ann', 'sales.foreigners', 'USAGE')")
+    assert sales.access("ann", "sales.customers") == "WRITE" and sales.drift() == []
+
+
 def test_ddl_of_somebody_without_any_rights(everybody):
     """Of a user under a token, too: the sync is not done on his rights."""
     everybody.world.sql("GRANT CREATE, USAGE ON SCHEMA sales TO plain")

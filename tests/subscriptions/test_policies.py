@@ -126,6 +126,16 @@ def test_single_subscriptions_and_policies_add_up(tagged):
     assert tagged.sql("SELECT immuta.drop_subscription_policy('p')") == [(False,)]
 
 
+def test_nobody_is_mapped_to_the_role_of_a_policy(tagged):
+    policy(tagged, tags=["public"], groups=["a"])
+    role = tagged.world.value("SELECT role_name FROM immuta.access_class")
+    with refuses("42501", "IMPERSONATION_NOT_ALLOWED"):
+        tagged.sql("SELECT immuta.map_user('ann', %s)", (role,))
+    tagged.sql("SELECT immuta.create_user(%s)", (role,))
+    with refuses("42704", "IMPERSONATION_NOT_MAPPED"):
+        reads(tagged, role, "SELECT * FROM sales.orders")
+
+
 def test_nothing_is_left_of_a_policy(tagged):
     before = tagged.world.sql("SELECT count(*) FROM pg_roles")
     policy(tagged, tags=["public"], groups=["nobody"])
