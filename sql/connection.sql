@@ -232,6 +232,12 @@ FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.access_class
 FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 
+-- Sessions remember when the next subscription of their user ends.
+CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF user_id, state, valid_until ON immuta.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+
 -- The system account.
 
 CREATE FUNCTION immuta.run_as(role oid, statement bytea) RETURNS void

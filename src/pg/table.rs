@@ -73,6 +73,21 @@ pub fn subscriber_of_role(installed: &Installation, role: u32) -> Option<i64> {
     scan(installed.subscriber, installed.subscriber_by_role, &keys, |row| row.value::<i64>(1))
 }
 
+/// When the first of the user's approved subscriptions ends.
+pub fn next_end_of_subscription(installed: &Installation, user: i64) -> Option<Timestamp> {
+    let keys = [(1, pg_sys::F_INT8EQ, user.into_datum()?)];
+    let mut next: Option<Timestamp> = None;
+    visit(installed.subscription, installed.subscription_by_user, &keys, |row| {
+        if let Some(end) = row.value::<i64>(5).map(Timestamp)
+            && row.text(4).as_deref() == Some("approved")
+        {
+            next = Some(next.map_or(end, |next| next.min(end)));
+        }
+        true
+    });
+    next
+}
+
 /// The identity manager that a row of `immuta.token_issuer` gives to this issuer.
 pub fn iamid_of_issuer(installed: &Installation, issuer: &str) -> Option<String> {
     let keys = [(1, pg_sys::F_TEXTEQ, text_key(issuer)?)];

@@ -93,7 +93,9 @@ pub unsafe extern "C-unwind" fn immuta_ext_perform(database: pg_sys::Datum) {
     });
     // A transaction of its own, so that no lock is held while it waits for another.
     BackgroundWorker::transaction(|| {
-        if let Err(error) = Spi::run("SELECT immuta.expire_subscriptions()") {
+        let expired = Spi::run("SET LOCAL lock_timeout = '30s'")
+            .and_then(|()| Spi::run("SELECT immuta.expire_subscriptions()"));
+        if let Err(error) = expired {
             pgrx::log!("immuta_ext could not end subscriptions: {error}");
         }
     });

@@ -119,3 +119,36 @@ def test_without_the_grants(filled, tmp_path):
         bare.admin.close()
     finally:
         filled.world.sql("DROP DATABASE bare WITH (FORCE)")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_databases_in_other_encodings(world, connected, encoding):
+    """Names travel into statements as the bytes that they are."""
+    world.sql(f"CREATE DATABASE other_encoding ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        other = World(world.server, "other_encoding")
+        other.admin.set_client_encoding("LATIN1" if encoding == "LATIN1" else "UTF8")
+        other.sql("CREATE EXTENSION immuta_ext; CREATE SCHEMA \"sch\u00e9ma\"; CREATE TABLE \"sch\u00e9ma\".\"tabl\u00e9\" (a text);"
+                  "GRANT USAGE ON SCHEMA \"sch\u00e9ma\" TO immuta_system WITH GRANT OPTION;"
+                  "GRANT ALL ON \"sch\u00e9ma\".\"tabl\u00e9\" TO immuta_system WITH GRANT OPTION")
+        other.sql("SELECT immuta.set_system_account('immuta_system'), immuta.register_schema('sch\u00e9ma')")
+        other.sql("SELECT immuta.create_user('Jos\u00e9'), immuta.set_user_attribute('Jos\u00e9', 'r\u00e9gion', '{\u00e9t\u00e9}')")
+        other.sql("SELECT immuta.create_subscription_policy('p', schemas => '{sch\u00e9ma}', attributes => '{\"r\u00e9gion\": \"\u00e9t\u00e9\"}')")
+        assert other.sql("SELECT has_table_privilege(b.role, d.relation, 'SELECT'), role_name FROM immuta.subscriber b, immuta.data_source d") == [
+            (True, "user_Jos\u00e9")]
+        assert other.sql("SELECT * FROM immuta.drift()") == []
+        other.sql("ALTER TABLE \"sch\u00e9ma\".\"tabl\u00e9\" OWNER TO immuta_system")
+        other.sql("SELECT immuta.create_row_policy('\u00e9', '\"sch\u00e9ma\".\"tabl\u00e9\"', 'a = (SELECT immuta.user_attribute(''r\u00e9gion''))')")
+        other.sql("INSERT INTO \"sch\u00e9ma\".\"tabl\u00e9\" VALUES ('\u00e9t\u00e9'), ('hiver')")
+        service = world.connect(dbname="other_encoding")
+        service.set_client_encoding("LATIN1" if encoding == "LATIN1" else "UTF8")
+        impersonate(service, other.token("Jos\u00e9"))
+        assert query(service, "SELECT a FROM \"sch\u00e9ma\".\"tabl\u00e9\"") == [("\u00e9t\u00e9",)]
+        service.close()
+        other.sql("SELECT immuta.unregister_schema('sch\u00e9ma')")
+        other.sql("SELECT immuta.drop_user('Jos\u00e9')")
+        other.sql("DROP EXTENSION immuta_ext")
+        assert other.sql("SELECT count(*) FROM pg_event_trigger") == [(0,)]
+        other.admin.close()
+    finally:
+        world.sql("DROP DATABASE other_encoding WITH (FORCE)")

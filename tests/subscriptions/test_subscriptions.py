@@ -317,7 +317,49 @@ def test_a_subscription_ends(sales):
         sales.sql("SELECT immuta.subscribe('ann', 'sales.orders', until => now() - interval '1 hour')")
 
 
-def test_subscriptions_end_by_themselves(sales):
+def test_an_ended_subscription_does_not_serve_once_more(sales):
+    """It is revoked before the next transaction of the user, on whichever connection, with a cached token or a new one."""
+    tokens = [sales.world.token("ann"), sales.world.token("ann")]
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.customers')")
+    service = sales.world.connect()
+    for turn in range(2):
+        sales.sql("SELECT immuta.subscribe('ann', 'sales.orders', until => clock_timestamp() + interval '700 ms')")
+        impersonate(service, tokens[0])
+        assert query(service, "SELECT count(*) FROM sales.orders") == [(3,)]
+        service.commit()
+        query(sales.system, "SELECT pg_sleep(0.8)")
+        assert sales.access("ann", "sales.orders") == "READ"
+        impersonate(service, tokens[turn])
+        with refuses("42501"):
+            query(service, "SELECT count(*) FROM sales.orders")
+        service.rollback()
+        assert sales.access("ann", "sales.orders") is None
+    impersonate(service, tokens[0])
+    assert query(service, "SELECT count(*) FROM sales.customers") == [(0,)]
+    service.close()
+
+
+def test_while_it_cannot_be_revoked_there_is_no_impersonation(sales):
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.orders', until => clock_timestamp() + interval '100 ms')")
+    query(sales.system, "SELECT pg_sleep(0.2)")
+    service = sales.world.connect()
+    token = sales.world.token("ann")
+    # Somebody else holds the lock: it can be waited for, and the wait be cancelled.
+    sales.world.sql("BEGIN; UPDATE immuta.connection_state SET version = version")
+    try:
+        query(service, "SET LOCAL statement_timeout = '300 ms'")
+        with refuses("57014"):
+            impersonate(service, token)
+        service.rollback()
+    finally:
+        sales.world.sql("ROLLBACK")
+    impersonate(service, token)
+    with refuses("42501"):
+        query(service, "SELECT count(*) FROM sales.orders")
+    service.close()
+
+
+def test_subscriptions_end_with_other_changes(sales):
     """With the next change of anything, and with the next use of a token that is recorded."""
     soon = "until => clock_timestamp() + interval '200 ms'"
     sales.sql(f"SELECT immuta.subscribe('ann', 'sales.orders', {soon})")
@@ -326,7 +368,6 @@ def test_subscriptions_end_by_themselves(sales):
     assert sales.access("ann", "sales.orders") is None
     sales.sql(f"SELECT immuta.subscribe('ann', 'sales.orders', {soon})")
     query(sales.system, "SELECT pg_sleep(0.3)")
-    assert sales.access("ann", "sales.orders") == "READ"
     token = sales.world.token("alice")
     sales.world.sql("UPDATE immuta.token SET last_used_at = now() - interval '30 min'")
     service = sales.world.connect()
