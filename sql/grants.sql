@@ -375,6 +375,10 @@ BEGIN
          FROM (SELECT m[1] AS p, n FROM regexp_matches(template, '(\{userid\}|\{iamid\}|[^{}]+)', 'g') WITH ORDINALITY t (m, n)) parts),
         account.iamid || chr(10) || account.userid);
     PERFORM immuta.as_system(format('CREATE ROLE %I NOLOGIN INHERIT', new_name));
+    IF current_setting('server_version_num')::integer >= 160000 THEN
+        -- It would be a member of every user's role, and each look at its memberships would walk through all of them.
+        EXECUTE format('REVOKE %I FROM %I CASCADE', new_name, pg_get_userbyid(immuta.system_role()));
+    END IF;
     INSERT INTO immuta.subscriber (user_id, role_name, made) VALUES (ensure_role.user_id, new_name, true)
     ON CONFLICT ON CONSTRAINT subscriber_pkey DO UPDATE SET role = (SELECT r.oid FROM pg_roles r WHERE r.rolname = new_name),
                                                             role_name = EXCLUDED.role_name, made = true
@@ -388,9 +392,10 @@ $$;
 REVOKE ALL ON FUNCTION immuta.ensure_role(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.ensure_role(bigint) IS 'internal: the role for a user''s subscriptions, made if there is none';
 
--- A role of ours that nobody needs any more. One that owns something, or was granted something by hand, stays, but
--- nobody reaches it by its name.
-CREATE FUNCTION immuta.retire_role(role oid) RETURNS void
+-- A role of ours that nobody needs any more; roles of users are dropped by the owner of the extension, as the system
+-- account has no ADMIN on them. One that owns something, or was granted something by hand, stays, but nobody reaches it
+-- by its name.
+CREATE FUNCTION immuta.retire_role(role oid, is_users boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -400,15 +405,19 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM immuta.as_system(format('DROP ROLE %I', role_name));
+        IF is_users THEN
+            EXECUTE format('DROP ROLE %I', role_name);
+        ELSE
+            PERFORM immuta.as_system(format('DROP ROLE %I', role_name));
+        END IF;
     EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR object_in_use THEN
         RAISE WARNING 'role "%" is not needed any more, but cannot be dropped: %', role_name, SQLERRM;
         PERFORM immuta.mark_role(retire_role.role, 'immuta_mappable', false), immuta.mark_role(retire_role.role, 'immuta_subscriber', false);
     END;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.retire_role(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.retire_role(oid) IS 'internal: drops a role that was made by the extension';
+REVOKE ALL ON FUNCTION immuta.retire_role(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.retire_role(oid, boolean) IS 'internal: drops a role that was made by the extension';
 
 -- Takes everything from the role that carries a user's subscriptions. Neither roles nor rights are left behind.
 CREATE FUNCTION immuta.release_role(user_id bigint) RETURNS void
@@ -428,7 +437,7 @@ BEGIN
     sources := ARRAY(SELECT DISTINCT g.data_source_id FROM immuta.grant_made g WHERE g.grantee = released.role);
     PERFORM FROM immuta.apply_grants(sources, ARRAY[released.role]);
     IF released.made THEN
-        PERFORM immuta.retire_role(released.role);
+        PERFORM immuta.retire_role(released.role, true);
     ELSIF EXISTS (SELECT FROM pg_roles r WHERE r.oid = released.role) THEN
         PERFORM immuta.mark_role(released.role, 'immuta_subscriber', false);
     END IF;
@@ -695,7 +704,7 @@ BEGIN
     LOOP
         PERFORM FROM immuta.revoke_memberships(ARRAY[empty.id], NULL);
         DELETE FROM immuta.access_class k WHERE k.id = empty.id;
-        PERFORM immuta.retire_role(empty.role);
+        PERFORM immuta.retire_role(empty.role, false);
     END LOOP;
 END
 $$;

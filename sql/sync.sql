@@ -33,7 +33,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role_name = EXCLUDED.role_name;
     -- From 16 on CREATEROLE is not enough to grant or drop a role: it takes ADMIN, which whoever creates a role has on it.
     SELECT string_agg(format('%I', r.rolname), ', ') INTO made
-    FROM pg_roles r WHERE r.oid IN (SELECT k.role FROM immuta.access_class k UNION SELECT b.role FROM immuta.subscriber b WHERE b.made);
+    FROM pg_roles r WHERE r.oid IN (SELECT k.role FROM immuta.access_class k);
     IF made IS NOT NULL AND current_setting('server_version_num')::integer >= 160000 AND former <> role_name THEN
         EXECUTE format('GRANT %s TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', made, role_name);
     END IF;
