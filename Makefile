@@ -60,10 +60,11 @@ fuzz:
 	@tools/install $(FUZZ_PG)
 	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
-## make bench      what impersonation costs, in server instructions (PG="15 18")
+## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18")
 bench:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/bench/run.py $(PG)
+	@$(PYTHON) tests/bench/subscriptions.py $(PG)
 
 ## make clean      removes everything that was built or installed below build/ and target/
 clean:

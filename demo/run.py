@@ -17,6 +17,7 @@ import cluster
 import terminal
 from flights import TABLE, Flights
 from immuta import ImmutaAct
+from subscriptions import SubscriptionsAct
 from harness.server import BUILD, ROOT
 
 DATABASE, SERVICE = "immuta", "flights_app"
@@ -70,6 +71,7 @@ class Demo:
         self.ask_without_a_valid_token()
         self.try_to_escape(tokens["ursula"])
         ImmutaAct(self).play(heading, table)
+        SubscriptionsAct(self).play(heading, table)
         self.tell_how_to_go_on()
 
     def create_database(self):
@@ -222,6 +224,27 @@ class Demo:
             return self.one_value(PLANES, token=token)
         except psycopg2.Error as error:
             return f"refused ({error.pgcode})"
+
+    def attempt(self, count, token):
+        """What a query that counts answers under the token."""
+        try:
+            return f"{self.one_value(count, token=token)} rows"
+        except psycopg2.Error as error:
+            return f"refused ({error.pgcode})"
+
+    # -- what an administrator does ------------------------------------------------------------------------------
+
+    def run(self, statement):
+        with self.admin.cursor() as cursor:
+            cursor.execute(statement)
+
+    def rows(self, statement):
+        with self.admin.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+
+    def value(self, statement):
+        return self.rows(statement)[0][0]
 
     # -- telling and checking ------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
--- The tables. Column numbers are known to src/pg/table.rs: columns are only ever appended.
+-- The tables. Column numbers are known to src/pg/table.rs: columns are only ever appended. There are no foreign keys:
+-- pg_restore with several jobs loads the tables of an extension in any order.
 
 CREATE TABLE immuta.user_account (
     id bigserial NOT NULL CONSTRAINT user_account_id_key UNIQUE,
@@ -31,7 +32,7 @@ COMMENT ON COLUMN immuta.user_account.failed_logins IS 'failed logins in a row';
 CREATE TABLE immuta.token (
     digest bytea NOT NULL,
     id bigserial NOT NULL CONSTRAINT token_id_key UNIQUE,
-    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    user_id bigint NOT NULL,
     issued_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     last_used_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT token_pkey PRIMARY KEY (digest),
@@ -44,7 +45,7 @@ COMMENT ON COLUMN immuta.token.last_used_at IS 'last use that was recorded: exac
 CREATE TABLE immuta.api_key (
     digest bytea NOT NULL,
     id bigserial NOT NULL CONSTRAINT api_key_id_key UNIQUE,
-    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    user_id bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     last_used_at timestamptz,
     CONSTRAINT api_key_pkey PRIMARY KEY (digest),
@@ -101,6 +102,19 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
 REVOKE ALL ON FUNCTION immuta.announce_change() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.announce_change() IS 'internal: makes every backend look at users, mappings and tokens again';
 
+CREATE FUNCTION immuta.forget_user() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM immuta.token t WHERE t.user_id = OLD.id;
+    DELETE FROM immuta.api_key k WHERE k.user_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.forget_user() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens and API keys go with their user';
+
+CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta.forget_user();
 CREATE TRIGGER announce_row
 AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();

@@ -1,9 +1,13 @@
-//! Recording that a token was used, so that its idle time to live counts uses in every session.
+//! Recording that a token was used, so that its idle time to live counts uses in every session, and what else must be
+//! written on behalf of a session that must not write.
 
 use crate::config;
+use crate::core::identity::Identity;
 use crate::core::time::{Timestamp, recording_interval};
 use crate::core::token::Digest;
-use crate::pg::{catalog, table, worker, xact};
+use crate::error::Error;
+use crate::pg::catalog::{self, Installation};
+use crate::pg::{table, worker, xact};
 use serde::Serialize;
 
 /// What a worker is asked to do; see `immuta.perform()`.
@@ -14,6 +18,8 @@ pub enum Job {
     TokenUsed { id: i64, at: i64, within: i64 },
     /// A password did not match.
     LoginFailed { id: i64 },
+    /// Subscriptions have ended: that is looked at after every job.
+    ExpireSubscriptions,
 }
 
 impl Job {
@@ -45,4 +51,21 @@ pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestam
 /// Records a failed login and waits until that is durable: an attempt must count even if its transaction rolls back.
 pub fn record_failed_login(user_id: i64) -> bool {
     !xact::is_standby() && Job::LoginFailed { id: user_id }.launch(true)
+}
+
+/// Has the user's subscriptions that have ended by now revoked, and waits for that: they must not serve once more.
+/// Returns when the next one ends.
+pub fn end_subscriptions(
+    installed: &Installation,
+    identity: &Identity,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let Some(account) = table::user_by_identity(installed, identity) else { return Ok(None) };
+    let next_end = || table::next_end_of_subscription(installed, account.id);
+    let is_due = |end: &Option<Timestamp>| end.is_some_and(|end| end <= now);
+    let mut next = next_end();
+    if is_due(&next) && !xact::is_standby() && Job::ExpireSubscriptions.launch(true) {
+        next = next_end();
+    }
+    if is_due(&next) { Err(Error::SubscriptionEnded) } else { Ok(next) }
 }

@@ -9,7 +9,7 @@ use crate::core::refusals::Throttle;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, log, preload, shared, table, wait, xact};
+use crate::pg::{catalog, log, nodes, preload, role, shared, table, wait, xact};
 use crate::{activity, audit, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -20,6 +20,7 @@ use once_cell::sync::Lazy;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -198,6 +199,21 @@ fn immuta_check_target(role: pg_sys::Oid) {
     if let Err(error) = mapping::check_target(&installed, role.to_u32(), 0) {
         report(error);
     }
+}
+
+/// Runs a statement, in the database encoding, as another role: for the system account.
+#[pg_extern(sql = false)]
+fn immuta_run_as(role: pg_sys::Oid, statement: &[u8]) {
+    match CString::new(statement) {
+        Ok(statement) => role::run_as(role.to_u32(), &statement),
+        Err(_) => pgrx::error!("a statement cannot hold a zero byte"),
+    }
+}
+
+/// Whether a text, in the database encoding, is one expression and nothing else.
+#[pg_extern(sql = false)]
+fn immuta_is_expression(text: &[u8]) -> bool {
+    CString::new(text).is_ok_and(|text| nodes::is_expression(&text))
 }
 
 /// Row trigger: every backend looks at our tables again, once this transaction has committed.

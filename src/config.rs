@@ -3,7 +3,7 @@
 use crate::core::cache::Limits;
 use crate::core::identity::Provider;
 use crate::core::record::Format;
-use crate::core::{endpoint, guard};
+use crate::core::{endpoint, guard, template};
 use crate::files;
 use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck, WordSet};
 use crate::pg::{compat, shared};
@@ -70,6 +70,10 @@ static MAP_BY_USERNAME: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// The identity managers for which that holds: whoever can register a user there chooses the name.
 static MAP_BY_USERNAME_IAMIDS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"bim"));
+
+/// Names of the roles that subscriptions make. A prefix keeps them apart from logins and roles of your own.
+static ROLE_NAME_TEMPLATE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"user_{userid}"));
 
 /// Values of `bodata.token_provider`.
 #[derive(Clone, Copy, PostgresGucEnum)]
@@ -388,6 +392,15 @@ impl ListCheck for SessionSettings {
     }
 }
 
+/// A template that gives each user a name of his own, as far as names can.
+struct RoleName;
+
+impl TextCheck for RoleName {
+    fn check(text: &str) -> Result<(), String> {
+        template::fault(text).map_or(Ok(()), |fault| Err(fault.into()))
+    }
+}
+
 /// The URL of a service.
 struct Url;
 
@@ -559,6 +572,14 @@ fn define_guard_and_mapping() {
         c"Identity managers whose users are mapped by name.",
         &MAP_BY_USERNAME_IAMIDS,
         Counts::Mapping,
+    );
+    guc::define_text::<RoleName>(
+        c"bodata.role_name_template",
+        c"Names of the roles that are made for subscribers.",
+        c"{userid} and {iamid} stand for the user's.",
+        &ROLE_NAME_TEMPLATE,
+        GucFlags::default(),
+        Counts::Nothing,
     );
     guc::define_list::<SessionSettings>(
         c"bodata.session_settings",

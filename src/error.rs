@@ -28,6 +28,8 @@ pub enum Error {
     TargetRefused(String),
     /// The user has no mapped role, or the role does not exist.
     NotMapped,
+    /// A subscription of the user has ended and is not revoked yet.
+    SubscriptionEnded,
     /// The token came with SET instead of SET LOCAL.
     NotLocal,
     /// The token came inside a savepoint.
@@ -72,7 +74,9 @@ impl Error {
                 ERRCODE_INVALID_TRANSACTION_STATE
             }
             Error::Alone => ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
-            Error::NoExtension | Error::NotPreloaded => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::NoExtension | Error::NotPreloaded | Error::SubscriptionEnded => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
         }
     }
 
@@ -86,6 +90,7 @@ impl Error {
             | Error::RuleDenies
             | Error::AnotherUser
             | Error::TargetRefused(_)
+            | Error::SubscriptionEnded
             | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
             Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
             Error::AuditUnavailable => "IMPERSONATION_AUDIT_UNAVAILABLE",
@@ -115,6 +120,9 @@ impl Error {
             }
             Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
             Error::NotMapped => "the user of this token has no PostgreSQL role".into(),
+            Error::SubscriptionEnded => {
+                "a subscription of this user has ended and could not be revoked yet".into()
+            }
             Error::NotLocal => "an impersonation token must be set with SET LOCAL".into(),
             Error::InSubtransaction => "an impersonation token cannot be set inside a savepoint".into(),
             Error::OutOfStatement => "an impersonation token cannot be set this way".into(),
@@ -142,6 +150,7 @@ impl Error {
             Error::NotMapped => {
                 "Map the user with immuta.map_user(), or make the role of that name a member of immuta_mappable."
             }
+            Error::SubscriptionEnded => "Retry the transaction; tell the administrator if it happens again.",
             Error::NotLocal => {
                 "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true)."
             }
@@ -217,6 +226,7 @@ mod tests {
             Error::ProviderUnavailable(Outage::Timeout),
             Error::TargetRefused("it is a superuser".into()),
             Error::NotMapped,
+            Error::SubscriptionEnded,
             Error::NotLocal,
             Error::InSubtransaction,
             Error::OutOfStatement,

@@ -41,6 +41,13 @@ pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["r
 pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["session"]);
 pgrx::extension_sql_file!("../sql/audit.sql", name = "audit", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/observability.sql", name = "observability", requires = ["audit"]);
+pgrx::extension_sql_file!("../sql/connection.sql", name = "connection", requires = ["observability"]);
+pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["connection"]);
+pgrx::extension_sql_file!("../sql/data_sources.sql", name = "data_sources", requires = ["grants"]);
+pgrx::extension_sql_file!("../sql/subscriptions.sql", name = "subscriptions", requires = ["data_sources"]);
+pgrx::extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["subscriptions"]);
+pgrx::extension_sql_file!("../sql/row_policies.sql", name = "row_policies", requires = ["policies"]);
+pgrx::extension_sql_file!("../sql/sync.sql", name = "sync", requires = ["row_policies"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

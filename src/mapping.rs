@@ -42,9 +42,12 @@ pub fn mapped_role(
     if account.as_ref().is_some_and(|account| account.is_disabled) {
         return Err(Error::TokenInvalid);
     }
+    let user = account.as_ref().map(|account| account.id);
     let mapped = match account.map_or(Mapping::ByName, |account| account.mapping) {
         Mapping::Explicit(role) => Some(role),
-        Mapping::ByName => by_name(installed, identity, role_name),
+        // A role that carries somebody's subscriptions is nobody else's.
+        Mapping::ByName => by_name(installed, identity, role_name)
+            .filter(|&role| table::subscriber_of_role(installed, role).is_none_or(|owner| user == Some(owner))),
         Mapping::Unmapped => None,
     };
     let mapped = mapped.ok_or(Error::NotMapped)?;

@@ -91,7 +91,7 @@ def clients(tally, version, env):
     """Real clients against private servers."""
     name = f"install for PostgreSQL {version}"
     if check(tally, name, [ROOT / "tools" / "install", version], env):
-        for suite in ("e2e", "providers", "audit", "attacks", *(("drivers",) if version in DRIVER_VERSIONS else ())):
+        for suite in ("e2e", "providers", "audit", "attacks", "subscriptions", *(("drivers",) if version in DRIVER_VERSIONS else ())):
             pytest(tally, f"{suite}, PostgreSQL {version}", suite, version, env)
 
 

@@ -36,6 +36,8 @@ pub struct Entry {
     pub validated: Timestamp,
     /// When it ends whatever its use.
     pub expires: Option<Timestamp>,
+    /// When the first of the user's subscriptions ends.
+    pub subscriptions_end: Option<Timestamp>,
     /// Catalog generation and impersonator for which the mapping was checked.
     pub generation: u64,
     pub impersonator: u32,
@@ -54,6 +56,7 @@ impl Entry {
             recorded: answer.last_used,
             validated: now,
             expires: answer.expires,
+            subscriptions_end: None,
             generation: 0,
             impersonator: 0,
         }
@@ -157,6 +160,7 @@ mod tests {
             recorded: Timestamp(0),
             validated: Timestamp(0),
             expires: None,
+            subscriptions_end: None,
             generation: 0,
             impersonator: 2,
         }

@@ -16,6 +16,7 @@ pub mod refusals;
 pub mod rules;
 pub mod session;
 pub mod target;
+pub mod template;
 pub mod time;
 pub mod token;
 pub mod trail;

@@ -120,10 +120,18 @@ fn resolved(
     forget_other_providers();
     // Read first: an invalidation that arrives meanwhile makes what is found now stale.
     let generation = gate::generation();
-    let is_current = |entry: &Entry| entry.generation == generation && entry.impersonator == impersonator;
+    let is_current = |entry: &Entry| {
+        entry.generation == generation
+            && entry.impersonator == impersonator
+            && entry.subscriptions_end.is_none_or(|end| now < end)
+    };
     let map = |entry: Entry| {
         locate(installed, &entry.subject, impersonator)
-            .map(|(identity, role)| Entry { identity: Rc::new(identity), role, generation, impersonator, ..entry })
+            .and_then(|(identity, role)| {
+                let subscriptions_end = activity::end_subscriptions(installed, &identity, now)?;
+                let identity = Rc::new(identity);
+                Ok(Entry { identity, role, subscriptions_end, generation, impersonator, ..entry })
+            })
             .inspect_err(|_| with_cache(|cache| cache.remove(digest)))
     };
     let limits = config::limits();

@@ -22,6 +22,10 @@ pub struct Installation {
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
     pub impersonation_rule: u32,
+    pub subscription: u32,
+    pub subscription_by_user: u32,
+    pub subscriber: u32,
+    pub subscriber_by_role: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
@@ -90,6 +94,10 @@ fn find_installation() -> Option<Installation> {
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             impersonation_rule: relation(c"impersonation_rule")?,
+            subscription: relation(c"subscription")?,
+            subscription_by_user: relation(c"subscription_pkey")?,
+            subscriber: relation(c"subscriber")?,
+            subscriber_by_role: relation(c"subscriber_role_key")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),

@@ -181,6 +181,25 @@ fn restore_session_user(user: u32, is_superuser: bool) {
     .execute();
 }
 
+/// Runs a statement (in the database encoding) as `role`, which the statement cannot leave again. An error restores
+/// the user where it ends the (sub)transaction.
+pub fn run_as(role: u32, statement: &CStr) {
+    let mut user = pg_sys::Oid::INVALID;
+    let mut context: c_int = 0;
+    // SAFETY: assigns the two static variables and back; SPI copies what it keeps of the statement.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut user, &mut context);
+        raw::SetUserIdAndSecContext(role.into(), context | LOCK);
+        pg_sys::SPI_connect();
+        let result = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
+        pg_sys::SPI_finish();
+        raw::SetUserIdAndSecContext(user, context);
+        if result < 0 {
+            pgrx::error!("a statement of the system account was not executed (SPI result {result})");
+        }
+    }
+}
+
 /// From now on PostgreSQL refuses every change of role and session authorization, by any route.
 fn lock() {
     let mut user = pg_sys::Oid::INVALID;

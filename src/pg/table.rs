@@ -2,7 +2,7 @@
 //!
 //! A catalog snapshot sees what is committed now, takes no transaction snapshot (so that SET TRANSACTION ISOLATION
 //! LEVEL still works afterwards) and no transaction id, and works on a hot standby. Column numbers follow
-//! `sql/tables.sql`; columns are only ever appended.
+//! `sql/tables.sql` and `sql/connection.sql`; columns are only ever appended.
 
 use super::{catalog::Installation, text};
 use crate::core::identity::{Identity, Mapping};
@@ -21,6 +21,7 @@ pub struct Token {
 
 /// A row of `immuta.user_account`.
 pub struct UserAccount {
+    pub id: i64,
     pub identity: Identity,
     pub mapping: Mapping,
     pub is_disabled: bool,
@@ -57,12 +58,34 @@ fn user_account(row: &Row) -> Option<UserAccount> {
         _ => Mapping::Unmapped,
     };
     Some(UserAccount {
+        id: row.value::<i64>(1)?,
         identity: Identity { iamid: row.text(2)?, userid: row.text(3)? },
         mapping,
         is_disabled: row.value::<bool>(6)?,
         failed_logins: row.value::<i32>(9)?,
         last_failed_login: row.value::<i64>(10).map(Timestamp),
     })
+}
+
+/// The user whose subscriptions this role carries, by a row of `immuta.subscriber`.
+pub fn subscriber_of_role(installed: &Installation, role: u32) -> Option<i64> {
+    let keys = [(2, pg_sys::F_OIDEQ, pg_sys::Oid::from(role).into_datum()?)];
+    scan(installed.subscriber, installed.subscriber_by_role, &keys, |row| row.value::<i64>(1))
+}
+
+/// When the first of the user's approved subscriptions ends.
+pub fn next_end_of_subscription(installed: &Installation, user: i64) -> Option<Timestamp> {
+    let keys = [(1, pg_sys::F_INT8EQ, user.into_datum()?)];
+    let mut next: Option<Timestamp> = None;
+    visit(installed.subscription, installed.subscription_by_user, &keys, |row| {
+        if let Some(end) = row.value::<i64>(5).map(Timestamp)
+            && row.text(4).as_deref() == Some("approved")
+        {
+            next = Some(next.map_or(end, |next| next.min(end)));
+        }
+        true
+    });
+    next
 }
 
 /// The identity manager that a row of `immuta.token_issuer` gives to this issuer.

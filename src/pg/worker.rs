@@ -96,4 +96,12 @@ pub unsafe extern "C-unwind" fn immuta_ext_perform(database: pg_sys::Datum) {
             pgrx::log!("immuta_ext could not record a use: {error}");
         }
     });
+    // A transaction of its own, so that no lock is held while it waits for another.
+    BackgroundWorker::transaction(|| {
+        let expired = Spi::run("SET LOCAL lock_timeout = '30s'")
+            .and_then(|()| Spi::run("SELECT immuta.expire_subscriptions()"));
+        if let Err(error) = expired {
+            pgrx::log!("immuta_ext could not end subscriptions: {error}");
+        }
+    });
 }

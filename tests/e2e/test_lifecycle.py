@@ -81,7 +81,7 @@ def test_every_object_has_a_comment_and_no_function_is_public(database):
     public = query(connection, """
         SELECT proname FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
         WHERE pronamespace = 'immuta'::regnamespace AND a.grantee = 0 ORDER BY 1""")
-    assert public == [("session_state",), ("whoami",)]
+    assert public == [("session_state",), ("user_attribute",), ("user_attribute_values",), ("user_in_group",), ("whoami",)]
     unpinned = query(connection, """
         SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND prosecdef
         AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)""")

@@ -1,0 +1,199 @@
+-- Rules for rows, as row level security for the roles that carry subscriptions, and the attributes of the impersonated
+-- user, which they compare with.
+
+CREATE FUNCTION immuta.user_attribute_values(attribute text) RETURNS text[]
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(SELECT jsonb_array_elements_text(f.attributes -> attribute))
+    FROM immuta.session_state() s
+    JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8')
+    JOIN immuta.user_profile f ON f.user_id = u.id
+$$;
+COMMENT ON FUNCTION immuta.user_attribute_values(text) IS 'the values of an attribute of the impersonated user; NULL without an impersonation';
+
+CREATE FUNCTION immuta.user_attribute(attribute text) RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE WHEN cardinality(v.v) = 1 THEN v.v[1] END FROM immuta.user_attribute_values(attribute) v (v) $$;
+COMMENT ON FUNCTION immuta.user_attribute(text) IS 'the value of an attribute of the impersonated user; NULL if there is none, or more than one';
+
+CREATE FUNCTION immuta.user_in_group(group_name text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM immuta.session_state() s
+        JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8')
+        JOIN immuta.user_profile f ON f.user_id = u.id AND group_name = ANY (f.groups))
+$$;
+COMMENT ON FUNCTION immuta.user_in_group(text) IS 'whether the impersonated user is in a group';
+
+CREATE FUNCTION immuta.is_expression(expression bytea) RETURNS boolean
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_is_expression_wrapper';
+REVOKE ALL ON FUNCTION immuta.is_expression(bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.is_expression(bytea) IS 'internal: whether a text is one SQL expression and nothing else';
+
+CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
+REVOKE ALL ON FUNCTION immuta.relation_name(oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.relation_name(oid) IS 'internal: qualified name of a relation, for statements';
+
+CREATE FUNCTION immuta.has_policy(relation oid, policy_name text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy_name) $$;
+REVOKE ALL ON FUNCTION immuta.has_policy(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.has_policy(oid, text) IS 'internal: whether a relation has a row security policy of this name';
+
+-- The rule goes into the statement as it was written: it is parsed before, each time, by the same settings, so that
+-- nothing in it can end the expression. It runs with the rights of whoever reads the table.
+CREATE FUNCTION immuta.apply_row_policy(policy_id integer) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $$
+DECLARE
+    rule record;
+    others text;
+BEGIN
+    SELECT p.*, d.relation, c.relkind, c.relowner, c.relrowsecurity INTO rule
+    FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id JOIN pg_class c ON c.oid = d.relation
+    WHERE p.id = policy_id;
+    IF rule.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '"%" cannot have row policies', rule.relation::regclass
+            USING ERRCODE = 'wrong_object_type', HINT = 'Only tables and partitioned tables can; of a view, its tables.';
+    END IF;
+    IF NOT pg_has_role(immuta.system_role(), rule.relowner, 'USAGE') THEN
+        RAISE EXCEPTION 'the system account may not create row policies on "%"', rule.relation::regclass
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('Row policies need ownership: GRANT %I TO the system account, or make it the owner of the table.',
+                                pg_get_userbyid(rule.relowner));
+    END IF;
+    IF NOT coalesce(immuta.is_expression(convert_to(rule.expression, 'SQL_ASCII')), false) THEN
+        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
+    END IF;
+    IF NOT rule.relrowsecurity THEN
+        PERFORM immuta.as_system('ALTER TABLE ' || immuta.relation_name(rule.relation) || ' ENABLE ROW LEVEL SECURITY');
+        UPDATE immuta.data_source d SET row_security_made = true WHERE d.id = rule.data_source_id;
+        SELECT string_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, ', ') INTO others
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = rule.relation AND a.grantee NOT IN (c.relowner, immuta.system_role())
+          AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = a.grantee)
+          AND NOT EXISTS (SELECT FROM immuta.access_class k WHERE k.role = a.grantee);
+        IF others IS NOT NULL THEN
+            RAISE NOTICE 'row level security is on for "%": it has no rows for % any more', rule.relation::regclass, others
+                USING HINT = 'The owner can give them a policy of their own: CREATE POLICY ... TO ... USING (true).';
+        END IF;
+    END IF;
+    -- Where the table had row level security of its own, that says which rows there are, and ours takes away from them.
+    IF (SELECT d.row_security_made FROM immuta.data_source d WHERE d.id = rule.data_source_id)
+       AND NOT immuta.has_policy(rule.relation, 'immuta_rows') THEN
+        PERFORM immuta.as_system(format('CREATE POLICY immuta_rows ON %s FOR ALL TO immuta_subscriber USING (true)',
+                                        immuta.relation_name(rule.relation)));
+    END IF;
+    IF immuta.has_policy(rule.relation, 'immuta_row_' || policy_id) THEN
+        PERFORM immuta.as_system(format('DROP POLICY %I ON %s', 'immuta_row_' || policy_id, immuta.relation_name(rule.relation)));
+    END IF;
+    -- The line ends keep a comment in the rule from hiding what follows.
+    PERFORM immuta.as_system(format(
+        E'CREATE POLICY %I ON %s AS RESTRICTIVE FOR ALL TO immuta_subscriber USING (%s\n) WITH CHECK (%s\n)',
+        'immuta_row_' || policy_id, immuta.relation_name(rule.relation), rule.expression, rule.expression));
+    IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
+               WHERE p.polrelid = rule.relation AND p.polname = 'immuta_row_' || policy_id
+                 AND e ~ '(?<!SELECT )immuta\.user_(attribute|attribute_values|in_group)\(') THEN
+        RAISE WARNING 'row policy "%" calls a function for each row', rule.name
+            USING HINT = 'Write (SELECT immuta.user_attribute(...)): it is then evaluated once in a query.';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.apply_row_policy(integer) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.apply_row_policy(integer) IS 'internal: makes a row policy what it should be';
+
+CREATE FUNCTION immuta.remove_row_policies(relation oid, policy_ids integer[], all_of_them boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target text := immuta.relation_name(relation);
+    policy_name text;
+BEGIN
+    FOR policy_name IN
+        SELECT p.polname FROM pg_policy p
+        WHERE p.polrelid = remove_row_policies.relation
+          AND (p.polname IN (SELECT 'immuta_row_' || i FROM unnest(policy_ids) i) OR all_of_them AND p.polname = 'immuta_rows')
+    LOOP
+        PERFORM immuta.as_system(format('DROP POLICY %I ON %s', policy_name, target));
+    END LOOP;
+    -- It was the extension that switched it on.
+    IF all_of_them AND target IS NOT NULL AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = remove_row_policies.relation) THEN
+        PERFORM immuta.as_system('ALTER TABLE ' || target || ' DISABLE ROW LEVEL SECURITY');
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.remove_row_policies(oid, integer[], boolean) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.remove_row_policies(oid, integer[], boolean) IS 'internal: drops row policies; with all of them what was switched on for them';
+
+CREATE FUNCTION immuta.create_row_policy(name text, data_source regclass, expression text, replace boolean = false) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source_id bigint;
+    written integer;
+BEGIN
+    IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 255 OR expression IS NULL OR octet_length(expression) > 100000 THEN
+        RAISE EXCEPTION 'a row policy needs a name of 1 to 255 bytes and an expression of up to 100000'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM immuta.lock_connection();
+    source_id := immuta.data_source_id(create_row_policy.data_source);
+    IF replace THEN
+        UPDATE immuta.row_policy p SET expression = create_row_policy.expression
+        WHERE p.data_source_id = source_id AND p.name = create_row_policy.name
+        RETURNING p.id INTO written;
+    END IF;
+    IF written IS NULL THEN
+        INSERT INTO immuta.row_policy AS p (data_source_id, name, expression)
+        VALUES (source_id, create_row_policy.name, create_row_policy.expression)
+        ON CONFLICT DO NOTHING RETURNING p.id INTO written;
+    END IF;
+    IF written IS NULL THEN
+        RAISE EXCEPTION 'row policy "%" already exists', left(name, 63)
+            USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
+    END IF;
+    PERFORM immuta.apply_row_policy(written);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.create_row_policy(text, regclass, text, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.create_row_policy(text, regclass, text, boolean) TO immuta_admin;
+COMMENT ON FUNCTION immuta.create_row_policy(text, regclass, text, boolean) IS 'shows subscribers only the rows for which the expression is true; several policies must all be';
+
+CREATE FUNCTION immuta.drop_row_policy(name text, data_source regclass) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    dropped integer;
+    source_id bigint;
+    source record;
+BEGIN
+    PERFORM immuta.lock_connection();
+    source_id := immuta.data_source_id(drop_row_policy.data_source);
+    SELECT d.id, d.relation, d.row_security_made INTO source FROM immuta.data_source d WHERE d.id = source_id;
+    DELETE FROM immuta.row_policy p WHERE p.data_source_id = source.id AND p.name = drop_row_policy.name RETURNING p.id INTO dropped;
+    IF dropped IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM immuta.remove_row_policies(
+        source.relation, ARRAY[dropped],
+        source.row_security_made AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id));
+    UPDATE immuta.data_source d SET row_security_made = false
+    WHERE d.id = source.id AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id);
+    RETURN true;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.drop_row_policy(text, regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.drop_row_policy(text, regclass) TO immuta_admin;
+COMMENT ON FUNCTION immuta.drop_row_policy(text, regclass) IS 'ends a row policy; whether there was one';
+
+CREATE VIEW immuta.row_policies AS
+SELECT p.name, d.schema_name, d.table_name, p.expression, 'immuta_row_' || p.id AS policy_name
+FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id
+WHERE pg_catalog.pg_has_role('immuta_admin', 'MEMBER')
+ORDER BY d.schema_name, d.table_name, p.name;
+REVOKE ALL ON immuta.row_policies FROM PUBLIC;
+GRANT SELECT ON immuta.row_policies TO immuta_admin;
+COMMENT ON VIEW immuta.row_policies IS 'the row policies';

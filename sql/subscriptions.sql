@@ -1,0 +1,217 @@
+-- Subscriptions of single users.
+
+CREATE FUNCTION immuta.clean_access(access text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF access IS NULL OR upper(access) NOT IN ('READ', 'WRITE') THEN
+        RAISE EXCEPTION 'access must be READ or WRITE' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN upper(access);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.clean_access(text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.clean_access(text) IS 'internal: READ or WRITE; 22023 for anything else';
+
+-- Grants what an approved subscription says, all of it or nothing.
+CREATE FUNCTION immuta.grant_subscription(
+    user_id bigint, data_source regclass, access text, valid_until timestamptz, reason text)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source_id bigint := immuta.data_source_id(data_source);
+    carried_by oid;
+    refused text;
+BEGIN
+    IF valid_until <= now() THEN
+        RAISE EXCEPTION 'the subscription would end before it begins' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    carried_by := immuta.ensure_role(grant_subscription.user_id);
+    IF carried_by IS NULL THEN
+        RAISE EXCEPTION 'the user has no role that could carry subscriptions: %',
+                (SELECT c.problem FROM immuta.carrier(grant_subscription.user_id) c)
+            USING ERRCODE = 'undefined_object', DETAIL = 'IMPERSONATION_NOT_MAPPED',
+                  HINT = 'Map the user to a role of his own with immuta.map_user().';
+    END IF;
+    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, valid_until, reason, decided_at)
+    VALUES (grant_subscription.user_id, source_id, immuta.clean_access(grant_subscription.access), 'approved',
+            grant_subscription.valid_until, grant_subscription.reason, now())
+    ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
+    SET access = EXCLUDED.access, state = 'approved', valid_until = EXCLUDED.valid_until,
+        reason = coalesce(EXCLUDED.reason, s.reason), decided_at = now();
+    SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO refused
+    FROM immuta.apply_grants(ARRAY[source_id], ARRAY[carried_by]) g WHERE g.what = 'not granted';
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'not granted: %', refused
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'The owner can GRANT ... TO the system account WITH GRANT OPTION.';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.grant_subscription(bigint, regclass, text, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.grant_subscription(bigint, regclass, text, timestamptz, text) IS 'internal: approves a subscription and grants it';
+
+CREATE FUNCTION immuta.subscribe(
+    userid text, data_source regclass, access text = 'READ', iamid text = 'bim', until timestamptz = NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.lock_connection();
+    PERFORM immuta.grant_subscription(immuta.user_id(subscribe.userid, subscribe.iamid), data_source,
+                                      immuta.clean_access(subscribe.access), until, NULL);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) TO immuta_admin;
+COMMENT ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) IS 'gives a user READ or WRITE access to a data source, and a role if he has none';
+
+CREATE FUNCTION immuta.unsubscribe(userid text, data_source regclass, iamid text = 'bim') RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subscribed_user bigint;
+    source_id bigint;
+    kept text;
+BEGIN
+    PERFORM immuta.lock_connection();
+    subscribed_user := immuta.user_id(unsubscribe.userid, unsubscribe.iamid);
+    source_id := immuta.data_source_id(unsubscribe.data_source);
+    DELETE FROM immuta.subscription s WHERE s.user_id = subscribed_user AND s.data_source_id = source_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO kept
+    FROM immuta.apply_grants(ARRAY[source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = subscribed_user)) g
+    WHERE g.what = 'not revoked';
+    IF kept IS NOT NULL THEN
+        RAISE EXCEPTION 'not revoked: %', kept
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'It was granted in the name of an owner for whom the system account cannot act any more: the owner can revoke it.';
+    END IF;
+    RETURN true;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.unsubscribe(text, regclass, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.unsubscribe(text, regclass, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give him stays';
+
+CREATE FUNCTION immuta.request_subscription(
+    userid text, data_source regclass, access text = 'READ', iamid text = 'bim', reason text = NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.lock_connection();
+    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, reason)
+    VALUES (immuta.user_id(request_subscription.userid, request_subscription.iamid),
+            immuta.data_source_id(request_subscription.data_source), immuta.clean_access(request_subscription.access),
+            'requested', request_subscription.reason)
+    ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
+    SET access = EXCLUDED.access, state = 'requested', valid_until = NULL, reason = EXCLUDED.reason, decided_at = NULL
+    WHERE s.state <> 'approved' OR s.valid_until <= now();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the user is subscribed already' USING ERRCODE = 'duplicate_object',
+            HINT = 'Change the access with immuta.subscribe().';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) IS 'records that a user asks for access; nothing is granted before it is approved';
+
+CREATE FUNCTION immuta.approve_subscription(
+    userid text, data_source regclass, iamid text = 'bim', until timestamptz = NULL, reason text = NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subscribed_user bigint;
+    source_id bigint;
+    wished text;
+BEGIN
+    PERFORM immuta.lock_connection();
+    subscribed_user := immuta.user_id(approve_subscription.userid, approve_subscription.iamid);
+    source_id := immuta.data_source_id(approve_subscription.data_source);
+    SELECT s.access INTO wished FROM immuta.subscription s
+    WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
+            HINT = 'Subscribe the user with immuta.subscribe().';
+    END IF;
+    PERFORM immuta.grant_subscription(subscribed_user, data_source, wished, until, approve_subscription.reason);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) IS 'grants what a user asked for';
+
+CREATE FUNCTION immuta.deny_subscription(userid text, data_source regclass, iamid text = 'bim', reason text = NULL) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    denied_user bigint;
+    source_id bigint;
+BEGIN
+    PERFORM immuta.lock_connection();
+    denied_user := immuta.user_id(deny_subscription.userid, deny_subscription.iamid);
+    source_id := immuta.data_source_id(deny_subscription.data_source);
+    UPDATE immuta.subscription s
+    SET state = 'denied', decided_at = now(), reason = coalesce(deny_subscription.reason, s.reason)
+    WHERE s.user_id = denied_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
+            HINT = 'End a subscription with immuta.unsubscribe().';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.deny_subscription(text, regclass, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.deny_subscription(text, regclass, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.deny_subscription(text, regclass, text, text) IS 'denies what a user asked for; it may be approved later';
+
+CREATE FUNCTION immuta.end_subscriptions() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    expired record;
+BEGIN
+    FOR expired IN
+        UPDATE immuta.subscription s SET state = 'expired' WHERE s.state = 'approved' AND s.valid_until <= now()
+        RETURNING s.data_source_id, s.user_id
+    LOOP
+        PERFORM FROM immuta.apply_grants(
+            ARRAY[expired.data_source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = expired.user_id));
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.end_subscriptions() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.end_subscriptions() IS 'internal: the subscriptions whose time is over lose their grants';
+
+-- The lock is taken only if there are any; whoever takes it ends them.
+CREATE FUNCTION immuta.expire_subscriptions() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    due bigint := (SELECT count(*) FROM immuta.subscription s WHERE s.state = 'approved' AND s.valid_until <= now());
+BEGIN
+    IF due > 0 THEN
+        PERFORM immuta.lock_connection();
+    END IF;
+    RETURN due;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.expire_subscriptions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.expire_subscriptions() TO immuta_admin;
+COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions whose time is over; how many there were';
+
+CREATE VIEW immuta.subscriptions AS
+SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access,
+       CASE WHEN s.state = 'approved' AND s.valid_until <= pg_catalog.now() THEN 'expired' ELSE s.state END AS state,
+       s.valid_until, s.reason, s.created_at, s.decided_at
+FROM immuta.subscription s JOIN immuta.user_account u ON u.id = s.user_id JOIN immuta.data_source d ON d.id = s.data_source_id
+WHERE pg_catalog.pg_has_role('immuta_admin', 'MEMBER')
+ORDER BY u.iamid, u.userid, d.schema_name, d.table_name;
+REVOKE ALL ON immuta.subscriptions FROM PUBLIC;
+GRANT SELECT ON immuta.subscriptions TO immuta_admin;
+COMMENT ON VIEW immuta.subscriptions IS 'subscriptions of single users and requests for them';

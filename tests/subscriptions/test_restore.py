@@ -1,0 +1,154 @@
+"""Dump and restore to another server: the same access there, and everything goes on."""
+
+import pytest
+from conftest import SYSTEM, VERSION
+from harness.server import Server
+from harness.world import World, impersonate, query
+
+
+ACCESS = """
+SELECT u.userid, c.relname, has_table_privilege(b.role, c.oid, 'SELECT'), has_table_privilege(b.role, c.oid, 'DELETE'),
+       has_schema_privilege(b.role, c.relnamespace, 'USAGE')
+FROM immuta.user_account u JOIN immuta.subscriber b ON b.user_id = u.id
+JOIN pg_class c ON c.relnamespace = 'sales'::regnamespace AND c.relkind IN ('r', 'v')
+WHERE u.userid IN ('ann', 'ben', 'cleo') ORDER BY 1, 2
+"""
+ACL = """
+SELECT c.relname, a.grantor::regrole::text, a.grantee::regrole::text, a.privilege_type
+FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'sales'::regnamespace ORDER BY 1, 2, 3, 4
+"""
+
+
+@pytest.fixture
+def filled(sales):
+    sales.world.sql("GRANT data_owner TO immuta_system; CREATE ROLE cleo IN ROLE immuta_mappable")
+    # OIDs that mean something else on the other server.
+    sales.ddl("CREATE TABLE sales.dropped (a int, b int); ALTER TABLE sales.customers ADD COLUMN gone int; "
+              "ALTER TABLE sales.customers DROP COLUMN gone; ALTER TABLE sales.customers ADD COLUMN phone text")
+    sales.sql("SELECT immuta.create_user('cleo'), immuta.create_user('late')")
+    sales.sql("SELECT immuta.set_user_groups('ann', '{clerks}'), immuta.set_user_attribute('ann', 'region', '{EU}'),"
+              " immuta.set_user_attribute('ben', 'region', '{US}')")
+    sales.sql("SELECT immuta.register_data_source('sales.customers', '{public}', '{ssn,phone}')")
+    sales.sql("SELECT immuta.create_subscription_policy('clerks', schemas => '{sales}', groups => '{clerks}', access => 'WRITE')")
+    sales.sql("SELECT immuta.create_subscription_policy('europe', tags => '{public}', expression => '$.attributes.region[*] == \"EU\"')")
+    sales.sql("SELECT immuta.create_subscription_policy('list', data_sources => '{sales.totals}', attributes => '{\"region\": \"US\"}')")
+    sales.sql("SELECT immuta.subscribe('ben', 'sales.orders'), immuta.subscribe('cleo', 'sales.orders', 'WRITE', until => now() + interval '1 day'),"
+              " immuta.request_subscription('late', 'sales.orders')")
+    sales.sql("SELECT immuta.create_row_policy('region', 'sales.orders', 'region = (SELECT immuta.user_attribute(''region''))')")
+    sales.ddl("DROP TABLE sales.dropped")
+    sales.world.sql("ALTER ROLE user_ben RENAME TO benjamin")
+    sales.sql("SELECT * FROM immuta.sync()")
+    yield sales
+    from conftest import clean
+    clean(sales.world)
+    sales.world.sql("DROP ROLE cleo; REVOKE data_owner FROM immuta_system")
+
+
+@pytest.mark.parametrize("jobs", [None, 2])
+def test_the_same_access_on_another_server(filled, tmp_path, jobs):
+    server = filled.world.server
+    assert filled.drift() == []
+    form = ["-Fd", "-j", "2"] if jobs else ["-Fc"]
+    server.run_client("pg_dump", *form, "-f", tmp_path / "dump", dbname="immuta")
+    roles = server.run_client("pg_dumpall", "--globals-only", dbname="postgres").stdout
+    token = {user: filled.world.token(user) for user in ("ann", "ben", "cleo")}
+    # The tokens are issued after the dump.
+    with Server(VERSION, "restored") as other:
+        # Other OIDs, so that none of the first server's means anything.
+        other.psql("-c", "; ".join(f"CREATE TABLE filler{i} (a serial)" for i in range(50)))
+        other.psql(input="\n".join(line for line in roles.splitlines() if " postgres" not in line.split(";")[0][:22]), dbname="postgres")
+        other.psql("-c", "CREATE DATABASE immuta")
+        other.run_client("pg_restore", "-d", "immuta", "--exit-on-error", *(["-j", "2"] if jobs else []), tmp_path / "dump")
+        world = World(other)
+        assert world.sql(ACL) == filled.world.sql(ACL)
+        assert world.sql(ACCESS) == filled.world.sql(ACCESS)
+        assert world.sql("SELECT what, object, detail FROM immuta.doctor() d(what, ok, detail), LATERAL (SELECT '') o(object) "
+                         "WHERE NOT ok AND what LIKE 'subscriptions%%'") != []
+        # Before anything else happens, tokens work and row policies hold.
+        assert reads_there(world, "ben", "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
+        assert reads_there(world, "ann", "SELECT count(*) FROM sales.orders") == [(2,)]
+        # What is recorded is what was restored: nothing to do.
+        system = world.connect(*SYSTEM)
+        system.autocommit = True
+        assert query(system, "SELECT * FROM immuta.sync()") == []
+        assert query(system, "SELECT * FROM immuta.drift()") == []
+        assert world.sql(ACL) == filled.world.sql(ACL)
+        for view in ("data_sources", "subscriptions", "subscription_policies", "row_policies", "user_profiles"):
+            assert query(system, f"SELECT * FROM immuta.{view}") == filled.sql(f"SELECT * FROM immuta.{view}"), view
+        # And it goes on: what was granted there is revoked here, columns stay excluded, DDL is followed.
+        query(system, "SELECT immuta.set_user_groups('ann', '{}'), immuta.unsubscribe('ben', 'sales.orders')")
+        assert [row for row in world.sql(ACCESS) if row[0] == "ben" and row[1] == "orders"] == [("ben", "orders", False, False, True)]
+        assert [row for row in world.sql(ACCESS) if row[0] == "ann" and row[1] == "orders"] == [("ann", "orders", False, False, True)]
+        assert world.value("SELECT has_column_privilege('user_ann', 'sales.customers', 'name', 'SELECT')")
+        assert not world.value("SELECT has_column_privilege('user_ann', 'sales.customers', 'phone', 'SELECT')")
+        query(system, "SELECT immuta.approve_subscription('late', 'sales.orders')")
+        owner = world.connect("data_owner", "owner-password")
+        query(owner, "CREATE TABLE sales.new (a int)")
+        owner.commit()
+        owner.close()
+        assert query(system, "SELECT count(*) FROM immuta.data_sources WHERE table_name = 'new'") == [(1,)]
+        assert query(system, "SELECT * FROM immuta.drift()") == []
+        system.close()
+    assert token
+
+
+def reads_there(world, userid, statement):
+    service = world.connect()
+    try:
+        impersonate(service, world.token(userid))
+        return query(service, statement)
+    finally:
+        service.close()
+
+
+def test_without_the_grants(filled, tmp_path):
+    """Restored without privileges, sync() makes them again."""
+    server = filled.world.server
+    before = filled.world.sql(ACCESS)
+    server.run_client("pg_dump", "-Fc", "-f", tmp_path / "dump", dbname="immuta")
+    filled.world.sql("CREATE DATABASE bare")
+    try:
+        server.run_client("pg_restore", "-d", "bare", "--no-privileges", "--exit-on-error", tmp_path / "dump")
+        bare = World(server, "bare")
+        assert not any(row[2] for row in bare.sql(ACCESS))
+        # The owner's grants are gone, too, but the system account may act for him.
+        bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
+        bare.sql("SELECT * FROM immuta.sync()")
+        assert bare.sql(ACCESS) == before
+        assert bare.sql("SELECT * FROM immuta.drift()") == []
+        bare.admin.close()
+    finally:
+        filled.world.sql("DROP DATABASE bare WITH (FORCE)")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_databases_in_other_encodings(world, connected, encoding):
+    """Names travel into statements as the bytes that they are."""
+    world.sql(f"CREATE DATABASE other_encoding ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        other = World(world.server, "other_encoding")
+        other.admin.set_client_encoding("LATIN1" if encoding == "LATIN1" else "UTF8")
+        other.sql("CREATE EXTENSION immuta_ext; CREATE SCHEMA \"sch\u00e9ma\"; CREATE TABLE \"sch\u00e9ma\".\"tabl\u00e9\" (a text);"
+                  "GRANT USAGE ON SCHEMA \"sch\u00e9ma\" TO immuta_system WITH GRANT OPTION;"
+                  "GRANT ALL ON \"sch\u00e9ma\".\"tabl\u00e9\" TO immuta_system WITH GRANT OPTION")
+        other.sql("SELECT immuta.set_system_account('immuta_system'), immuta.register_schema('sch\u00e9ma')")
+        other.sql("SELECT immuta.create_user('Jos\u00e9'), immuta.set_user_attribute('Jos\u00e9', 'r\u00e9gion', '{\u00e9t\u00e9}')")
+        other.sql("SELECT immuta.create_subscription_policy('p', schemas => '{sch\u00e9ma}', attributes => '{\"r\u00e9gion\": \"\u00e9t\u00e9\"}')")
+        assert other.sql("SELECT has_table_privilege(b.role, d.relation, 'SELECT'), role_name FROM immuta.subscriber b, immuta.data_source d") == [
+            (True, "user_Jos\u00e9")]
+        assert other.sql("SELECT * FROM immuta.drift()") == []
+        other.sql("ALTER TABLE \"sch\u00e9ma\".\"tabl\u00e9\" OWNER TO immuta_system")
+        other.sql("SELECT immuta.create_row_policy('\u00e9', '\"sch\u00e9ma\".\"tabl\u00e9\"', 'a = (SELECT immuta.user_attribute(''r\u00e9gion''))')")
+        other.sql("INSERT INTO \"sch\u00e9ma\".\"tabl\u00e9\" VALUES ('\u00e9t\u00e9'), ('hiver')")
+        service = world.connect(dbname="other_encoding")
+        service.set_client_encoding("LATIN1" if encoding == "LATIN1" else "UTF8")
+        impersonate(service, other.token("Jos\u00e9"))
+        assert query(service, "SELECT a FROM \"sch\u00e9ma\".\"tabl\u00e9\"") == [("\u00e9t\u00e9",)]
+        service.close()
+        other.sql("SELECT immuta.unregister_schema('sch\u00e9ma')")
+        other.sql("SELECT immuta.drop_user('Jos\u00e9')")
+        other.sql("DROP EXTENSION immuta_ext")
+        assert other.sql("SELECT count(*) FROM pg_event_trigger") == [(0,)]
+        other.admin.close()
+    finally:
+        world.sql("DROP DATABASE other_encoding WITH (FORCE)")

@@ -1,0 +1,231 @@
+"""Row policies: rules for rows that compare with attributes of the impersonated user."""
+
+import pytest
+from conftest import clean, reads, refuses
+from harness.world import impersonate, query
+
+BY_REGION = "region = (SELECT immuta.user_attribute('region'))"
+COUNT = "SELECT count(*) FROM sales.orders"
+
+
+@pytest.fixture
+def ruled(sales):
+    """The system account may act for the owner; ann is of the EU, ben of the US, both read the orders."""
+    sales.world.sql("GRANT data_owner TO immuta_system")
+    sales.sql("SELECT immuta.set_user_attribute('ann', 'region', '{EU}'), immuta.set_user_attribute('ben', 'region', '{US}')")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.orders', 'WRITE'), immuta.subscribe('ben', 'sales.orders')")
+    yield sales
+    clean(sales.world)
+    sales.world.sql("REVOKE data_owner FROM immuta_system")
+
+
+def test_each_user_sees_his_rows(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    assert reads(ruled, "ann", COUNT) == [(2,)] and reads(ruled, "ben", COUNT) == [(1,)]
+    # A change of the attribute counts from the next transaction on.
+    ruled.sql("SELECT immuta.set_user_attribute('ben', 'region', '{EU}')")
+    assert reads(ruled, "ben", COUNT) == [(2,)]
+    for values in ("{}", "{EU,US}"):
+        ruled.sql("SELECT immuta.set_user_attribute('ben', 'region', %s)", (values,))
+        assert reads(ruled, "ben", COUNT) == [(0,)]
+    # Nor can he write what he would not see.
+    service = ruled.world.connect()
+    impersonate(service, ruled.world.token("ann"))
+    with refuses("42501"):
+        query(service, "INSERT INTO sales.orders (region) VALUES ('US')")
+    service.rollback()
+    service.close()
+    assert ruled.value("SELECT immuta.drop_row_policy('region', 'sales.orders')") is True
+    assert reads(ruled, "ben", COUNT) == [(3,)]
+    assert ruled.world.sql("SELECT relrowsecurity, (SELECT count(*) FROM pg_policy WHERE polrelid = c.oid) FROM pg_class c "
+                           "WHERE oid = 'sales.orders'::regclass") == [(False, 0)]
+    assert ruled.value("SELECT immuta.drop_row_policy('region', 'sales.orders')") is False
+    assert ruled.drift() == []
+
+
+def test_policies_combine(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)",
+              ("region = ANY ((SELECT immuta.user_attribute_values('region'))::text[])",))
+    ruled.sql("SELECT immuta.create_row_policy('small', 'sales.orders', 'amount < 3 OR (SELECT immuta.user_in_group(''boss''))')")
+    ruled.sql("SELECT immuta.set_user_attribute('ann', 'region', '{EU,US}')")
+    assert reads(ruled, "ann", COUNT) == [(2,)]
+    ruled.sql("SELECT immuta.add_user_to_group('ann', 'boss')")
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+    assert ruled.sql("SELECT name, table_name FROM immuta.row_policies") == [("region", "orders"), ("small", "orders")]
+    ruled.sql("SELECT immuta.create_row_policy('small', 'sales.orders', 'false', replace => true)")
+    assert reads(ruled, "ann", COUNT) == [(0,)]
+    ruled.sql("SELECT immuta.drop_row_policy('small', 'sales.orders')")
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+    with refuses("42710"):
+        ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', 'true')")
+
+
+def test_who_reads_by_a_policy_is_restricted_too(ruled):
+    ruled.sql("SELECT immuta.create_subscription_policy('p', schemas => '{sales}', expression => 'true')")
+    ruled.sql("SELECT immuta.unsubscribe('ben', 'sales.orders')")
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    assert reads(ruled, "ben", COUNT) == [(1,)]
+
+
+def test_the_users_own_policies_are_not_widened(ruled):
+    """Where the table had row level security, ours takes away and adds nothing."""
+    ruled.ddl("ALTER TABLE sales.orders ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON sales.orders TO user_ann USING (amount > 1)")
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    assert reads(ruled, "ann", "SELECT amount FROM sales.orders") == [(3,)]
+    assert reads(ruled, "ben", COUNT) == [(0,)]
+    ruled.sql("SELECT immuta.drop_row_policy('region', 'sales.orders')")
+    assert reads(ruled, "ann", COUNT) == [(2,)]
+    assert ruled.world.sql("SELECT relrowsecurity FROM pg_class WHERE oid = 'sales.orders'::regclass") == [(True,)]
+
+
+def test_only_the_impersonated_user_counts(ruled):
+    """Not what a session says of itself, nor who else shares the connection."""
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    service = ruled.world.connect()
+    impersonate(service, ruled.world.token("ann"))
+    query(service, "SET LOCAL immuta.user_attribute = 'US'; SET LOCAL search_path = pg_temp, public")
+    query(service, "CREATE FUNCTION pg_temp.user_attribute(text) RETURNS text LANGUAGE sql AS $$ SELECT 'US' $$")
+    query(service, "CREATE FUNCTION pg_temp.session_state() RETURNS text LANGUAGE sql AS $$ SELECT 'ben' $$")
+    assert query(service, "SELECT sum(amount) FROM sales.orders") == [(4,)]
+    assert query(service, "SELECT immuta.user_attribute('region'), immuta.user_attribute('none')") == [("EU", None)]
+    service.rollback()
+    impersonate(service, ruled.world.token("ben"))
+    assert query(service, "SELECT sum(amount) FROM sales.orders") == [(2,)]
+    service.rollback()
+    # Without a token there is no user.
+    assert query(service, "SELECT immuta.user_attribute('region'), immuta.user_attribute_values('region'), immuta.user_in_group('x')") == [
+        (None, None, False)]
+    service.close()
+
+
+def test_prepared_statements_are_each_users_own(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    import psycopg
+    with psycopg.connect(**ruled.world.server.dsn("svc", "service-password", "immuta"), prepare_threshold=0) as service:
+        for _ in range(8):
+            for user, seen in (("ann", 4), ("ben", 2)):
+                service.execute("SELECT set_config('bodata.impersonation_token', %s, true)", (ruled.world.token(user),))
+                assert service.execute("SELECT sum(amount) FROM sales.orders").fetchone() == (seen,)
+                service.commit()
+
+
+def test_the_attribute_is_looked_up_once_in_a_query(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    ruled.ddl("INSERT INTO sales.orders (region, amount) SELECT 'EU', i FROM generate_series(1, 2000) i; ANALYZE sales.orders")
+    ruled.world.sql("ALTER DATABASE immuta SET track_functions = 'all'")
+    try:
+        calls = "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_user_functions WHERE funcname = 'user_attribute'"
+        before = ruled.world.value(calls)
+        assert reads(ruled, "ann", COUNT) == [(2002,)]
+        for _ in range(100):
+            query(ruled.system, "SELECT pg_sleep(0.05)")
+            if ruled.world.value(calls) > before:
+                break
+        assert ruled.world.value(calls) == before + 1
+    finally:
+        ruled.world.sql("ALTER DATABASE immuta RESET track_functions")
+    service = ruled.world.connect()
+    impersonate(service, ruled.world.token("ann"))
+    plan = "\n".join(line for line, in query(service, "EXPLAIN SELECT * FROM sales.orders"))
+    service.close()
+    assert "InitPlan" in plan, plan
+
+
+def test_a_function_for_each_row_is_warned_of(ruled):
+    ruled.system.notices.clear()
+    ruled.sql("SELECT immuta.create_row_policy('slow', 'sales.orders', %s)", ("region = immuta.user_attribute('region')",))
+    assert any("calls a function for each row" in n for n in ruled.system.notices)
+    assert reads(ruled, "ann", COUNT) == [(2,)]
+
+
+def test_ownership_that_was_taken_away_again_is_told(ruled):
+    """What was granted in the owner's name only the owner can take back: never silently."""
+    ruled.ddl("CREATE TABLE sales.owned (amount int); INSERT INTO sales.owned VALUES (1), (2); REVOKE ALL ON sales.owned FROM immuta_system")
+    ruled.sql("SELECT immuta.subscribe('ann', 'sales.owned'), immuta.subscribe('ben', 'sales.owned', 'WRITE')")
+    ruled.sql("SELECT immuta.create_row_policy('one', 'sales.owned', 'amount = 1')")
+    assert ruled.drift() == []
+    ruled.world.sql("REVOKE data_owner FROM immuta_system")
+    with refuses("42501") as seen:
+        ruled.sql("SELECT immuta.unsubscribe('ben', 'sales.owned')")
+    assert "not revoked" in seen.message and "owner" in seen.hint
+    ruled.system.notices.clear()
+    ruled.sql("SELECT immuta.unregister_schema('sales')")
+    assert any("row policies" in n for n in ruled.system.notices) and any("not revoked" in n for n in ruled.system.notices)
+    # Row security goes on hiding what it hid. The grant is left, as the warning said.
+    ruled.ddl("GRANT USAGE ON SCHEMA sales TO user_ann")
+    assert reads(ruled, "ann", "SELECT * FROM sales.owned") == [(1,)]
+    ruled.world.sql("GRANT data_owner TO immuta_system")
+
+
+def test_who_else_has_rights_is_told(ruled):
+    ruled.ddl("GRANT SELECT ON sales.orders TO plain")
+    ruled.system.notices.clear()
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    assert any("no rows for plain" in n for n in ruled.system.notices), ruled.system.notices
+
+
+def test_without_ownership_it_is_refused(sales):
+    with refuses("42501") as seen:
+        sales.sql("SELECT immuta.create_row_policy('region', 'sales.orders', 'true')")
+    assert "GRANT data_owner TO" in seen.hint
+    assert sales.sql("SELECT * FROM immuta.row_policies") == []
+
+
+@pytest.mark.parametrize("expression", [
+    "true); ALTER ROLE plain CREATEROLE; --", "true) WITH CHECK (true", "true; DROP TABLE sales.orders", "true) AND (false",
+    "true FROM sales.orders", "true WHERE true", "true, false", "true AS x", "true x", "DISTINCT true", "true LIMIT 1", "true FOR UPDATE",
+    "true /*", "", " ", "'", "SELECT true", "$$", "true ORDER BY 1", "true\n); SELECT 1; --", "true UNION SELECT true",
+    "1", "nothing = 1", "(", ")", "E'\\'; DROP TABLE x; --'"])
+def test_nothing_but_one_expression(ruled, expression):
+    with pytest.raises(Exception) as raised:
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    assert raised.value.pgcode in ("42601", "42804", "42703", "42P01", "22P02"), raised.value
+    assert ruled.sql("SELECT * FROM immuta.row_policies") == []
+    assert ruled.world.sql("SELECT rolcreaterole FROM pg_roles WHERE rolname = 'plain'") == [(False,)]
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+
+
+@pytest.mark.parametrize("expression", [
+    "true -- a comment", "true /* ) */", "(amount > 1) AND (region <> ';')", "region = '''; --'", "EXISTS (SELECT 1 WHERE amount > 1)",
+    "amount IN (1, 3)"])
+def test_expressions_of_all_kinds(ruled, expression):
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    assert ruled.world.value("SELECT count(*) FROM pg_policy WHERE polrelid = 'sales.orders'::regclass") == 2
+
+
+def test_settings_of_the_session_do_not_change_what_is_parsed(ruled):
+    """With standard_conforming_strings off the same text could end elsewhere."""
+    ruled.sql("SET standard_conforming_strings = off")
+    try:
+        with pytest.raises(Exception):
+            ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', convert_from(decode(%s, 'hex'), 'UTF8'))",
+                      (r"region = '\'); ALTER ROLE plain CREATEROLE; --'".encode().hex(),))
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', convert_from(decode(%s, 'hex'), 'UTF8'))",
+                  (r"region <> '\'".encode().hex(),))
+    finally:
+        ruled.sql("RESET standard_conforming_strings")
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+
+
+@pytest.mark.parametrize("relation, sqlstate", [("sales.totals", "42809"), ("pg_class", "42704")])
+def test_not_every_relation_has_rows_to_rule(ruled, relation, sqlstate):
+    with refuses(sqlstate):
+        ruled.sql("SELECT immuta.create_row_policy('x', %s, 'true')", (relation,))
+
+
+def test_they_go_with_the_table(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    ruled.ddl("ALTER TABLE sales.orders RENAME TO sold")
+    assert reads(ruled, "ben", "SELECT count(*) FROM sales.sold") == [(1,)]
+    ruled.ddl("ALTER TABLE sales.sold SET SCHEMA other")
+    assert ruled.sql("SELECT * FROM immuta.row_policies") == []
+    assert ruled.world.sql("SELECT relrowsecurity FROM pg_class WHERE oid = 'other.sold'::regclass") == [(False,)]
+
+
+def test_a_lost_row_policy_is_drift_and_comes_back(ruled):
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    name = ruled.value("SELECT policy_name FROM immuta.row_policies")
+    ruled.ddl(f"DROP POLICY {name} ON sales.orders")
+    assert ruled.drift() == [("row policy missing", "sales.orders", "region")]
+    assert ruled.sql("SELECT * FROM immuta.sync()") == [("row policy created", "sales.orders", "region")]
+    assert reads(ruled, "ben", COUNT) == [(1,)] and ruled.drift() == []
