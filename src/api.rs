@@ -128,6 +128,7 @@ fn immuta_session() -> TableIterator<
         name!(userid, Vec<u8>),
         name!(mapped_role, pg_sys::Oid),
         name!(provider, &'static str),
+        name!(scope, &'static str),
         name!(established_at, Option<TimestampWithTimeZone>),
         name!(expires_at, Option<TimestampWithTimeZone>),
     ),
@@ -140,6 +141,7 @@ fn immuta_session() -> TableIterator<
             userid,
             pg_sys::Oid::from(active.role),
             active.provider.name(),
+            active.scope.name(),
             timestamptz(active.established),
             timestamptz(end_of_life(active.last_used, active.expires, config::token_idle_ttl())),
         )

@@ -36,7 +36,8 @@ pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["t
 pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
 pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
-pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["session"]);
+pgrx::extension_sql_file!("../sql/by_name.sql", name = "by_name", requires = ["session"]);
+pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["by_name"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

@@ -36,6 +36,8 @@ pub enum Provider {
     Local,
     Immuta,
     Introspection,
+    /// Nowhere: a login that may impersonate by name named the user.
+    Name,
 }
 
 impl Provider {
@@ -44,6 +46,7 @@ impl Provider {
             Provider::Local => "local",
             Provider::Immuta => "immuta",
             Provider::Introspection => "introspection",
+            Provider::Name => "name",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The executor, utility and function hooks.
 
-use super::{NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded};
+use super::{NAMES, SEEDED, SESSION, by_name, guarded, impersonation, is_guarded, session_scope};
 use crate::core::guard::{self, Statement};
 use crate::core::names::LookUp;
 use crate::error::Error;
@@ -13,10 +13,16 @@ use crate::pg::{catalog, chain, gate, guc};
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
     if *statement == Statement::Rollback {
         // It undoes the parameter, too.
-        guc::settle();
+        impersonation::settle();
     }
     refuse_stray_token(depth)?;
-    if gate::is_impersonating() {
+    let statement = &*by_name::recognize(statement);
+    if gate::is_impersonating() && !session_scope::ended_by(statement, depth)? {
+        if guard::leaves_no_trace(statement) {
+            session_scope::lock();
+        } else {
+            session_scope::resume()?;
+        }
         guard::while_impersonating(statement).map_err(Error::from)?;
         if matches!(statement, Statement::Set(_)) {
             SEEDED.set(true);
@@ -37,6 +43,10 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
 
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
 pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
+    if gate::is_impersonating() {
+        session_scope::resume()?;
+        return Ok(Before::default());
+    }
     if !is_guarded() {
         return Ok(Before::default());
     }
@@ -53,6 +63,7 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
 pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Before, Report> {
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
+        session_scope::resume()?;
         if depth == 0 {
             impersonation::confirm()?;
         }
@@ -79,6 +90,7 @@ pub fn prepared(before: Before) -> Result<(), Report> {
 /// Before a query runs, for the first time or again.
 pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
     if gate::is_impersonating() {
+        session_scope::resume()?;
         if !SESSION.with_borrow(|session| session.has_begun(execution)) {
             return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
         }
@@ -92,17 +104,15 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 
 /// After a statement completed without an error.
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
-    let presented = guc::presented();
+    let presented =
+        if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
         guc::undo_settings_except(before.settings_level, crate::config::session_settings);
     }
-    match presented {
-        Some(token) if depth == 0 => {
-            impersonation::establish(token)?;
-            Ok(())
-        }
-        _ => Ok(()),
+    if let Some(presented) = presented {
+        impersonation::establish(&presented)?;
     }
+    Ok(())
 }
 
 pub fn ended(execution: usize) {
@@ -125,6 +135,7 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         SEEDED.set(true);
     }
     if gate::is_impersonating() {
+        session_scope::resume()?;
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {
@@ -148,6 +159,11 @@ fn require_usage(query: &Query) {
     for entry in query.permissions.required().iter().filter(|entry| entry.checked_as == 0) {
         catalog::require_usage(catalog::schema_of_relation(entry.relation), look_up.role);
     }
+}
+
+/// After a statement was parsed: in a new transaction of a session that impersonates, the first thing that we see.
+pub fn parsed() {
+    session_scope::lock();
 }
 
 pub fn looked_up(look_up: &LookUp) {

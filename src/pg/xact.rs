@@ -14,7 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 pub struct Handlers {
     pub pre_commit: fn() -> Result<(), Report>,
     pub prepare: fn() -> Result<(), Report>,
-    pub end: fn(),
+    /// Whether it committed.
+    pub end: fn(bool),
     pub subtransaction_started: fn(u32),
     pub subtransaction_committed: fn(u32),
     /// Returns the nesting depth of the hooks at its start.
@@ -41,7 +42,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     unsafe {
         match event {
             XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE if gate::wants_attention() => before_end(event),
-            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => at_end(),
+            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
+                at_end(event != XACT_EVENT_ABORT);
+            }
             _ => {}
         }
         // A ROLLBACK inside a procedure returns to the hooks that are on the stack; an error does not. While a portal
@@ -65,9 +68,9 @@ unsafe extern "C-unwind" fn before_end(event: pg_sys::XactEvent::Type) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_end() {
+unsafe extern "C-unwind" fn at_end(has_committed: bool) {
     if let Some(handlers) = HANDLERS.get() {
-        (handlers.end)();
+        (handlers.end)(has_committed);
     }
 }
 
@@ -100,6 +103,11 @@ pub fn nest_level() -> c_int {
 /// Whether the transaction was begun by BEGIN, or holds several statements of one message.
 pub fn is_block() -> bool {
     raw::IsTransactionBlock()
+}
+
+/// Whether a transaction is in progress that has not failed.
+pub fn is_usable() -> bool {
+    raw::IsTransactionState() && !raw::IsAbortedTransactionBlockState()
 }
 
 /// Whether a statement of the client is running (and not, say, a deferred trigger at commit or a function call
