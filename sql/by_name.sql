@@ -28,3 +28,86 @@ AS $$
                                  NOT pg_catalog.current_setting('bodata.allow_session_impersonation')::pg_catalog.bool)
 $$;
 COMMENT ON PROCEDURE immuta_procedures.impersonate_user(text) IS 'impersonates a user by name, for the session if that is allowed, else for the transaction; NULL ends it';
+
+CREATE FUNCTION immuta.may_impersonate(login oid, by_name boolean) RETURNS boolean
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_may_impersonate_wrapper';
+REVOKE ALL ON FUNCTION immuta.may_impersonate(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.may_impersonate(oid, boolean) IS 'internal: whether a login may present names, or else tokens';
+
+CREATE FUNCTION immuta.rule_names(
+    impersonator bytea, users bytea, iamids bytea, login bytea, iamid bytea, userid bytea) RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_rule_names_wrapper';
+REVOKE ALL ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) IS 'internal: whether a rule is about this login and this user';
+
+CREATE FUNCTION immuta.list_impersonators()
+RETURNS TABLE (impersonator name, means text, iamid text, userid text, mapped_role name, rule integer, client_addr inet[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH login AS (
+        SELECT r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
+        WHERE r.rolcanlogin AND immuta.may_impersonate(r.oid, m.by_name)),
+    account AS (
+        SELECT u.iamid, u.userid, coalesce(e.rolname, n.rolname) AS mapped_role
+        FROM immuta.user_account u
+        LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
+        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND pg_has_role(n.oid, 'immuta_mappable', 'MEMBER')
+             AND current_setting('bodata.map_by_username')::boolean
+             AND u.iamid IN (SELECT btrim(i, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') i)
+        WHERE NOT u.disabled AND coalesce(e.oid, n.oid) IS NOT NULL),
+    -- The first rule that is about both decides; one with addresses only for some clients, then the next as well.
+    matching AS (
+        SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
+               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY l.impersonator, l.means, a.iamid, a.userid) AS last
+        FROM login l CROSS JOIN account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
+            convert_to(r.impersonator, 'UTF8'), convert_to(r.users, 'UTF8'), convert_to(r.iamid, 'UTF8'),
+            convert_to(l.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
+    SELECT m.impersonator, m.means, m.iamid, m.userid, m.mapped_role, m.id, m.client_addr FROM matching m
+    WHERE m.allow AND m.id <= coalesce(m.last, m.id)
+    UNION ALL
+    SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM login l CROSS JOIN account a
+    WHERE NOT EXISTS (SELECT FROM immuta.impersonation_rule)
+$$;
+REVOKE ALL ON FUNCTION immuta.list_impersonators() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.list_impersonators() TO immuta_admin;
+COMMENT ON FUNCTION immuta.list_impersonators() IS 'internal: the rows of immuta.impersonators';
+
+CREATE VIEW immuta.impersonators AS SELECT * FROM immuta.list_impersonators();
+REVOKE ALL ON immuta.impersonators FROM PUBLIC;
+GRANT SELECT ON immuta.impersonators TO immuta_admin;
+COMMENT ON VIEW immuta.impersonators IS 'which login may impersonate which user of the extension''s own tables, by token or by name, and by which rule';
+
+CREATE FUNCTION immuta.tested_access(
+    userid bytea, iamid bytea, statement bytea,
+    OUT allowed boolean, OUT sqlstate text, OUT object bytea, OUT message bytea, OUT plan bytea)
+RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_test_access_wrapper';
+REVOKE ALL ON FUNCTION immuta.tested_access(bytea, bytea, bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.tested_access(bytea, bytea, bytea) TO immuta_admin;
+COMMENT ON FUNCTION immuta.tested_access(bytea, bytea, bytea) IS 'internal: see test_access()';
+
+-- With the search path of the caller, in which the names of the statement are looked up.
+CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim')
+RETURNS TABLE (allowed boolean, sqlstate text, object text, message text, plan text)
+LANGUAGE sql VOLATILE
+AS $$
+    SELECT t.allowed, t.sqlstate, pg_catalog.convert_from(t.object, 'UTF8'), pg_catalog.convert_from(t.message, 'UTF8'),
+           pg_catalog.convert_from(t.plan, 'UTF8')
+    FROM immuta.tested_access(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'),
+                              pg_catalog.convert_to(sql, 'UTF8')) t
+$$;
+REVOKE ALL ON FUNCTION immuta.test_access(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a statement would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
+
+CREATE FUNCTION immuta.doctor_of_names() RETURNS TABLE ("check" text, ok boolean, detail text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'no login presents both tokens and names', count(*) = 0, CASE count(*) WHEN 0 THEN 'none does'
+        ELSE 'REVOKE bodata_impersonate_user or immuta_impersonation from these: who sends SQL in their sessions needs no '
+             'token to choose a user: ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) END
+    FROM pg_roles r
+    WHERE r.rolcanlogin AND NOT r.rolsuper AND immuta.may_impersonate(r.oid, true) AND immuta.may_impersonate(r.oid, false)
+$$;
+REVOKE ALL ON FUNCTION immuta.doctor_of_names() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.doctor_of_names() IS 'internal: the part of doctor() that concerns impersonation by name';

@@ -186,6 +186,7 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM immuta.doctor_of_server();
     RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();
+    RETURN QUERY SELECT * FROM immuta.doctor_of_names();
     FOR login IN
         SELECT r.oid FROM pg_roles r
         WHERE CASE WHEN service_role IS NULL

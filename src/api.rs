@@ -5,11 +5,13 @@
 #![allow(clippy::type_complexity)]
 
 use crate::core::identity::Identity;
+use crate::core::presented::Kind;
 use crate::core::refusals::Throttle;
+use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, log, preload, table, wait, xact};
+use crate::pg::{catalog, dry_run, log, preload, table, wait, xact};
 use crate::{activity, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -233,4 +235,70 @@ fn immuta_throttle_failures() {
     }
     let now = Timestamp(xact::clock());
     wait::pause(FAILURES.with_borrow_mut(|failures| failures.failed(now)));
+}
+
+/// Whether a login may present tokens, or names.
+#[pg_extern(sql = false)]
+fn immuta_may_impersonate(login: pg_sys::Oid, by_name: bool) -> bool {
+    hooks::holds(if by_name { Kind::Name } else { Kind::Token }, login.to_u32())
+}
+
+/// Whether an impersonation rule is about this login and this user.
+#[pg_extern(sql = false)]
+fn immuta_rule_names(
+    impersonator: &[u8],
+    users: &[u8],
+    iamids: &[u8],
+    login: &[u8],
+    iamid: &[u8],
+    userid: &[u8],
+) -> bool {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rule = Rule {
+        id: 0,
+        impersonator: text(impersonator),
+        iamid: text(iamids),
+        users: text(users),
+        allow: true,
+        networks: None,
+    };
+    rule.names(&text(login), &Identity { iamid: text(iamid), userid: text(userid) })
+}
+
+/// What a statement would do as a user, without running it.
+#[pg_extern(sql = false)]
+fn immuta_test_access(
+    userid: &[u8],
+    iamid: &[u8],
+    statement: &[u8],
+) -> TableIterator<
+    'static,
+    (
+        name!(allowed, Option<bool>),
+        name!(sqlstate, Option<String>),
+        name!(object, Option<Vec<u8>>),
+        name!(message, Option<Vec<u8>>),
+        name!(plan, Option<Vec<u8>>),
+    ),
+> {
+    immuta_require_preload();
+    let Some(installed) = catalog::installation() else { report(Error::NoExtension) };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let identity = Identity { iamid: text(iamid), userid: text(userid) };
+    let role = match mapping::mapped_role(&installed, &identity, None, 0) {
+        Ok(role) => role,
+        Err(Error::TokenInvalid) => report(Error::UserDisabled),
+        Err(error) => report(error),
+    };
+    let row = match dry_run::explain_as(role, &text(statement)) {
+        dry_run::Outcome::Plan(plan) => (Some(true), None, None, None, Some(plan.into_bytes())),
+        dry_run::Outcome::Error { sqlstate, message } => {
+            const REFUSED: &str = "42501";
+            const WHAT: &str = "permission denied for ";
+            let object = message.strip_prefix(WHAT).map(|object| object.as_bytes().to_vec());
+            let allowed = (sqlstate == REFUSED).then_some(false);
+            (allowed, Some(sqlstate), object, Some(message.into_bytes()), None)
+        }
+    };
+    TableIterator::once(row)
 }
