@@ -132,6 +132,8 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     settle();
     if presented.is_of_connection {
         session_scope::remember_connection(presented, text.clone());
+        // Whatever was set meanwhile, to end the impersonation of another, say.
+        name_guc::reset();
     }
     let scope = switch_to(&entry, presented.is_local)?;
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);

@@ -119,7 +119,7 @@ fn end(before: &Before) {
     SEEDED.set(true);
     role::switch_back(&before.role);
     saved::restore(&before.settings);
-    name_guc::clear();
+    name_guc::reset();
     SESSION.with_borrow_mut(|session| session.active = None);
     gate::set_ended(true);
     gate::set_impersonating(false);

@@ -1,6 +1,6 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, SEEDED, SESSION, impersonation};
+use super::{CACHE, SEEDED, SESSION, impersonation, session_scope};
 use crate::core::session::Scope;
 use crate::error::Error;
 use crate::pg::report::Report;
@@ -53,6 +53,7 @@ pub fn end(has_committed: bool) {
     gate::set_impersonating(goes_on);
     gate::set_resumes(goes_on);
     gate::set_ended(false);
+    session_scope::settle();
     if !goes_on && SEEDED.take() {
         xact::reseed();
     }

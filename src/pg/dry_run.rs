@@ -3,7 +3,7 @@
 
 use super::{raw, text};
 use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::{PgList, PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::{CStr, c_int};
 
 pub enum Outcome {
@@ -16,15 +16,16 @@ pub enum Outcome {
 /// is undone, and what would outlive the transaction is refused, as in a maintenance command.
 pub fn explain_as(role: u32, statement: &str) -> Outcome {
     // Options in parentheses: whatever the text begins with, it can add none.
-    let Some(explain) = text::to_server(&format!("EXPLAIN (FORMAT TEXT) {statement}")) else {
-        return syntax_error("the statement cannot be written in this database");
+    let texts = [text::to_server(statement), text::to_server(&format!("EXPLAIN (FORMAT TEXT) {statement}"))];
+    let [Some(statement), Some(explain)] = texts else {
+        return untestable("the statement cannot be written in this database");
     };
     // SAFETY: the subtransaction is rolled back on success and on error alike, which puts the user, the security
     // context and the settings back; memory context and resource owner are put back as every procedural language does.
     let outcome = unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        let outcome = PgTryBuilder::new(|| Ok(run(role, &explain))).catch_others(Err).execute();
+        let outcome = PgTryBuilder::new(|| Ok(run(role, &statement, &explain))).catch_others(Err).execute();
         pg_sys::RollbackAndReleaseCurrentSubTransaction();
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
@@ -54,13 +55,14 @@ fn five_characters(code: PgSqlErrorCode) -> String {
     (0..5).map(|at| char::from(b'0' + ((packed >> (6 * at)) & 0x3f) as u8)).collect()
 }
 
-fn syntax_error(message: &str) -> Outcome {
-    Outcome::Error { sqlstate: five_characters(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR), message: message.into() }
+fn untestable(message: &str) -> Outcome {
+    let sqlstate = five_characters(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED);
+    Outcome::Error { sqlstate, message: message.into() }
 }
 
 /// # Safety
 /// Called in a subtransaction that will be rolled back.
-unsafe fn run(role: u32, explain: &CStr) -> Outcome {
+unsafe fn run(role: u32, statement: &CStr, explain: &CStr) -> Outcome {
     let sandbox = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
     // SAFETY: by contract; NUL-terminated strings; the plan and its rows live until SPI_finish().
     unsafe {
@@ -81,12 +83,12 @@ unsafe fn run(role: u32, explain: &CStr) -> Outcome {
         raw::GetUserIdAndSecContext(&mut user, &mut security);
         raw::SetUserIdAndSecContext(role.into(), security | sandbox);
         pg_sys::SPI_connect();
-        let plan = pg_sys::SPI_prepare(explain.as_ptr(), 0, std::ptr::null_mut());
-        if plan.is_null() || !pg_sys::SPI_is_cursor_plan(plan) {
+        let plan = pg_sys::SPI_prepare(statement.as_ptr(), 0, std::ptr::null_mut());
+        if plan.is_null() || !is_one_query(plan) {
             pg_sys::SPI_finish();
-            return syntax_error("one statement at a time can be tested");
+            return untestable("only single queries can be tested: SELECT, INSERT, UPDATE, DELETE and their like");
         }
-        pg_sys::SPI_execute_plan(plan, std::ptr::null_mut(), std::ptr::null(), false, 0);
+        pg_sys::SPI_execute(explain.as_ptr(), false, 0);
         let rows = pg_sys::SPI_tuptable;
         let lines: Vec<String> = (0..pg_sys::SPI_processed as usize)
             .map(|at| pg_sys::SPI_getvalue(*(*rows).vals.add(at), (*rows).tupdesc, 1))
@@ -95,5 +97,21 @@ unsafe fn run(role: u32, explain: &CStr) -> Outcome {
             .collect();
         pg_sys::SPI_finish();
         Outcome::Plan(lines.join("\n"))
+    }
+}
+
+/// Whether this is one statement, and no utility statement: of those EXPLAIN does not check what they may do.
+///
+/// # Safety
+/// `plan` is a plan of SPI_prepare().
+unsafe fn is_one_query(plan: pg_sys::SPIPlanPtr) -> bool {
+    // SAFETY: by contract; the list holds plan sources, each with its list of queries.
+    unsafe {
+        let sources = PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan));
+        let mut sources = sources.iter_ptr();
+        let (Some(source), None) = (sources.next(), sources.next()) else { return false };
+        PgList::<pg_sys::Query>::from_pg((*source).query_list)
+            .iter_ptr()
+            .all(|query| (*query).commandType != pg_sys::CmdType::CMD_UTILITY)
     }
 }

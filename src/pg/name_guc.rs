@@ -167,15 +167,13 @@ unsafe extern "C-unwind" fn assign_name<const AT: usize>(_value: *const c_char, 
 
 /// Shows who is impersonated. A name that cannot be written in this database is shown as nobody's.
 pub fn show(userid: &str, lasting: Lasting) {
-    set(NAMES[SHOWN], &text::to_server(userid).unwrap_or_default(), lasting);
+    set(NAMES[SHOWN], Some(&text::to_server(userid).unwrap_or_default()), lasting);
 }
 
-/// The session impersonates nobody (any longer): whatever was set says so.
-pub fn clear() {
-    for (at, name) in NAMES.into_iter().enumerate() {
-        if VALUES[at].get().is_some_and(|value| !value.is_empty()) {
-            set(name, c"", Lasting::ForSession);
-        }
+/// The session impersonates nobody (any longer): back to what the connection began with.
+pub fn reset() {
+    for name in NAMES {
+        set(name, None, Lasting::ForSession);
     }
 }
 
@@ -195,13 +193,14 @@ impl Drop for Showing {
     }
 }
 
-fn set(name: &CStr, value: &CStr, lasting: Lasting) {
+/// Sets or, without a value, resets.
+fn set(name: &CStr, value: Option<&CStr>, lasting: Lasting) {
     let _showing = Showing::new();
     // SAFETY: NUL-terminated strings, which are copied.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
-            value.as_ptr(),
+            value.map_or(std::ptr::null(), CStr::as_ptr),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
             lasting.action(),
