@@ -167,7 +167,9 @@ impl Error {
             Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
             Error::NotNameHolder => "An administrator can GRANT immuta_impersonation TO this login.",
             Error::NameInvalid => "See immuta.impersonation_userid_template.",
-            Error::UserDisabled => "An administrator can enable the user with immuta.disable_user(..., disabled => false).",
+            Error::UserDisabled => {
+                "An administrator can enable the user with immuta.disable_user(..., disabled => false)."
+            }
             Error::Remapped | Error::IdleTooLong => "Set the user again, or RESET.",
             Error::Together => "RESET one of them first.",
             Error::MidTransaction => "COMMIT or ROLLBACK first.",
@@ -191,7 +193,7 @@ impl Error {
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
             }
-            Error::WhileImpersonating(_) => "End the transaction first.",
+            Error::WhileImpersonating(_) => "End the transaction first or, where the session impersonates, RESET immuta.immuta_user.",
             Error::NotPreloaded => {
                 "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
                  (ALTER DATABASE ... SET), and connect again."

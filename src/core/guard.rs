@@ -101,7 +101,9 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
             Err(Refusal::WhileImpersonating("an operator cannot work by this function"))
         }
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
-        DiscardAll | Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
+        DiscardAll | Discard => {
+            Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application"))
+        }
         TransactionControl | Rollback | SetTransaction | Set(_) | Reset(_) | ResetAll | Show | ClosePortal
         | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Call(_) | Other => Ok(()),
     }
@@ -140,7 +142,10 @@ pub fn is_session_setting(name: &str, list: &[String]) -> bool {
 pub fn session_settings_fault(list: &[String]) -> Option<String> {
     const NEVER: [&str; 5] = ["role", "session_authorization", "search_path", TOKEN_PARAMETER, "row_security"];
     list.iter().find_map(|entry| {
-        let hit = NEVER.iter().chain(&NAME_PARAMETERS).find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
+        let hit = NEVER
+            .iter()
+            .chain(&NAME_PARAMETERS)
+            .find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
         Some(format!("\"{hit}\" cannot be left to sessions without a token"))
     })
 }
@@ -234,14 +239,21 @@ mod tests {
         ] {
             assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
         }
-        for fine in
-            [set("DateStyle"), set("default_transaction_read_only"), set("immuta.impersonation_iamid")]
-        {
+        for fine in [set("DateStyle"), set("default_transaction_read_only"), set("immuta.impersonation_iamid")] {
             assert_eq!(without_token(&fine, || list.clone()), Ok(()), "{fine:?}");
         }
-        for refused in
-            [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Call(1), Other, set("search_path"), set("role")]
-        {
+        for refused in [
+            TwoPhase,
+            Listen,
+            Prepare,
+            HeldCursor,
+            Load,
+            CallOrDo,
+            Call(1),
+            Other,
+            set("search_path"),
+            set("role"),
+        ] {
             assert_eq!(without_token(&refused, || list.clone()), Err(Refusal::TokenRequired), "{refused:?}");
         }
     }

@@ -1,6 +1,8 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use super::{CACHE, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, by_name, may_present, session_scope};
+use super::{
+    CACHE, KNOWN_PROVIDER, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, by_name, may_present, session_scope,
+};
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
 use crate::core::identity::{Identity, Provider, Resolution, Subject};

@@ -104,8 +104,7 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 
 /// After a statement completed without an error.
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
-    let presented =
-        if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
+    let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
         guc::undo_settings_except(before.settings_level, crate::config::session_settings);
     }

@@ -11,7 +11,8 @@ pub fn pre_commit() -> Result<(), Report> {
     if gate::has_presented() {
         establish_for_connection()?;
     }
-    let scope = SESSION.with_borrow(|session| session.active.as_ref().map(|active| (active.used, active.scope.clone())));
+    let scope =
+        SESSION.with_borrow(|session| session.active.as_ref().map(|active| (active.used, active.scope.clone())));
     let Some((used, Scope::Transaction { settings_level })) = scope else { return Ok(()) };
     if !used && !xact::is_block() {
         return Err(Error::Alone.into());

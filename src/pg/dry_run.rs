@@ -9,7 +9,10 @@ use std::ffi::{CStr, c_int};
 pub enum Outcome {
     /// It would run, so.
     Plan(String),
-    Error { sqlstate: String, message: String },
+    Error {
+        sqlstate: String,
+        message: String,
+    },
 }
 
 /// EXPLAINs the statement as `role`, in a subtransaction that is rolled back: what functions do that the planner calls
@@ -25,7 +28,9 @@ pub fn explain_as(role: u32, statement: &str) -> Outcome {
     let outcome = unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        let outcome = PgTryBuilder::new(|| Ok(run(role, &statement, &explain))).catch_others(Err).execute();
+        let outcome = PgTryBuilder::new(|| Ok(run(role, &statement, &explain)))
+            .catch_others(|error| Err(Box::new(error)))
+            .execute();
         pg_sys::RollbackAndReleaseCurrentSubTransaction();
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
@@ -33,10 +38,13 @@ pub fn explain_as(role: u32, statement: &str) -> Outcome {
     };
     match outcome {
         Ok(outcome) => outcome,
-        Err(CaughtError::PostgresError(error)) if !ends_the_statement(error.sql_error_code()) => {
-            Outcome::Error { sqlstate: five_characters(error.sql_error_code()), message: error.message().into() }
-        }
-        Err(other) => other.rethrow(),
+        Err(caught) => match *caught {
+            CaughtError::PostgresError(error) if !ends_the_statement(error.sql_error_code()) => {
+                let sqlstate = five_characters(error.sql_error_code());
+                Outcome::Error { sqlstate, message: error.message().into() }
+            }
+            other => other.rethrow(),
+        },
     }
 }
 

@@ -86,7 +86,8 @@ pub fn define() {
         c"Shows the user who is impersonated, and can be set like immuta.impersonation_userid.",
         c"Another name of immuta.impersonation_userid.",
     ];
-    for (at, assign) in [assign_name::<0> as AssignHook, assign_name::<1>, assign_name::<2>].into_iter().enumerate()
+    for (at, assign) in
+        [assign_name::<0> as AssignHook, assign_name::<1>, assign_name::<2>].into_iter().enumerate()
     {
         // SAFETY: the hooks have the signatures that guc.c expects and live as long as the process.
         unsafe {
