@@ -193,7 +193,9 @@ impl Error {
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
             }
-            Error::WhileImpersonating(_) => "End the transaction first or, where the session impersonates, RESET immuta.immuta_user.",
+            Error::WhileImpersonating(_) => {
+                "End the transaction first or, where the session impersonates, RESET immuta.immuta_user."
+            }
             Error::NotPreloaded => {
                 "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
                  (ALTER DATABASE ... SET), and connect again."

@@ -37,7 +37,8 @@ pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["iss
 pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
 pgrx::extension_sql_file!("../sql/by_name.sql", name = "by_name", requires = ["session"]);
-pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["by_name"]);
+pgrx::extension_sql_file!("../sql/projects.sql", name = "projects", requires = ["by_name"]);
+pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["projects"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

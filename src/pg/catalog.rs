@@ -20,14 +20,28 @@ pub struct Installation {
     pub token_issuer: u32,
     pub token_issuer_by_issuer: u32,
     pub impersonation_rule: u32,
+    pub project: u32,
+    pub project_by_id: u32,
+    pub project_data_source: u32,
+    pub project_member: u32,
+    pub project_member_current: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
 }
 
 impl Installation {
-    pub fn tables(&self) -> [u32; 5] {
-        [self.user_account, self.token, self.api_key, self.token_issuer, self.impersonation_rule]
+    pub fn tables(&self) -> [u32; 8] {
+        [
+            self.user_account,
+            self.token,
+            self.api_key,
+            self.token_issuer,
+            self.impersonation_rule,
+            self.project,
+            self.project_data_source,
+            self.project_member,
+        ]
     }
 }
 
@@ -73,6 +87,11 @@ fn find_installation() -> Option<Installation> {
             token_issuer: relation(c"token_issuer")?,
             token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
             impersonation_rule: relation(c"impersonation_rule")?,
+            project: relation(c"project")?,
+            project_by_id: relation(c"project_pkey")?,
+            project_data_source: relation(c"project_data_source")?,
+            project_member: relation(c"project_member")?,
+            project_member_current: relation(c"project_member_current_key")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),
