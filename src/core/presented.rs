@@ -12,7 +12,7 @@ pub enum Kind {
 /// The parameter that carries a token.
 pub const TOKEN_PARAMETER: &str = "bodata.impersonation_token";
 
-/// The parameters that carry a name; the second shows who is impersonated, however that came about.
+/// The parameters that carry a name.
 pub const NAME_PARAMETERS: [&str; 3] =
     ["immuta.impersonation_userid", "immuta.immuta_user", "immuta.impersonate.user"];
 

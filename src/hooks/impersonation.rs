@@ -159,7 +159,10 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
 fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
     let before = (!is_local).then(session_scope::before);
     let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
-    name_guc::show(&entry.identity.userid, lasting);
+    // For a token and one transaction it would cost more than all of the rest that is ours.
+    if entry.provider == Provider::Name || !is_local {
+        name_guc::show(&entry.identity.userid, lasting);
+    }
     if !role::switch_to(entry.role, lasting) {
         return Err(Error::Inconsistent);
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 const COUNT: usize = presented::NAME_PARAMETERS.len();
 const NAMES: [&CStr; COUNT] = [c"immuta.impersonation_userid", c"immuta.immuta_user", c"immuta.impersonate.user"];
-/// The one that shows who is impersonated, however that came about.
+/// The one that shows who is impersonated: always by name, and by token where that is for the session.
 const SHOWN: usize = 1;
 /// Where their numbers begin among all parameters that say whom to impersonate.
 const FIRST_NUMBER: u32 = 1;
@@ -83,7 +83,7 @@ pub fn define() {
         | GucFlags::NOT_WHILE_SEC_REST;
     let details: [&CStr; COUNT] = [
         c"To be set at the start of a transaction, by a member of immuta_impersonation.",
-        c"Shows the user who is impersonated, and can be set like immuta.impersonation_userid.",
+        c"Shows the user who is impersonated by name or for the session, and can be set like immuta.impersonation_userid.",
         c"Another name of immuta.impersonation_userid.",
     ];
     for (at, assign) in
