@@ -191,7 +191,7 @@ impl Session {
         (self.is_touched, self.is_verified) = (false, false);
         let ended = self.active.take();
         if has_committed {
-            self.lasting = ended.clone().filter(Impersonation::is_for_session);
+            self.lasting = ended.as_ref().filter(|ended| ended.is_for_session()).cloned();
         } else if let (Some(lasting), Some(ended)) = (&mut self.lasting, &ended)
             && lasting.digest == ended.digest
         {
@@ -200,7 +200,9 @@ impl Session {
             lasting.recorded = ended.recorded;
             lasting.shown.clone_from(&ended.shown);
         }
-        self.active.clone_from(&self.lasting);
+        if self.lasting.is_some() {
+            self.active.clone_from(&self.lasting);
+        }
         ended
     }
 }

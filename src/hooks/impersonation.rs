@@ -149,6 +149,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         session.is_verified = true;
     });
     gate::set_impersonating(true);
+    gate::set_lasting(!presented.is_local);
     if kind == Kind::Name && !role::is_superuser(impersonator) {
         by_name::guard_from_now_on();
     }

@@ -23,16 +23,9 @@ pub fn before() -> Before {
     Before { settings: saved::take(), role: catalog::setting(c"role").unwrap_or_else(|| c"none".into()) }
 }
 
-/// The session's impersonation, if it has one.
-fn active() -> Option<Impersonation> {
-    impersonation::active().filter(Impersonation::is_for_session)
-}
-
 /// The first thing in each transaction of a session that impersonates: puts the lock on again.
 pub fn lock() {
-    let is_for_session =
-        SESSION.with_borrow(|session| session.active.as_ref().is_some_and(Impersonation::is_for_session));
-    if is_for_session && xact::is_usable() && !role::is_locked() {
+    if gate::is_lasting() && xact::is_usable() && !role::is_locked() {
         role::lock();
     }
 }
@@ -40,16 +33,19 @@ pub fn lock() {
 /// Before anything runs: the lock is on, and the impersonation still holds. What was revoked or changed since the last
 /// transaction is found here.
 pub fn resume() -> Result<(), Error> {
+    if !gate::is_lasting() {
+        return Ok(());
+    }
     lock();
     let due = SESSION.with_borrow_mut(|session| {
         session.is_touched = true;
-        let active = session.active.as_ref().filter(|active| active.is_for_session() && !session.is_verified)?;
-        Some(active.clone())
+        if session.is_verified { None } else { session.active.clone() }
     });
-    let Some(active) = due else { return Ok(()) };
-    verify(&active)?;
-    SESSION.with_borrow_mut(|session| session.is_verified = true);
-    gate::set_resumes(false);
+    if let Some(active) = due {
+        verify(&active)?;
+        SESSION.with_borrow_mut(|session| session.is_verified = true);
+        gate::set_resumes(false);
+    }
     Ok(())
 }
 
@@ -85,10 +81,7 @@ pub fn expired(kind: Kind) -> Error {
 /// What a statement does to the session's impersonation before it runs: ends it where it says so, whatever it says
 /// after that. Returns whether it did.
 pub fn ended_by(statement: &Statement, depth: u32) -> Result<bool, Error> {
-    if !matches!(statement, Statement::DiscardAll | Statement::ResetAll | Statement::Impersonate(..)) {
-        return Ok(false);
-    }
-    let Some(active) = active() else { return Ok(false) };
+    let Some(active) = gate::is_lasting().then(impersonation::active).flatten() else { return Ok(false) };
     let unchanged = || Error::WhileImpersonating("the impersonated user cannot be changed".into());
     match statement {
         Statement::DiscardAll | Statement::ResetAll if depth == 0 => {}
@@ -122,6 +115,7 @@ fn end(before: &Before) {
     name_guc::reset();
     SESSION.with_borrow_mut(|session| session.active = None);
     gate::set_ended(true);
+    gate::set_lasting(false);
     gate::set_impersonating(false);
     gate::set_presented(OF_CONNECTION, CONNECTION.with_borrow(Option::is_some));
 }

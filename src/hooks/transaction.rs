@@ -11,9 +11,14 @@ pub fn pre_commit() -> Result<(), Report> {
     if gate::has_presented() {
         establish_for_connection()?;
     }
-    let scope =
-        SESSION.with_borrow(|session| session.active.as_ref().map(|active| (active.used, active.scope.clone())));
-    let Some((used, Scope::Transaction { settings_level })) = scope else { return Ok(()) };
+    let found = SESSION.with_borrow(|session| {
+        let active = session.active.as_ref()?;
+        match active.scope {
+            Scope::Transaction { settings_level } => Some((active.used, settings_level)),
+            Scope::Session { .. } => None,
+        }
+    });
+    let Some((used, settings_level)) = found else { return Ok(()) };
     if !used && !xact::is_block() {
         return Err(Error::Alone.into());
     }
@@ -52,6 +57,7 @@ pub fn end(has_committed: bool) {
         return;
     };
     gate::set_impersonating(goes_on);
+    gate::set_lasting(goes_on);
     gate::set_resumes(goes_on);
     gate::set_ended(false);
     session_scope::settle();

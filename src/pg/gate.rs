@@ -13,6 +13,8 @@ static SEEN_USER: AtomicU32 = AtomicU32::new(0);
 static ORDINARY: AtomicBool = AtomicBool::new(false);
 /// Whether an impersonation is in force.
 static IMPERSONATING: AtomicBool = AtomicBool::new(false);
+/// Whether the impersonation in force is the session's, and not only the transaction's.
+static LASTING: AtomicBool = AtomicBool::new(false);
 /// Whether an impersonation of the session goes on in a new transaction and has not been verified there.
 static RESUMES: AtomicBool = AtomicBool::new(false);
 /// What was presented and waits for its statement to complete: a bit for each parameter that can carry it.
@@ -65,9 +67,11 @@ pub fn is_ordinary() -> bool {
     ORDINARY.load(Relaxed)
 }
 
-/// Whether the session user was found to be one that the guard has to watch.
+/// Whether the session user was found to be one that the guard has to watch. Also asked in processes that have no
+/// session user, of which nothing was found.
 pub fn is_known_holder() -> bool {
-    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
+    let seen = SEEN_USER.load(Relaxed);
+    seen != 0 && !ORDINARY.load(Relaxed) && seen == raw::GetSessionUserId().to_u32()
 }
 
 /// Whether nothing of ours can have happened in this session's transaction.
@@ -87,6 +91,14 @@ pub fn is_impersonating() -> bool {
 
 pub fn set_impersonating(on: bool) {
     IMPERSONATING.store(on, Relaxed);
+}
+
+pub fn is_lasting() -> bool {
+    LASTING.load(Relaxed)
+}
+
+pub fn set_lasting(on: bool) {
+    LASTING.store(on, Relaxed);
 }
 
 pub fn resumes() -> bool {
