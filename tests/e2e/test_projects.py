@@ -208,6 +208,23 @@ def test_a_role_that_grew_is_refused(world, service, project):
         world.sql("SELECT immuta.map_user('alice', 'alice')")
 
 
+def test_dump_and_restore(world, project, tmp_path):
+    add(world, "alice")
+    world.sql("SELECT immuta.set_current_project('mobility', 'alice')")
+    token = world.token("alice")
+    world.server.run_client("pg_dump", "-Fc", "-f", tmp_path / "dump", dbname="immuta")
+    world.sql("CREATE DATABASE restored_projects")
+    try:
+        world.server.run_client("pg_restore", "-d", "restored_projects", "--exit-on-error", tmp_path / "dump")
+        connection = world.connect(dbname="restored_projects")
+        impersonate(connection, token)
+        assert query(connection, "SELECT current_user, immuta.current_project(), min(carrier) FROM app.flights") == [
+            ("project_mobility", "mobility", "DL")]
+        connection.close()
+    finally:
+        world.sql("DROP DATABASE restored_projects WITH (FORCE)")
+
+
 @pytest.mark.parametrize("call, sqlstate", [
     ("create_project('mobility')", "42710"), ("create_project('')", "22023"), ("create_project(NULL)", "22023"),
     ("create_project('x', 'alice')", "42710"), ("create_project('alice', 'alice')", "42710"),
