@@ -77,28 +77,43 @@ REVOKE ALL ON immuta.impersonators FROM PUBLIC;
 GRANT SELECT ON immuta.impersonators TO immuta_admin;
 COMMENT ON VIEW immuta.impersonators IS 'which login may impersonate which user of the extension''s own tables, by token or by name, and by which rule';
 
-CREATE FUNCTION immuta.tested_access(
-    userid bytea, iamid bytea, statement bytea,
-    OUT allowed boolean, OUT sqlstate text, OUT object bytea, OUT message bytea, OUT plan bytea)
-RETURNS SETOF record
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_test_access_wrapper';
-REVOKE ALL ON FUNCTION immuta.tested_access(bytea, bytea, bytea) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.tested_access(bytea, bytea, bytea) TO immuta_admin;
-COMMENT ON FUNCTION immuta.tested_access(bytea, bytea, bytea) IS 'internal: see test_access()';
+CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_explained';
+REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.explained(bytea, bytea, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.explained(bytea, bytea, text) IS 'internal: the plan of a query as a user; see test_access()';
 
--- With the search path of the caller, in which the names of the statement are looked up.
+-- With the search path of the caller, in which the names of the statement are looked up: all others are qualified.
 CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim')
 RETURNS TABLE (allowed boolean, sqlstate text, object text, message text, plan text)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 AS $$
-    SELECT t.allowed, t.sqlstate, pg_catalog.convert_from(t.object, 'UTF8'), pg_catalog.convert_from(t.message, 'UTF8'),
-           pg_catalog.convert_from(t.plan, 'UTF8')
-    FROM immuta.tested_access(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'),
-                              pg_catalog.convert_to(sql, 'UTF8')) t
+DECLARE
+    explained text;
+    code text;
+    said text;
+    detail text;
+BEGIN
+    BEGIN
+        explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
+        -- Whatever functions did that the planner called is rolled back.
+        RAISE EXCEPTION 'rolled back';
+    EXCEPTION WHEN OTHERS THEN
+        IF explained IS NULL THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            IF pg_catalog.starts_with(detail, 'IMPERSONATION_') THEN
+                RAISE;
+            END IF;
+        END IF;
+    END;
+    RETURN QUERY SELECT
+        CASE WHEN explained IS NOT NULL THEN true WHEN code OPERATOR(pg_catalog.=) '42501' THEN false END,
+        code, pg_catalog.substring(said, '^permission denied for (.*)$'), said, explained;
+END
 $$;
 REVOKE ALL ON FUNCTION immuta.test_access(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a statement would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
+COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
 
 CREATE FUNCTION immuta.doctor_of_names() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -11,7 +11,7 @@ use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, dry_run, log, preload, table, wait, xact};
+use crate::pg::{catalog, log, preload, table, wait, xact};
 use crate::{activity, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -265,40 +265,13 @@ fn immuta_rule_names(
     rule.names(&text(login), &Identity { iamid: text(iamid), userid: text(userid) })
 }
 
-/// What a statement would do as a user, without running it.
-#[pg_extern(sql = false)]
-fn immuta_test_access(
-    userid: &[u8],
-    iamid: &[u8],
-    statement: &[u8],
-) -> TableIterator<
-    'static,
-    (
-        name!(allowed, Option<bool>),
-        name!(sqlstate, Option<String>),
-        name!(object, Option<Vec<u8>>),
-        name!(message, Option<Vec<u8>>),
-        name!(plan, Option<Vec<u8>>),
-    ),
-> {
-    immuta_require_preload();
-    let Some(installed) = catalog::installation() else { report(Error::NoExtension) };
+/// The role as which a user would be impersonated, whoever impersonates him.
+pub fn role_of_user(userid: &[u8], iamid: &[u8]) -> Result<u32, Report> {
+    let installed = catalog::installation().ok_or(Error::NoExtension)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let identity = Identity { iamid: text(iamid), userid: text(userid) };
-    let role = match mapping::mapped_role(&installed, &identity, None, 0) {
-        Ok(role) => role,
-        Err(Error::TokenInvalid) => report(Error::UserDisabled),
-        Err(error) => report(error),
-    };
-    let row = match dry_run::explain_as(role, &text(statement)) {
-        dry_run::Outcome::Plan(plan) => (Some(true), None, None, None, Some(plan.into_bytes())),
-        dry_run::Outcome::Error { sqlstate, message } => {
-            const REFUSED: &str = "42501";
-            const WHAT: &str = "permission denied for ";
-            let object = message.strip_prefix(WHAT).map(|object| object.as_bytes().to_vec());
-            let allowed = (sqlstate == REFUSED).then_some(false);
-            (allowed, Some(sqlstate), object, Some(message.into_bytes()), None)
-        }
-    };
-    TableIterator::once(row)
+    mapping::mapped_role(&installed, &identity, None, 0).map_err(|error| match error {
+        Error::TokenInvalid => Error::UserDisabled.into(),
+        other => other.into(),
+    })
 }

@@ -15,7 +15,7 @@ use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
 use crate::core::token::Secret;
-use crate::pg::{catalog, chain, gate, log, role, xact};
+use crate::pg::{catalog, chain, dry_run, gate, log, role, xact};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -46,6 +46,7 @@ pub use impersonation::{active, holds, provider_fault, resolve_for_check, with_c
 pub fn install() {
     catalog::watch();
     log::install(holds_back);
+    dry_run::install(crate::api::role_of_user);
     chain::install(chain::Handlers {
         utility: statement::before_utility,
         parsed: statement::parsed,

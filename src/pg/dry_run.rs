@@ -1,80 +1,86 @@
-//! What a statement would do as another role: it is parsed, planned and its permissions are checked, but it does not
-//! run.
+//! What a query would do as another role: it is parsed and planned and its permissions are checked, but it does not
+//! run. Errors are PostgreSQL's own, with all their fields: see [`super::chain`].
 
-use super::{raw, text};
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgList, PgSqlErrorCode, PgTryBuilder, pg_sys};
-use std::ffi::{CStr, c_int};
+use super::report::{Report, raise};
+use super::{guc, raw};
+use once_cell::sync::OnceCell;
+use pgrx::{PgList, pg_guard, pg_sys};
+use std::ffi::{CStr, CString, c_char, c_int};
 
-pub enum Outcome {
-    /// It would run, so.
-    Plan(String),
-    Error {
-        sqlstate: String,
-        message: String,
-    },
+/// Finds the role of a user, by `userid` and `iamid` in UTF-8, or says why there is none.
+type FindRole = fn(&[u8], &[u8]) -> Result<u32, Report>;
+
+static FIND_ROLE: OnceCell<FindRole> = OnceCell::new();
+
+/// Called once, from `_PG_init`.
+pub fn install(find_role: FindRole) {
+    // A second call would bring the same.
+    let _ = FIND_ROLE.set(find_role);
 }
 
-/// EXPLAINs the statement as `role`, in a subtransaction that is rolled back: what functions do that the planner calls
-/// is undone, and what would outlive the transaction is refused, as in a maintenance command.
-pub fn explain_as(role: u32, statement: &str) -> Outcome {
-    // Options in parentheses: whatever the text begins with, it can add none.
-    let texts = [text::to_server(statement), text::to_server(&format!("EXPLAIN (FORMAT TEXT) {statement}"))];
-    let [Some(statement), Some(explain)] = texts else {
-        return untestable("the statement cannot be written in this database");
-    };
-    // SAFETY: the subtransaction is rolled back on success and on error alike, which puts the user, the security
-    // context and the settings back; memory context and resource owner are put back as every procedural language does.
-    let outcome = unsafe {
-        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        let outcome = PgTryBuilder::new(|| Ok(run(role, &statement, &explain)))
-            .catch_others(|error| Err(Box::new(error)))
-            .execute();
-        pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        pg_sys::CurrentMemoryContext = context;
-        pg_sys::CurrentResourceOwner = owner;
-        outcome
-    };
-    match outcome {
-        Ok(outcome) => outcome,
-        Err(caught) => match *caught {
-            CaughtError::PostgresError(error) if !ends_the_statement(error.sql_error_code()) => {
-                let sqlstate = five_characters(error.sql_error_code());
-                Outcome::Error { sqlstate, message: error.message().into() }
-            }
-            other => other.rethrow(),
-        },
+/// What a plain frame keeps while the query is looked at.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Sandbox {
+    statement: *const c_char,
+    explain: *const c_char,
+    settings_level: c_int,
+    user: pg_sys::Oid,
+    security: c_int,
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_immuta_explained() -> *const pg_sys::Pg_finfo_record {
+    static RECORD: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &RECORD
+}
+
+/// SQL function `immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text`, not strict. Plain frame: it
+/// owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
+#[allow(ffi_unwind_calls)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by PostgreSQL with the arguments of the SQL function.
+    unsafe {
+        let sandbox = enter(fcinfo);
+        let plan = raw::SPI_prepare(sandbox.statement, 0, std::ptr::null_mut());
+        require_one_query(plan);
+        raw::SPI_execute(sandbox.explain, false, 0);
+        leave(sandbox)
     }
 }
 
-/// Errors that are not about the statement that is tested.
-fn ends_the_statement(code: PgSqlErrorCode) -> bool {
-    use PgSqlErrorCode::*;
-    matches!(
-        code,
-        ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN | ERRCODE_CRASH_SHUTDOWN | ERRCODE_OUT_OF_MEMORY
-    )
-}
-
-/// PostgreSQL packs the five characters of an SQLSTATE six bits each (`MAKE_SQLSTATE`).
-fn five_characters(code: PgSqlErrorCode) -> String {
-    let packed = code as i32;
-    (0..5).map(|at| char::from(b'0' + ((packed >> (6 * at)) & 0x3f) as u8)).collect()
-}
-
-fn untestable(message: &str) -> Outcome {
-    let sqlstate = five_characters(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED);
-    Outcome::Error { sqlstate, message: message.into() }
-}
-
-/// # Safety
-/// Called in a subtransaction that will be rolled back.
-unsafe fn run(role: u32, statement: &CStr, explain: &CStr) -> Outcome {
-    let sandbox = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
-    // SAFETY: by contract; NUL-terminated strings; the plan and its rows live until SPI_finish().
+/// Becomes the user's role. Functions that the planner calls write nothing, and do nothing that would outlive the
+/// transaction, as in a maintenance command; and what is refused is said in English.
+#[pg_guard]
+unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
+    // SAFETY: two arguments of type bytea and one of type text, in the encoding of the database; the copies are palloc'd
+    // and live as long as the call.
     unsafe {
-        // What was refused is read from the message; functions that the planner calls write nothing.
+        let argument = |at| {
+            let value = pgrx::fcinfo::pg_getarg_datum(fcinfo, at)?;
+            let value = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+            Some(pgrx::varlena_to_byte_slice(value).to_vec())
+        };
+        let (Some(userid), Some(iamid), Some(statement)) = (argument(0), argument(1), argument(2)) else {
+            raise(Report {
+                sqlstate: pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                message: "userid, iamid and statement must not be null".into(),
+                detail: "IMPERSONATION_NOT_SUPPORTED",
+                hint: "Name a user, and give the text of a query.",
+            });
+        };
+        let role = match FIND_ROLE.get().map(|find_role| find_role(&userid, &iamid)) {
+            Some(Ok(role)) => role,
+            Some(Err(report)) => raise(report),
+            None => raise(crate::error::Error::NotPreloaded.into()),
+        };
+        // Options in parentheses: whatever the text begins with, it can add none.
+        let explain = [b"EXPLAIN (FORMAT TEXT) ".as_slice(), &statement].concat();
+        let copy = |text: Vec<u8>| pg_sys::pstrdup(CString::new(text).unwrap_or_default().as_ptr()).cast_const();
+        let (statement, explain) = (copy(statement), copy(explain));
+
+        let settings_level = guc::new_level();
         for (name, value) in [(c"lc_messages", c"C"), (c"transaction_read_only", c"on")] {
             pg_sys::set_config_option(
                 name.as_ptr(),
@@ -89,37 +95,57 @@ unsafe fn run(role: u32, statement: &CStr, explain: &CStr) -> Outcome {
         }
         let (mut user, mut security) = (pg_sys::Oid::INVALID, 0);
         raw::GetUserIdAndSecContext(&mut user, &mut security);
+        let sandbox = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
         raw::SetUserIdAndSecContext(role.into(), security | sandbox);
         pg_sys::SPI_connect();
-        let plan = pg_sys::SPI_prepare(statement.as_ptr(), 0, std::ptr::null_mut());
-        if plan.is_null() || !is_one_query(plan) {
-            pg_sys::SPI_finish();
-            return untestable("only single queries can be tested: SELECT, INSERT, UPDATE, DELETE and their like");
-        }
-        pg_sys::SPI_execute(explain.as_ptr(), false, 0);
-        let rows = pg_sys::SPI_tuptable;
-        let lines: Vec<String> = (0..pg_sys::SPI_processed as usize)
-            .map(|at| pg_sys::SPI_getvalue(*(*rows).vals.add(at), (*rows).tupdesc, 1))
-            .filter(|line| !line.is_null())
-            .map(|line| text::from_server(CStr::from_ptr(line).to_bytes()))
-            .collect();
-        pg_sys::SPI_finish();
-        Outcome::Plan(lines.join("\n"))
+        Sandbox { statement, explain, settings_level, user, security }
     }
 }
 
-/// Whether this is one statement, and no utility statement: of those EXPLAIN does not check what they may do.
-///
-/// # Safety
-/// `plan` is a plan of SPI_prepare().
-unsafe fn is_one_query(plan: pg_sys::SPIPlanPtr) -> bool {
-    // SAFETY: by contract; the list holds plan sources, each with its list of queries.
+/// Refuses utility statements, of which EXPLAIN does not check what they may do, and several statements at once.
+#[pg_guard]
+unsafe extern "C-unwind" fn require_one_query(plan: pg_sys::SPIPlanPtr) {
+    // SAFETY: a plan of SPI_prepare(), or null: a list of plan sources, each with its list of queries.
+    let is_one_query = !plan.is_null()
+        && unsafe {
+            let sources = PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan));
+            let mut sources = sources.iter_ptr();
+            matches!((sources.next(), sources.next()), (Some(source), None)
+                if PgList::<pg_sys::Query>::from_pg((*source).query_list)
+                    .iter_ptr()
+                    .all(|query| (*query).commandType != pg_sys::CmdType::CMD_UTILITY))
+        };
+    if !is_one_query {
+        raise(Report {
+            sqlstate: pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            message: "only single queries can be tested: SELECT, INSERT, UPDATE, DELETE and their like".into(),
+            detail: "",
+            hint: "Leave out EXPLAIN, and test one statement at a time.",
+        });
+    }
+}
+
+/// Back to the caller, with the plan.
+#[pg_guard]
+unsafe extern "C-unwind" fn leave(sandbox: Sandbox) -> pg_sys::Datum {
+    // SAFETY: the rows of EXPLAIN, one column of text each, live until SPI_finish(), which goes back to the memory of the
+    // caller; the settings level was pushed in enter().
     unsafe {
-        let sources = PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan));
-        let mut sources = sources.iter_ptr();
-        let (Some(source), None) = (sources.next(), sources.next()) else { return false };
-        PgList::<pg_sys::Query>::from_pg((*source).query_list)
-            .iter_ptr()
-            .all(|query| (*query).commandType != pg_sys::CmdType::CMD_UTILITY)
+        let rows = pg_sys::SPI_tuptable;
+        let mut plan: Vec<u8> = Vec::new();
+        for at in 0..pg_sys::SPI_processed as usize {
+            let line = pg_sys::SPI_getvalue(*(*rows).vals.add(at), (*rows).tupdesc, 1);
+            if !line.is_null() {
+                if !plan.is_empty() {
+                    plan.push(b'\n');
+                }
+                plan.extend(CStr::from_ptr(line).to_bytes());
+            }
+        }
+        pg_sys::SPI_finish();
+        raw::SetUserIdAndSecContext(sandbox.user, sandbox.security);
+        guc::undo_settings(sandbox.settings_level);
+        let text = pg_sys::cstring_to_text_with_len(plan.as_ptr() as *const c_char, plan.len() as c_int);
+        pg_sys::Datum::from(text)
     }
 }

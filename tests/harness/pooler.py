@@ -1,4 +1,4 @@
-"""PgBouncer in front of a server, in transaction mode."""
+"""PgBouncer in front of a server."""
 
 import os
 import subprocess
@@ -10,22 +10,22 @@ PROGRAM = "/usr/sbin/pgbouncer"
 
 
 class PgBouncer:
-    def __init__(self, server, user, password, dbname, pool_size=10):
+    def __init__(self, server, user, password, dbname, pool_size=10, mode="transaction"):
         self.server, self.user, self.password, self.dbname = server, user, password, dbname
-        self.pool_size = pool_size
+        self.pool_size, self.mode = pool_size, mode
         self.port = free_port()
         self.home = server.home / "pgbouncer"
         self.process = None
 
     def __enter__(self):
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         files = {
             "users.txt": f'"{self.user}" "{self.password}"\n',
             "pgbouncer.ini": "\n".join([
                 "[databases]",
                 f"{self.dbname} = host=127.0.0.1 port={self.server.port} dbname={self.dbname}",
                 "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {self.port}", "unix_socket_dir =",
-                "auth_type = plain", f"auth_file = {self.home / 'users.txt'}", "pool_mode = transaction",
+                "auth_type = plain", f"auth_file = {self.home / 'users.txt'}", f"pool_mode = {self.mode}",
                 f"default_pool_size = {self.pool_size}", "max_client_conn = 100", ""]),
         }
         for name, content in files.items():
