@@ -47,5 +47,6 @@ extern "C-unwind" fn _PG_init() {
         pg::report::disable_backtraces();
         config::init();
         hooks::install();
+        hooks::catch_up();
     }
 }

@@ -70,6 +70,14 @@ pub fn install() {
     });
 }
 
+/// Whoever was presented with the connection is established when the transaction commits in which PostgreSQL makes it.
+/// Before 15 that was over when it loaded this library for the session.
+pub fn catch_up() {
+    if gate::has_presented() && !xact::is_in_progress() {
+        xact::run_empty();
+    }
+}
+
 /// Whether this session must present a token before it may do anything: its user is no superuser, may present
 /// tokens (or has impersonated by name), and no exception was made for it. Remembered until roles, memberships or our tables change.
 fn is_guarded() -> bool {

@@ -110,6 +110,20 @@ pub fn is_usable() -> bool {
     raw::IsTransactionState() && !raw::IsAbortedTransactionBlockState()
 }
 
+/// Runs a transaction in which nothing happens but what its callbacks do.
+pub fn run_empty() {
+    // SAFETY: outside any transaction; an error before a session's first statement ends the process.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        pg_sys::CommitTransactionCommand();
+    }
+}
+
+/// Whether a transaction is in progress.
+pub fn is_in_progress() -> bool {
+    raw::IsTransactionState()
+}
+
 /// Whether a statement of the client is running (and not, say, a deferred trigger at commit or a function call
 /// message).
 pub fn runs_a_statement() -> bool {
