@@ -187,6 +187,8 @@ BEGIN
     RETURN QUERY SELECT * FROM immuta.doctor_of_server();
     RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();
     RETURN QUERY SELECT * FROM immuta.doctor_of_connection();
+    RETURN QUERY SELECT * FROM immuta.doctor_of_names();
+    RETURN QUERY SELECT * FROM immuta.doctor_of_projects();
     FOR login IN
         SELECT r.oid FROM pg_roles r
         WHERE CASE WHEN service_role IS NULL

@@ -1,7 +1,7 @@
 -- What a session can see of itself.
 
 CREATE FUNCTION immuta.session_state(
-    OUT iamid bytea, OUT userid bytea, OUT mapped_role oid, OUT provider text,
+    OUT iamid bytea, OUT userid bytea, OUT mapped_role oid, OUT provider text, OUT scope text,
     OUT established_at timestamptz, OUT expires_at timestamptz)
 RETURNS SETOF record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_session_wrapper';
@@ -14,7 +14,7 @@ LANGUAGE sql VOLATILE
 AS $$
     SELECT session_user, pg_catalog.convert_from(s.iamid, 'UTF8'), pg_catalog.convert_from(s.userid, 'UTF8'),
            CASE WHEN s.mapped_role IS NOT NULL THEN pg_catalog.pg_get_userbyid(s.mapped_role) END, current_user,
-           s.provider, CASE WHEN s.userid IS NOT NULL THEN 'transaction' END, s.established_at, s.expires_at
+           s.provider, s.scope, s.established_at, s.expires_at
     FROM (SELECT) one LEFT JOIN immuta.session_state() s ON true
 $$;
 COMMENT ON FUNCTION immuta.whoami() IS 'who impersonates whom in this session; userid is NULL without an impersonation';

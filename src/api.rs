@@ -5,11 +5,13 @@
 #![allow(clippy::type_complexity)]
 
 use crate::core::identity::Identity;
+use crate::core::presented::Kind;
 use crate::core::refusals::Throttle;
+use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
-use crate::pg::{catalog, log, nodes, preload, role, shared, table, wait, xact};
+use crate::pg::{catalog, log, nodes, preload, role, shared, table, text, wait, xact};
 use crate::{activity, audit, config, hooks, mapping};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -130,6 +132,7 @@ fn immuta_session() -> TableIterator<
         name!(userid, Vec<u8>),
         name!(mapped_role, pg_sys::Oid),
         name!(provider, &'static str),
+        name!(scope, &'static str),
         name!(established_at, Option<TimestampWithTimeZone>),
         name!(expires_at, Option<TimestampWithTimeZone>),
     ),
@@ -142,6 +145,7 @@ fn immuta_session() -> TableIterator<
             userid,
             pg_sys::Oid::from(active.role),
             active.provider.name(),
+            active.scope.name(),
             timestamptz(active.established),
             timestamptz(end_of_life(active.last_used, active.expires, config::token_idle_ttl())),
         )
@@ -355,4 +359,54 @@ fn immuta_flush_audit(patience: pgrx::datum::Interval) -> bool {
         wait::pause(Duration::from_millis(20));
     }
     true
+}
+
+/// Whether a login may present tokens, or names.
+#[pg_extern(sql = false)]
+fn immuta_may_impersonate(login: pg_sys::Oid, by_name: bool) -> bool {
+    hooks::holds(if by_name { Kind::Name } else { Kind::Token }, login.to_u32())
+}
+
+/// Whether an impersonation rule is about this login and this user.
+#[pg_extern(sql = false)]
+fn immuta_rule_names(
+    impersonator: &[u8],
+    users: &[u8],
+    iamids: &[u8],
+    login: &[u8],
+    iamid: &[u8],
+    userid: &[u8],
+) -> bool {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rule = Rule {
+        id: 0,
+        impersonator: text(impersonator),
+        iamid: text(iamids),
+        users: text(users),
+        allow: true,
+        networks: None,
+    };
+    rule.names(&text(login), &Identity { iamid: text(iamid), userid: text(userid) })
+}
+
+/// The role as which a user would be impersonated, whoever impersonates him.
+pub fn role_of_user(userid: &[u8], iamid: &[u8]) -> Result<u32, Report> {
+    let installed = catalog::installation().ok_or(Error::NoExtension)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let identity = Identity { iamid: text(iamid), userid: text(userid) };
+    mapping::mapped_role(&installed, &identity, None, 0).map_err(|error| match error {
+        Error::TokenInvalid => Error::UserDisabled.into(),
+        other => other.into(),
+    })
+}
+
+/// Puts a dry run on record: the user, the statement, and the SQLSTATE with which it would fail.
+#[pg_extern(sql = false)]
+fn immuta_record_dry_run(userid: &[u8], iamid: &[u8], statement: &[u8], code: Option<&str>) {
+    let role = role_of_user(userid, iamid).unwrap_or_else(|error| raise(error));
+    let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let identity = Identity { iamid: utf8(iamid), userid: utf8(userid) };
+    let code = code.and_then(|code| <[u8; 5]>::try_from(code.as_bytes()).ok());
+    let statement = text::from_server_anyhow(statement);
+    audit::tested(identity, role, statement, code).unwrap_or_else(|error| report(error));
 }

@@ -1,12 +1,12 @@
 //! The settings. Each is private to this file, validated when it is set, and read through a typed getter.
 
 use crate::core::cache::Limits;
-use crate::core::identity::Provider;
+use crate::core::identity::{Identity, Provider};
 use crate::core::record::Format;
-use crate::core::{endpoint, guard, template};
+use crate::core::{endpoint, guard, presented, template};
 use crate::files;
-use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck, WordSet};
-use crate::pg::{compat, shared};
+use crate::pg::guc::{self, AnyList, Counts, ListCheck, TextCheck, UserTextCheck, WordSet};
+use crate::pg::{compat, name_guc, shared, text};
 use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
@@ -41,6 +41,16 @@ pub enum SingleUser {
 }
 
 static SINGLE_IMPERSONATION_USER: GucSetting<SingleUser> = GucSetting::<SingleUser>::new(SingleUser::Names);
+
+/// Whether SET without LOCAL impersonates until the session ends it. Off by default: a pooled connection that an
+/// application forgets to reset would go to its next user as the last one.
+static ALLOW_SESSION_IMPERSONATION: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Identity manager of a user who is presented by name, and what his user id is made of. Whoever presents the name may
+/// set these, too.
+static IMPERSONATION_IAMID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"bim"));
+static IMPERSONATION_USERID_TEMPLATE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"{userid}"));
 
 /// Whether what `ALTER ROLE ... SET` says of the mapped role applies to its impersonated transactions. Off by default,
 /// because a role that several users share can be set by each of them.
@@ -346,6 +356,18 @@ pub fn single_impersonation_user() -> SingleUser {
     SINGLE_IMPERSONATION_USER.get()
 }
 
+pub fn allow_session_impersonation() -> bool {
+    ALLOW_SESSION_IMPERSONATION.get()
+}
+
+pub fn impersonation_iamid() -> String {
+    server_text(&IMPERSONATION_IAMID)
+}
+
+pub fn impersonation_userid_template() -> String {
+    server_text(&IMPERSONATION_USERID_TEMPLATE)
+}
+
 pub fn apply_role_settings() -> bool {
     APPLY_ROLE_SETTINGS.get()
 }
@@ -377,6 +399,11 @@ fn milliseconds(setting: &GucSetting<i32>) -> Duration {
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().and_then(|raw| raw.into_string().ok()).unwrap_or_default()
+}
+
+/// A text that users wrote, in the encoding of the database.
+fn server_text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().map(|raw| text::from_server(raw.as_bytes())).unwrap_or_default()
 }
 
 fn list(setting: &GucSetting<Option<CString>>) -> Vec<String> {
@@ -474,6 +501,23 @@ impl TextCheck for Line {
     }
 }
 
+/// What can be an identity manager. It is read in the encoding of the database.
+struct AnyLine;
+
+impl UserTextCheck for AnyLine {
+    fn fault(text: &str) -> Option<&'static str> {
+        (!Identity::is_well_formed(text)).then_some("It must have 1 to 255 bytes, without control characters.")
+    }
+}
+
+struct Template;
+
+impl UserTextCheck for Template {
+    fn fault(text: &str) -> Option<&'static str> {
+        presented::template_fault(text)
+    }
+}
+
 /// Defines all settings. Called once, from `_PG_init`.
 pub fn init() {
     define_tokens();
@@ -482,6 +526,8 @@ pub fn init() {
     define_audit();
     guc::define_token(|| token_provider() != Provider::Local);
     compat::reserve_prefix(c"bodata");
+    define_names();
+    compat::reserve_prefix(c"immuta");
 }
 
 fn define_tokens() {
@@ -554,6 +600,13 @@ fn define_guard_and_mapping() {
         Counts::Nothing,
     );
     guc::define_switch(
+        c"bodata.allow_session_impersonation",
+        c"Whether a session may impersonate beyond its transaction.",
+        c"By SET without LOCAL, and in the options of a connection.",
+        &ALLOW_SESSION_IMPERSONATION,
+        Counts::Nothing,
+    );
+    guc::define_switch(
         c"bodata.apply_role_settings",
         c"Whether the settings of the mapped role apply to its impersonated transactions.",
         c"Those of ALTER ROLE ... SET, as at a login of that role.",
@@ -598,6 +651,23 @@ fn define_guard_and_mapping() {
         c"Owners, besides superusers, whose SECURITY DEFINER functions work without a token.",
         &TRUSTED_DEFINERS,
         Counts::Nothing,
+    );
+}
+
+/// The settings of impersonation by name, which are called as in Immuta's products.
+fn define_names() {
+    name_guc::define();
+    guc::define_user_text::<AnyLine>(
+        c"immuta.impersonation_iamid",
+        c"Identity manager of the user who is named next.",
+        c"To be set before immuta.impersonation_userid.",
+        &IMPERSONATION_IAMID,
+    );
+    guc::define_user_text::<Template>(
+        c"immuta.impersonation_userid_template",
+        c"What the user id is made of that is looked up: {userid} stands for the name that is set.",
+        c"To be set before immuta.impersonation_userid.",
+        &IMPERSONATION_USERID_TEMPLATE,
     );
 }
 

@@ -14,6 +14,20 @@ pub enum Error {
     TokenInvalid,
     /// The session user is no member of `bodata_impersonate_user`.
     NotHolder,
+    /// The session user is no member of `immuta_impersonation`.
+    NotNameHolder,
+    /// What was named can be no user.
+    NameInvalid,
+    /// The user who was named is disabled.
+    UserDisabled,
+    /// The user has another role now, or the token another user, than when the session began to impersonate.
+    Remapped,
+    /// The session has not used its impersonation by name for too long.
+    IdleTooLong,
+    /// A token and a name at once, or two names.
+    Together,
+    /// The impersonation of the session was to end in the middle of a transaction.
+    MidTransaction,
     /// The provider says that the token's user may not use it.
     UserNotAllowed,
     /// No identity manager is mapped to the issuer of the token.
@@ -58,8 +72,12 @@ impl Error {
     pub fn sqlstate(&self) -> PgSqlErrorCode {
         use PgSqlErrorCode::*;
         match self {
-            Error::TokenInvalid => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Error::TokenInvalid | Error::IdleTooLong => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Error::NameInvalid => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::NotHolder
+            | Error::NotNameHolder
+            | Error::UserDisabled
+            | Error::Remapped
             | Error::UserNotAllowed
             | Error::UnknownIssuer
             | Error::RuleDenies
@@ -70,9 +88,12 @@ impl Error {
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
             Error::ProviderUnavailable(_) | Error::AuditUnavailable => ERRCODE_IO_ERROR,
-            Error::NotLocal | Error::InSubtransaction | Error::OutOfStatement | Error::NotSupported(_) => {
-                ERRCODE_INVALID_TRANSACTION_STATE
-            }
+            Error::NotLocal
+            | Error::InSubtransaction
+            | Error::OutOfStatement
+            | Error::NotSupported(_)
+            | Error::Together
+            | Error::MidTransaction => ERRCODE_INVALID_TRANSACTION_STATE,
             Error::Alone => ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
             Error::NoExtension | Error::NotPreloaded | Error::SubscriptionEnded => {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -83,8 +104,11 @@ impl Error {
     /// The code that applications may match on.
     pub fn detail(&self) -> &'static str {
         match self {
-            Error::TokenInvalid => "IMPERSONATION_TOKEN_INVALID",
+            Error::TokenInvalid | Error::IdleTooLong => "IMPERSONATION_TOKEN_INVALID",
             Error::NotHolder
+            | Error::NotNameHolder
+            | Error::UserDisabled
+            | Error::Remapped
             | Error::UserNotAllowed
             | Error::UnknownIssuer
             | Error::RuleDenies
@@ -99,6 +123,9 @@ impl Error {
             | Error::InSubtransaction
             | Error::OutOfStatement
             | Error::NotSupported(_)
+            | Error::NameInvalid
+            | Error::Together
+            | Error::MidTransaction
             | Error::NoExtension
             | Error::Alone
             | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
@@ -111,6 +138,15 @@ impl Error {
         match self {
             Error::TokenInvalid => "impersonation token is not valid".into(),
             Error::NotHolder => "this login may not impersonate".into(),
+            Error::NotNameHolder => "this login may not impersonate by name".into(),
+            Error::NameInvalid => "a user id has 1 to 255 bytes, without control characters".into(),
+            Error::UserDisabled => "the user is disabled".into(),
+            Error::Remapped => "the user that this session impersonates has another role now".into(),
+            Error::IdleTooLong => "the impersonation of this session was not used for too long".into(),
+            Error::Together => "a user is presented by one token or by one name, not by two".into(),
+            Error::MidTransaction => {
+                "the user of the session can only be changed at the start of a transaction".into()
+            }
             Error::UserNotAllowed => "the token provider does not allow this user".into(),
             Error::UnknownIssuer => "tokens of this issuer are not accepted".into(),
             Error::RuleDenies => "the impersonation rules do not allow this login to impersonate this user".into(),
@@ -119,16 +155,16 @@ impl Error {
                 format!("the impersonation token could not be checked: {}", outage.why())
             }
             Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
-            Error::NotMapped => "the user of this token has no PostgreSQL role".into(),
+            Error::NotMapped => "the user has no PostgreSQL role".into(),
             Error::SubscriptionEnded => {
                 "a subscription of this user has ended and could not be revoked yet".into()
             }
-            Error::NotLocal => "an impersonation token must be set with SET LOCAL".into(),
-            Error::InSubtransaction => "an impersonation token cannot be set inside a savepoint".into(),
-            Error::OutOfStatement => "an impersonation token cannot be set this way".into(),
+            Error::NotLocal => "a user to impersonate must be set with SET LOCAL".into(),
+            Error::InSubtransaction => "a user to impersonate cannot be set inside a savepoint".into(),
+            Error::OutOfStatement => "a user to impersonate cannot be set this way".into(),
             Error::NotSupported(what) => format!("{what} is not possible while impersonating"),
             Error::NoExtension => "impersonation is not available in this database".into(),
-            Error::Alone => "an impersonation token has no effect in a transaction of its own".into(),
+            Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
@@ -141,6 +177,14 @@ impl Error {
         match self {
             Error::TokenInvalid => "Authenticate the user again and retry the transaction with a fresh token.",
             Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
+            Error::NotNameHolder => "An administrator can GRANT immuta_impersonation TO this login.",
+            Error::NameInvalid => "See immuta.impersonation_userid_template.",
+            Error::UserDisabled => {
+                "An administrator can enable the user with immuta.disable_user(..., disabled => false)."
+            }
+            Error::Remapped | Error::IdleTooLong => "Set the user again, or RESET.",
+            Error::Together => "RESET one of them first.",
+            Error::MidTransaction => "COMMIT or ROLLBACK first.",
             Error::UserNotAllowed => "Ask the administrator of the token provider.",
             Error::UnknownIssuer => "An administrator can accept the issuer with immuta.map_issuer().",
             Error::RuleDenies => "An administrator can see the rules with immuta.impersonation_rules().",
@@ -152,17 +196,19 @@ impl Error {
             }
             Error::SubscriptionEnded => "Retry the transaction; tell the administrator if it happens again.",
             Error::NotLocal => {
-                "Use BEGIN; SET LOCAL bodata.impersonation_token = '...'; or set_config(..., true)."
+                "Use BEGIN; SET LOCAL ...; or set_config(..., true); see bodata.allow_session_impersonation."
             }
-            Error::InSubtransaction => "Set the token at the start of the transaction, before any SAVEPOINT.",
+            Error::InSubtransaction => "Do it at the start of the transaction, before any SAVEPOINT.",
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
             Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
-            Error::Alone => "Send BEGIN first, then the token, the queries and COMMIT.",
+            Error::Alone => "Send BEGIN first, then the token or name, the queries and COMMIT.",
             Error::TokenRequired(_) => {
-                "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...';"
+                "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
             }
-            Error::WhileImpersonating(_) => "End the transaction first.",
+            Error::WhileImpersonating(_) => {
+                "End the transaction first or, where the session impersonates, RESET immuta.immuta_user."
+            }
             Error::NotPreloaded => {
                 "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
                  (ALTER DATABASE ... SET), and connect again."
@@ -219,6 +265,13 @@ mod tests {
         let all = [
             Error::TokenInvalid,
             Error::NotHolder,
+            Error::NotNameHolder,
+            Error::NameInvalid,
+            Error::UserDisabled,
+            Error::Remapped,
+            Error::IdleTooLong,
+            Error::Together,
+            Error::MidTransaction,
             Error::UserNotAllowed,
             Error::UnknownIssuer,
             Error::RuleDenies,

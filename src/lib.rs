@@ -38,7 +38,9 @@ pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["t
 pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
 pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
-pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["session"]);
+pgrx::extension_sql_file!("../sql/by_name.sql", name = "by_name", requires = ["session"]);
+pgrx::extension_sql_file!("../sql/projects.sql", name = "projects", requires = ["by_name"]);
+pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["projects"]);
 pgrx::extension_sql_file!("../sql/audit.sql", name = "audit", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/observability.sql", name = "observability", requires = ["audit"]);
 pgrx::extension_sql_file!("../sql/connection.sql", name = "connection", requires = ["observability"]);
@@ -57,5 +59,6 @@ extern "C-unwind" fn _PG_init() {
         pg::shared::reserve();
         config::init();
         hooks::install();
+        hooks::catch_up();
     }
 }

@@ -43,6 +43,8 @@ pub fn mapped_role(
         return Err(Error::TokenInvalid);
     }
     let user = account.as_ref().map(|account| account.id);
+    let current_project =
+        account.as_ref().and_then(|account| table::role_of_current_project(installed, account.id));
     let mapped = match account.map_or(Mapping::ByName, |account| account.mapping) {
         Mapping::Explicit(role) => Some(role),
         // A role that carries somebody's subscriptions is nobody else's.
@@ -52,7 +54,10 @@ pub fn mapped_role(
     };
     let mapped = mapped.ok_or(Error::NotMapped)?;
     check_target(installed, mapped, impersonator)?;
-    Ok(mapped)
+    // In a project the user is its role: who is nobody outside is nobody in it.
+    let Some(role) = current_project else { return Ok(mapped) };
+    check_target(installed, role, impersonator)?;
+    Ok(role)
 }
 
 /// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts

@@ -46,6 +46,8 @@ struct Figures {
 struct State {
     trail: Trail<Remembered>,
     actor: Option<Actor>,
+    /// Whom the session impersonated before, should its transaction be rolled back.
+    former: Option<Actor>,
     /// Whom the token that is being presented is for, as far as that is known.
     candidate: Option<Identity>,
     session: Option<(u64, u32, Rc<Session>)>,
@@ -53,6 +55,8 @@ struct State {
     statements: u64,
     /// The user has sent COMMIT or ROLLBACK.
     is_ending: bool,
+    /// The running statement ends the impersonation of the session.
+    is_leaving: bool,
     /// Code in DETAIL of the error of ours that is being raised.
     reason: Option<&'static str>,
     /// The error that made a COMMIT fail.
@@ -64,11 +68,13 @@ thread_local! {
         RefCell::new(State {
             trail: Trail::new(),
             actor: None,
+            former: None,
             candidate: None,
             session: None,
             ids: None,
             statements: 0,
             is_ending: false,
+            is_leaving: false,
             reason: None,
             failed_with: None,
         })
@@ -93,23 +99,7 @@ pub fn presented_for(identity: &Identity) {
 
 /// An impersonation begins.
 pub fn started(begun: &Impersonation) -> Result<(), Error> {
-    shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
-    STATE.with_borrow_mut(|state| {
-        (state.candidate, state.statements) = (None, 0);
-        (state.is_ending, state.failed_with) = (false, None);
-        gate::set_audited(is_on());
-        if !gate::is_audited() {
-            return Ok(());
-        }
-        sinks::check()?;
-        state.actor = Some(Actor {
-            identity: Rc::clone(&begun.identity),
-            mapped_role: role::name(begun.role).unwrap_or_default(),
-            provider: begun.provider.name(),
-            scope: "transaction",
-        });
-        state.write(now(), What::Started)
-    })
+    STATE.with_borrow_mut(|state| state.start(begun))
 }
 
 /// An error of ours is about to be raised. While somebody is impersonated it is that of his statement.
@@ -132,27 +122,51 @@ pub fn refused(report: &Report) {
     });
 }
 
-/// The impersonation ended with its transaction. Must not fail.
-pub fn ended(committed: bool) {
-    shared::exit();
-    if !gate::is_audited() {
-        return;
+/// An administrator asked what a statement would do as a user; the SQLSTATE with which it would fail.
+pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8; 5]>) -> Result<(), Error> {
+    if !is_on() {
+        return Ok(());
     }
-    gate::set_audited(false);
+    STATE.with_borrow_mut(|state| {
+        let actor = Actor {
+            identity: Rc::new(identity),
+            mapped_role: role::name(role).unwrap_or_default(),
+            provider: "none",
+            scope: "dry run",
+        };
+        let (before, statements) = (state.actor.replace(actor), state.statements);
+        let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
+        let opening = Opening { command: "EXPLAIN", ..Opening::unseen(statement) };
+        let now = now();
+        let figures = Figures { begun: now, active: 0, rows: 0 };
+        let written = state.conclude(opening, Objects::default(), 0, outcome, figures, now);
+        (state.actor, state.statements) = (before, statements);
+        written
+    })
+}
+
+/// The session ends its impersonation. The statement that does so is still the user's.
+pub fn left() {
+    shared::exit();
+    STATE.with_borrow_mut(|state| state.is_leaving = true);
+}
+
+/// A transaction ended; who is impersonated from now on, if anybody is. Must not fail.
+pub fn transaction_ended(committed: bool, active: Option<&Impersonation>) {
     STATE.with(|state| {
         let Ok(mut state) = state.try_borrow_mut() else { return };
-        let now = now();
-        for open in state.trail.close() {
-            let outcome = if open.is_running() { Outcome::Failure(None) } else { Outcome::Success };
-            let _ = state.complete(open, outcome, now);
+        if gate::is_audited() {
+            state.end_transaction(committed, active);
         }
-        let outcome = match state.failed_with.take() {
-            Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
-            None => Outcome::Success,
-        };
-        let _ = state.write(now, What::Ended(committed, outcome));
-        state.actor = None;
-        state.is_ending = false;
+        match active {
+            None => shared::exit(),
+            // It was ended in a transaction that was rolled back, or there was no sink when it began.
+            Some(active) if !gate::is_audited() => {
+                let _ = state.start(active);
+            }
+            Some(_) => {}
+        }
+        state.is_leaving = false;
     });
 }
 
@@ -261,14 +275,12 @@ pub fn query_ended(execution: usize) -> Result<(), Error> {
 pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| {
         let now = now();
-        match state.trail.end_utility(depth, now) {
-            Some(mut open) => {
-                open.rows = open.rows.max(rows);
-                state.name_created(&mut open);
-                state.complete(open, Outcome::Success, now)
-            }
-            None => Ok(()),
+        if let Some(mut open) = state.trail.end_utility(depth, now) {
+            open.rows = open.rows.max(rows);
+            state.name_created(&mut open);
+            state.complete(open, Outcome::Success, now)?;
         }
+        if depth == 0 && state.is_leaving { state.leave(now) } else { Ok(()) }
     })
 }
 
@@ -359,6 +371,65 @@ pub fn changes(change: Change, class: u32, object: u32) {
 }
 
 impl State {
+    fn start(&mut self, begun: &Impersonation) -> Result<(), Error> {
+        shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
+        (self.candidate, self.statements, self.is_leaving) = (None, 0, false);
+        (self.is_ending, self.failed_with) = (false, None);
+        gate::set_audited(is_on());
+        if !gate::is_audited() {
+            return Ok(());
+        }
+        sinks::check()?;
+        self.actor = Some(Actor {
+            identity: Rc::clone(&begun.identity),
+            mapped_role: if raw::IsTransactionState() {
+                role::name(begun.role).unwrap_or_default()
+            } else {
+                // Back to whom a transaction had left that was rolled back.
+                self.former.take().map(|former| former.mapped_role).unwrap_or_default()
+            },
+            provider: begun.provider.name(),
+            scope: begun.scope.name(),
+        });
+        self.write(now(), What::Started)
+    }
+
+    fn end_transaction(&mut self, committed: bool, active: Option<&Impersonation>) {
+        let now = now();
+        for open in self.trail.close() {
+            let outcome = if open.is_running() { Outcome::Failure(None) } else { Outcome::Success };
+            // The client has its answer already.
+            let _ = self.complete(open, outcome, now);
+        }
+        let outcome = match self.failed_with.take() {
+            Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
+            None => Outcome::Success,
+        };
+        let goes_on = active.is_some_and(|active| {
+            self.actor.as_ref().is_some_and(|actor| actor.identity == active.identity) && !self.is_leaving
+        });
+        if !goes_on {
+            let _ = self.write(now, What::Ended(committed, outcome));
+            self.actor = None;
+            gate::set_audited(false);
+        } else if self.statements > 0 || outcome != Outcome::Success {
+            let _ = self.write(now, What::Transaction(committed, outcome));
+        }
+        (self.statements, self.is_ending) = (0, false);
+    }
+
+    /// The statement is over that ended the impersonation of the session.
+    fn leave(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.is_leaving = false;
+        if !gate::is_audited() {
+            return Ok(());
+        }
+        let written = self.write(now, What::Left);
+        self.former = self.actor.take();
+        gate::set_audited(false);
+        written
+    }
+
     fn note_relations(&mut self, permissions: &Permissions) {
         if let Some(open) = self.trail.current() {
             for accessed in permissions.accessed() {

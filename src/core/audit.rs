@@ -202,8 +202,12 @@ pub enum What<'a> {
     Started,
     /// Code in DETAIL, SQLSTATE.
     Refused(&'static str, SqlState),
-    /// Whether it was committed, and what made that fail.
+    /// With a transaction: whether that was committed, and what made that fail.
     Ended(bool, Outcome),
+    /// A transaction of an impersonation that outlasts it ended, likewise.
+    Transaction(bool, Outcome),
+    /// The session ended its impersonation.
+    Left,
 }
 
 /// One record, without what is another in each.
@@ -244,9 +248,9 @@ impl Record<'_> {
     pub fn outcome(&self) -> Outcome {
         match &self.what {
             What::Statement(statement) => statement.outcome,
-            What::Started => Outcome::Success,
+            What::Started | What::Left => Outcome::Success,
             What::Refused(_, state) => Outcome::Failure(Some(*state)),
-            What::Ended(_, outcome) => *outcome,
+            What::Ended(_, outcome) | What::Transaction(_, outcome) => *outcome,
         }
     }
 

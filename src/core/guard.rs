@@ -1,5 +1,20 @@
 //! Which statements a session may run without a token, and which it may not run under one.
 
+use super::presented::{self, Kind, NAME_PARAMETERS, TOKEN_PARAMETER};
+
+/// How a statement says whom to impersonate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// SET without LOCAL
+    Session,
+    /// SET LOCAL
+    Local,
+    /// RESET, SET … TO DEFAULT
+    Reset,
+    /// CALL of the procedure that sets it
+    Call,
+}
+
 /// A statement, as far as the guard has to tell it from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -11,14 +26,18 @@ pub enum Statement {
     TwoPhase,
     /// SET TRANSACTION …
     SetTransaction,
-    /// SET of a parameter, by its name
+    /// SET or RESET of a parameter that says whom to impersonate, or CALL of the procedure that does it
+    Impersonate(Kind, How),
+    /// SET of any other parameter, by its name
     Set(String),
     /// SET of a parameter, by its name, to a value with which text that was written for another can be misread
     SetMisleading(String),
-    /// RESET of a parameter or SET … TO DEFAULT, by its name
+    /// RESET of any other parameter or SET … TO DEFAULT, by its name
     Reset(String),
     ResetAll,
     Show,
+    DiscardAll,
+    /// DISCARD PLANS, SEQUENCES or TEMP
     Discard,
     Deallocate,
     ClosePortal,
@@ -34,11 +53,10 @@ pub enum Statement {
     CreateOperator(String),
     /// CALL and DO, which may hold transaction control of their own
     CallOrDo,
+    /// CALL of this procedure, if it is not known yet to be ours
+    Call(u32),
     Other,
 }
-
-/// The parameter that carries the token.
-pub const TOKEN_PARAMETER: &str = "bodata.impersonation_token";
 
 /// Why a statement is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +92,9 @@ impl Settable {
 pub fn without_token(statement: &Statement, settable: impl FnOnce() -> Settable) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
-        TransactionControl | Rollback | SetTransaction | Reset(_) | ResetAll | Show | Discard | Deallocate
-        | ClosePortal | Unlisten | ExplainQuery => Ok(()),
-        Set(name) if is_token_parameter(name) => Ok(()),
+        TransactionControl | Rollback | SetTransaction | Impersonate(..) | Reset(_) | ResetAll | Show
+        | DiscardAll | Discard | Deallocate | ClosePortal | Unlisten | ExplainQuery => Ok(()),
+        Set(name) if presented::is_name_option(name) => Ok(()),
         Set(name) | SetMisleading(name) => {
             let settable = settable();
             if settable.allows(name, matches!(statement, SetMisleading(_))) {
@@ -87,7 +105,7 @@ pub fn without_token(statement: &Statement, settable: impl FnOnce() -> Settable)
                 Err(Refusal::TokenRequired)
             }
         }
-        TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Other => {
+        TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Call(_) | Other => {
             Err(Refusal::TokenRequired)
         }
     }
@@ -101,9 +119,7 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Set(name) | Reset(name) if is_identity_parameter(name) => {
             Err(Refusal::WhileImpersonating("the role or session authorization cannot be changed"))
         }
-        Set(name) | Reset(name) if is_token_parameter(name) => {
-            Err(Refusal::WhileImpersonating("the impersonated user cannot be changed"))
-        }
+        Impersonate(..) => Err(Refusal::WhileImpersonating("the impersonated user cannot be changed")),
         TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
         Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
         HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
@@ -113,14 +129,24 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
             Err(Refusal::WhileImpersonating("an operator cannot work by this function"))
         }
         Load => Err(Refusal::WhileImpersonating("LOAD would outlive the transaction")),
-        Discard => Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application")),
+        DiscardAll | Discard => {
+            Err(Refusal::WhileImpersonating("DISCARD would drop what belongs to the application"))
+        }
         TransactionControl | Rollback | SetTransaction | Set(_) | SetMisleading(_) | Reset(_) | ResetAll
-        | Show | ClosePortal | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Other => Ok(()),
+        | Show | ClosePortal | ExplainQuery | Deallocate | CreateOperator(_) | CallOrDo | Call(_) | Other => {
+            Ok(())
+        }
     }
 }
 
-fn is_token_parameter(name: &str) -> bool {
-    name.eq_ignore_ascii_case(TOKEN_PARAMETER)
+/// Whether a statement leaves nothing in its transaction that the next user could meet in it.
+pub fn leaves_no_trace(statement: &Statement) -> bool {
+    use Statement::*;
+    match statement {
+        TransactionControl | Rollback | SetTransaction | Show | Impersonate(..) => true,
+        Set(name) => presented::is_name_option(name),
+        _ => false,
+    }
 }
 
 fn is_identity_parameter(name: &str) -> bool {
@@ -146,7 +172,10 @@ pub fn is_session_setting(name: &str, list: &[String]) -> bool {
 pub fn session_settings_fault(list: &[String]) -> Option<String> {
     const NEVER: [&str; 5] = ["role", "session_authorization", "search_path", TOKEN_PARAMETER, "row_security"];
     list.iter().find_map(|entry| {
-        let hit = NEVER.iter().find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
+        let hit = NEVER
+            .iter()
+            .chain(&NAME_PARAMETERS)
+            .find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
         Some(format!("\"{hit}\" cannot be left to sessions without a token"))
     })
 }
@@ -244,19 +273,30 @@ mod tests {
             SetTransaction,
             ResetAll,
             Show,
+            DiscardAll,
             Discard,
             Deallocate,
             ClosePortal,
             Unlisten,
+            Impersonate(Kind::Name, How::Session),
         ] {
             assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
         }
-        for fine in [set("DateStyle"), set("default_transaction_read_only"), set("BODATA.impersonation_TOKEN")] {
+        for fine in [set("DateStyle"), set("default_transaction_read_only"), set("immuta.impersonation_iamid")] {
             assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
         }
-        for refused in
-            [TwoPhase, Listen, Prepare, HeldCursor, Load, CallOrDo, Other, set("search_path"), set("role")]
-        {
+        for refused in [
+            TwoPhase,
+            Listen,
+            Prepare,
+            HeldCursor,
+            Load,
+            CallOrDo,
+            Call(1),
+            Other,
+            set("search_path"),
+            set("role"),
+        ] {
             assert_eq!(without_token(&refused, fresh), Err(Refusal::TokenRequired), "{refused:?}");
         }
     }
@@ -292,11 +332,15 @@ mod tests {
             assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
         }
         assert_eq!(while_impersonating(&set("search_path")), Ok(()));
-        for refused in [Listen, Unlisten, Prepare, HeldCursor, Load, Discard, set("Role")] {
+        for refused in [Listen, Unlisten, Prepare, HeldCursor, Load, Discard, DiscardAll, set("Role")] {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
-        for refused in [Reset("role".into()), Reset("session_authorization".into()), Reset(TOKEN_PARAMETER.into())]
-        {
+        for refused in [
+            Reset("role".into()),
+            Reset("session_authorization".into()),
+            Impersonate(Kind::Token, How::Local),
+            Impersonate(Kind::Name, How::Reset),
+        ] {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
         assert!(matches!(while_impersonating(&TwoPhase), Err(Refusal::NotSupported(_))));
@@ -315,7 +359,7 @@ mod tests {
     #[test]
     fn a_list_that_would_undo_the_guard_is_refused() {
         assert_eq!(session_settings_fault(&names(&["datestyle", "myapp.*"])), None);
-        for bad in ["role", "*", "ses*", "Search_Path", "bodata.*", "row_security"] {
+        for bad in ["role", "*", "ses*", "Search_Path", "bodata.*", "row_security", "immuta.*"] {
             assert!(session_settings_fault(&names(&[bad])).is_some(), "{bad}");
         }
     }

@@ -73,6 +73,8 @@ pub enum Provider {
     Local,
     Immuta,
     Introspection,
+    /// Nowhere: a login that may impersonate by name named the user.
+    Name,
 }
 
 impl Provider {
@@ -81,6 +83,7 @@ impl Provider {
             Provider::Local => "local",
             Provider::Immuta => "immuta",
             Provider::Introspection => "introspection",
+            Provider::Name => "name",
         }
     }
 }

@@ -421,9 +421,12 @@ impl<'a> UamPayload<'a> {
             What::Started => ("STARTED", None, None),
             What::Refused(..) => ("REFUSED", None, None),
             What::Ended(committed, _) => {
-                let outcome = if *committed { "COMMIT" } else { "ROLLBACK" };
-                ("ENDED", Some(outcome), Some(blanks.of(Hole::Statements)))
+                ("ENDED", Some(outcome_of(*committed)), Some(blanks.of(Hole::Statements)))
             }
+            What::Transaction(committed, _) => {
+                ("TRANSACTION_ENDED", Some(outcome_of(*committed)), Some(blanks.of(Hole::Statements)))
+            }
+            What::Left => ("ENDED", None, None),
         };
         UamPayload::ImpersonationAuditPayload {
             event,
@@ -434,6 +437,10 @@ impl<'a> UamPayload<'a> {
             technology_context,
         }
     }
+}
+
+fn outcome_of(committed: bool) -> &'static str {
+    if committed { "COMMIT" } else { "ROLLBACK" }
 }
 
 // ---- the older record
@@ -530,6 +537,9 @@ impl<'a> Legacy<'a> {
                     What::Refused(..) => "impersonationRefused",
                     What::Ended(true, _) => "impersonationCommitted",
                     What::Ended(false, _) => "impersonationRolledBack",
+                    What::Transaction(true, _) => "transactionCommitted",
+                    What::Transaction(false, _) => "transactionRolledBack",
+                    What::Left => "impersonationEnded",
                 },
                 reason: record.reason(),
                 query_text: text,

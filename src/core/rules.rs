@@ -67,8 +67,12 @@ impl Rule {
             (Some(networks), Some(client)) => networks.iter().any(|network| network.contains(client)),
             (Some(_), None) => false,
         };
-        is_near
-            && matched(&parts(&self.iamid, &[]), &identity.iamid).is_some()
+        is_near && self.names(impersonator, identity)
+    }
+
+    /// Whether it is about this login and this user, from wherever.
+    pub fn names(&self, impersonator: &str, identity: &Identity) -> bool {
+        matched(&parts(&self.iamid, &[]), &identity.iamid).is_some()
             && matched(&parts(&self.impersonator, &[]), impersonator)
                 .is_some_and(|captures| matched(&parts(&self.users, &captures), &identity.userid).is_some())
     }

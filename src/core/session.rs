@@ -3,14 +3,45 @@
 use super::cache::Entry;
 use super::identity::{Identity, Provider};
 use super::nesting::{Mark, Marks};
+use super::presented::Kind;
+use super::settings::Saved;
 use super::time::Timestamp;
 use super::token::{Digest, Secret};
+use std::ffi::CString;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// An impersonation in force. It belongs to the transaction: it begins with the switch and ends with it.
+/// What a session goes back to when it impersonates no longer.
+pub struct Before {
+    pub settings: Vec<Saved>,
+    /// Value of the parameter `role`.
+    pub role: CString,
+}
+
+/// How long an impersonation lasts.
+#[derive(Clone)]
+pub enum Scope {
+    /// It begins with the switch and ends with the transaction. What was set above the nesting level of settings that
+    /// was pushed at the switch is undone before commit.
+    Transaction { settings_level: i32 },
+    /// Until the session ends it.
+    Session { before: Rc<Before> },
+}
+
+impl Scope {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Scope::Transaction { .. } => "transaction",
+            Scope::Session { .. } => "session",
+        }
+    }
+}
+
+/// An impersonation in force.
 #[derive(Clone)]
 pub struct Impersonation {
+    pub kind: Kind,
+    pub scope: Scope,
     pub identity: Rc<Identity>,
     pub provider: Provider,
     pub digest: Digest,
@@ -28,13 +59,13 @@ pub struct Impersonation {
     pub shown: Option<(Rc<Secret>, Timestamp)>,
     /// Whether a statement has run under it yet.
     pub used: bool,
-    /// Nesting level of settings pushed at the switch; what was set above it is undone before commit.
-    pub settings_level: i32,
 }
 
 impl Impersonation {
-    pub fn new(digest: Digest, entry: &Entry, now: Timestamp, settings_level: i32) -> Impersonation {
+    pub fn new(kind: Kind, scope: Scope, digest: Digest, entry: &Entry, now: Timestamp) -> Impersonation {
         Impersonation {
+            kind,
+            scope,
             identity: Rc::clone(&entry.identity),
             provider: entry.provider,
             digest,
@@ -47,8 +78,11 @@ impl Impersonation {
             expires: entry.expires,
             shown: None,
             used: false,
-            settings_level,
         }
+    }
+
+    pub fn is_for_session(&self) -> bool {
+        matches!(self.scope, Scope::Session { .. })
     }
 }
 
@@ -73,6 +107,9 @@ impl Impersonation {
     /// than every ten seconds).
     pub fn due(&mut self, now: Timestamp, recording: Duration, showing: Duration) -> Due {
         const SHORTEST: Duration = Duration::from_secs(10);
+        if self.provider == Provider::Name {
+            return Due::Nothing;
+        }
         if self.provider == Provider::Local {
             return if now.is_past(self.recorded, recording) {
                 Due::Record { digest: self.digest, token_id: self.token_id, recorded: self.recorded }
@@ -93,6 +130,12 @@ impl Impersonation {
 #[derive(Default)]
 pub struct Session {
     pub active: Option<Impersonation>,
+    /// The impersonation that goes on if the transaction aborts: that of the session when it began.
+    lasting: Option<Impersonation>,
+    /// Whether something ran in this transaction that a change of the user would have to reckon with.
+    pub is_touched: bool,
+    /// Whether the session's impersonation was found to hold in this transaction.
+    pub is_verified: bool,
     /// Executions (addresses of their descriptors) that began under the impersonation: nothing else may run in it.
     begun: Vec<usize>,
     marks: Marks,
@@ -100,7 +143,14 @@ pub struct Session {
 
 impl Session {
     pub const fn new() -> Session {
-        Session { active: None, begun: Vec::new(), marks: Marks::new() }
+        Session {
+            active: None,
+            lasting: None,
+            is_touched: false,
+            is_verified: false,
+            begun: Vec::new(),
+            marks: Marks::new(),
+        }
     }
 
     pub fn begin_execution(&mut self, execution: usize) {
@@ -133,17 +183,74 @@ impl Session {
         Some(mark.depth)
     }
 
-    /// The transaction is over: nothing of it remains.
-    pub fn end_transaction(&mut self) -> Option<Impersonation> {
+    /// The transaction is over: nothing of it remains but the impersonation of the session, as it is now or, after an
+    /// abort, as it was before. Returns the impersonation that was in force at the end.
+    pub fn end_transaction(&mut self, has_committed: bool) -> Option<Impersonation> {
         self.begun.clear();
         self.marks.clear();
-        self.active.take()
+        (self.is_touched, self.is_verified) = (false, false);
+        let ended = self.active.take();
+        if has_committed {
+            self.lasting = ended.as_ref().filter(|ended| ended.is_for_session()).cloned();
+        } else if let (Some(lasting), Some(ended)) = (&mut self.lasting, &ended)
+            && lasting.digest == ended.digest
+        {
+            // Uses count whatever becomes of the transaction.
+            lasting.last_used = ended.last_used;
+            lasting.recorded = ended.recorded;
+            lasting.shown.clone_from(&ended.shown);
+        }
+        if self.lasting.is_some() {
+            self.active.clone_from(&self.lasting);
+        }
+        ended
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::{Authority, Subject};
     use super::*;
+
+    fn impersonation(scope: Scope) -> Impersonation {
+        let answer = super::super::identity::Resolution {
+            provider: Provider::Name,
+            subject: Subject { authority: Authority::Iam("bim".into()), userid: "u".into(), role_name: None },
+            last_used: Timestamp(0),
+            expires: None,
+            token_id: 0,
+        };
+        let entry = Entry::of(answer, Timestamp(0));
+        Impersonation::new(Kind::Name, scope, Digest::of(b"u"), &entry, Timestamp(0))
+    }
+
+    fn for_session() -> Impersonation {
+        let before = Before { settings: Vec::new(), role: CString::default() };
+        impersonation(Scope::Session { before: Rc::new(before) })
+    }
+
+    #[test]
+    fn an_impersonation_of_the_session_follows_its_transactions() {
+        let mut session = Session::new();
+        session.active = Some(for_session());
+        session.end_transaction(false);
+        assert!(session.active.is_none(), "it began in a transaction that aborted");
+        session.active = Some(for_session());
+        session.end_transaction(true);
+        assert!(session.active.is_some());
+        session.active.iter_mut().for_each(|active| active.last_used = Timestamp(7));
+        session.end_transaction(false);
+        assert_eq!(session.active.as_ref().map(|active| active.last_used), Some(Timestamp(7)));
+        session.active = None;
+        session.end_transaction(false);
+        assert!(session.active.is_some(), "it ended in a transaction that aborted");
+        session.active = None;
+        session.end_transaction(true);
+        assert!(session.active.is_none());
+        session.active = Some(impersonation(Scope::Transaction { settings_level: 2 }));
+        session.end_transaction(true);
+        assert!(session.active.is_none());
+    }
 
     #[test]
     fn only_what_began_under_the_impersonation_is_known() {
@@ -176,7 +283,7 @@ mod tests {
         let mut session = Session::new();
         session.begin_execution(1);
         session.start_subtransaction(7, 2);
-        assert!(session.end_transaction().is_none());
+        assert!(session.end_transaction(true).is_none());
         assert!(!session.has_begun(1));
         assert_eq!(session.abort_subtransaction(7), None);
     }

@@ -16,6 +16,11 @@ impl Digest {
     pub fn of(token: &[u8]) -> Digest {
         Digest(Sha256::digest(token).into())
     }
+
+    /// The key of a user presented by name. No token has a NUL byte: none has this digest.
+    pub fn of_name(iamid: &str, userid: &str) -> Digest {
+        Digest(Sha256::digest([iamid.as_bytes(), userid.as_bytes()].join(&0)).into())
+    }
 }
 
 /// The text of a well-formed token, for a provider that must be sent it. Wiped when it is let go; neither Debug nor

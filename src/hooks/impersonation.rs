@@ -1,21 +1,22 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
 use super::{
-    CACHE, FIRST_USER, KNOWN_PROVIDER, LABELLED, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, guarded, may_present,
+    CACHE, KNOWN_PROVIDER, LABELLED, LAST_OUTAGE, REFUSALS, SESSION, THROTTLE, by_name, guarded, may_present,
+    session_scope,
 };
-use crate::config::SingleUser;
 use crate::core::cache::{Cache, Entry};
 use crate::core::guard;
 use crate::core::identity::{Identity, Label, Provider, Resolution, Subject};
 use crate::core::outage::Outage;
-use crate::core::session::{Due, Impersonation};
+use crate::core::presented::Kind;
+use crate::core::session::{Due, Impersonation, Scope};
 use crate::core::time::{Timestamp, end_of_life, is_in_force, recording_interval};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
-use crate::pg::guc::{self, Presented};
+use crate::pg::guc::{self, Lasting};
 use crate::pg::nodes::Permissions;
-use crate::pg::{client, gate, raw, report, role, shared, wait, xact};
+use crate::pg::{client, gate, name_guc, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
 use crate::{activity, audit, config, mapping};
 use std::ffi::CString;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     Timestamp(raw::GetCurrentStatementStartTimestamp())
 }
 
@@ -38,86 +39,186 @@ pub fn with_cache<T>(look: impl FnOnce(&mut Cache) -> T) -> T {
     CACHE.with_borrow_mut(look)
 }
 
-/// The statement that presented a token is complete: from the next statement on, the session runs as its user.
-pub fn establish(token: Presented) -> Result<(), Error> {
+/// What stands for a user.
+#[derive(Clone)]
+pub enum Credential {
+    Token(Digest),
+    Name(Identity),
+}
+
+impl Credential {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Credential::Token(_) => Kind::Token,
+            Credential::Name(_) => Kind::Name,
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        match self {
+            Credential::Token(digest) => *digest,
+            Credential::Name(Identity { iamid, userid }) => Digest::of_name(iamid, userid),
+        }
+    }
+}
+
+/// A user who was presented.
+#[derive(Clone)]
+pub struct Presented {
+    pub credential: Credential,
+    pub is_well_formed: bool,
+    /// For the transaction only.
+    pub is_local: bool,
+    /// In the options of the connection, not by a statement.
+    pub is_of_connection: bool,
+}
+
+/// Who waits to be impersonated, if anybody does.
+pub fn presented() -> Result<Option<Presented>, Error> {
+    let (token, mut names) = (guc::presented(), name_guc::presented());
+    if usize::from(token.is_some()) + names.len() > 1 {
+        return Err(Error::Together);
+    }
+    if let Some(token) = token {
+        return Ok(Some(Presented {
+            credential: Credential::Token(token.digest),
+            is_well_formed: token.is_well_formed,
+            is_local: token.is_local,
+            is_of_connection: token.is_of_connection,
+        }));
+    }
+    if let Some(name) = names.pop() {
+        return Ok(Some(Presented {
+            credential: Credential::Name(by_name::identity(&name)?),
+            is_well_formed: true,
+            is_local: name.is_local,
+            is_of_connection: name.is_of_connection,
+        }));
+    }
+    Ok(session_scope::of_connection().map(|(presented, _)| presented))
+}
+
+/// Nobody waits any longer.
+pub fn settle() {
+    guc::settle();
+    name_guc::settle();
+    session_scope::settle();
+}
+
+/// The statement that presented a user is complete: from the next statement on, the session runs as that user.
+pub fn establish(presented: &Presented) -> Result<(), Error> {
     let installed = catalog::installation().ok_or(Error::NoExtension)?;
     let impersonator = role::session_user();
-    if !may_present(impersonator) {
-        return Err(Error::NotHolder);
+    let kind = presented.credential.kind();
+    if !holds(kind, impersonator) {
+        return Err(not_holder(kind));
     }
-    if !token.is_local {
+    if !presented.is_local && !config::allow_session_impersonation() {
         return Err(Error::NotLocal);
     }
     if xact::nest_level() != 1 {
         return Err(Error::InSubtransaction);
     }
-    if !xact::runs_a_statement() {
+    if !presented.is_of_connection && !xact::runs_a_statement() {
         return Err(Error::OutOfStatement);
     }
     if gate::is_impersonating() {
         return Err(Error::Inconsistent);
     }
-    if !token.is_well_formed {
+    if !presented.is_well_formed {
         return Err(Error::TokenInvalid);
     }
     let now = now();
-    let text = guc::take_text(&token.digest);
-    let entry = resolved(&installed, &token.digest, text.as_ref(), impersonator, now)?;
-    check_single_user(&entry.identity)?;
-    guc::settle();
-    if config::apply_role_settings() {
-        guc::apply_settings_of(entry.role);
+    let digest = presented.credential.digest();
+    let kept = session_scope::of_connection().and_then(|(_, text)| text);
+    let text = guc::take_text(&digest).map(Rc::new).or(kept);
+    let entry = resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    by_name::check_single_user(kind, &entry.identity)?;
+    settle();
+    if presented.is_of_connection {
+        session_scope::remember_connection(presented, text.clone());
+        // Whatever was set meanwhile, to end the impersonation of another, say.
+        name_guc::reset();
     }
-    label(&entry);
-    if !role::switch_to(entry.role) {
-        return Err(Error::Inconsistent);
-    }
-    // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
-    let settings_level = guc::new_level();
-    let mut begun = Impersonation::new(token.digest, &entry, now, settings_level);
-    if entry.provider == Provider::Local {
-        begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
-    } else {
-        begun.shown = text.map(|text| (Rc::new(text), entry.validated));
+    let scope = switch_to(&entry, presented.is_local)?;
+    let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
+    match entry.provider {
+        Provider::Name => {}
+        Provider::Local => begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now),
+        Provider::Immuta | Provider::Introspection => begun.shown = text.map(|text| (text, entry.validated)),
     }
     let started = audit::started(&begun);
-    SESSION.with_borrow_mut(|session| session.active = Some(begun));
+    SESSION.with_borrow_mut(|session| {
+        session.active = Some(begun);
+        session.is_verified = true;
+    });
     gate::set_impersonating(true);
+    gate::set_lasting(!presented.is_local);
+    if kind == Kind::Name && !role::is_superuser(impersonator) {
+        by_name::guard_from_now_on();
+    }
     started
 }
 
 /// Names the user in `application_name`, where the administrator wants that: for all that logs it.
-fn label(entry: &Entry) {
+fn label(entry: &Entry, lasting: Lasting) {
     let Some(template) = config::application_name_template() else { return };
     let role = role::name(entry.role).unwrap_or_default();
     let name = Label { application: &client::application_name(), identity: &entry.identity, role: &role };
     if let Ok(name) = CString::new(name.fill(&template)) {
-        guc::label_application(&name);
+        guc::label_application(&name, lasting);
         LABELLED.set(true);
     }
 }
 
-/// Where a session is for one user only, it is that of the first.
-fn check_single_user(identity: &Rc<Identity>) -> Result<(), Error> {
-    FIRST_USER.with_borrow_mut(|first| {
-        let first = first.get_or_insert_with(|| Rc::clone(identity));
-        if first == identity || config::single_impersonation_user() != SingleUser::On {
-            Ok(())
-        } else {
-            Err(Error::AnotherUser)
-        }
-    })
+/// The switch itself, for the transaction or for the session.
+fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
+    let before = (!is_local).then(session_scope::before);
+    let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
+    // For a token and one transaction it would cost more than all of the rest that is ours.
+    if entry.provider == Provider::Name || !is_local {
+        name_guc::show(&entry.identity.userid, lasting);
+    }
+    if config::apply_role_settings() {
+        guc::apply_settings_of(entry.role, lasting);
+    }
+    label(entry, lasting);
+    if !role::switch_to(entry.role, lasting) {
+        return Err(Error::Inconsistent);
+    }
+    let scope = match before {
+        Some(before) => Scope::Session { before: Rc::new(before) },
+        // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
+        None => Scope::Transaction { settings_level: guc::new_level() },
+    };
+    Ok(scope)
+}
+
+/// Whether this login may present users so.
+pub fn holds(kind: Kind, login: u32) -> bool {
+    match kind {
+        Kind::Token => may_present(login),
+        Kind::Name => by_name::may_name(login),
+    }
+}
+
+pub fn not_holder(kind: Kind) -> Error {
+    match kind {
+        Kind::Token => Error::NotHolder,
+        Kind::Name => Error::NotNameHolder,
+    }
 }
 
 /// The cached entry if it still holds, else the provider's answer.
-fn resolved(
+pub fn resolved(
     installed: &Installation,
-    digest: &Digest,
+    credential: &Credential,
     text: Option<&Secret>,
     impersonator: u32,
     now: Timestamp,
 ) -> Result<Entry, Error> {
     forget_other_providers();
+    let digest = &credential.digest();
     // Read first: an invalidation that arrives meanwhile makes what is found now stale.
     let generation = gate::generation();
     let is_current = |entry: &Entry| {
@@ -132,21 +233,26 @@ fn resolved(
                 let identity = Rc::new(identity);
                 Ok(Entry { identity, role, subscriptions_end, generation, impersonator, ..entry })
             })
+            .map_err(|error| match error {
+                Error::TokenInvalid if credential.kind() == Kind::Name => Error::UserDisabled,
+                other => other,
+            })
             .inspect_err(|_| with_cache(|cache| cache.remove(digest)))
     };
     let limits = config::limits();
 
     let known = with_cache(|cache| cache.get(digest).cloned());
     let known_use = known.as_ref().map(|entry| entry.last_used);
-    let entry = match known {
-        Some(entry) if entry.is_fresh(now, &limits) && is_current(&entry) => {
+    let entry = match (credential, known) {
+        (_, Some(entry)) if entry.is_fresh(now, &limits) && is_current(&entry) => {
             shared::counters().cache_hits.fetch_add(1, Relaxed);
             return Ok(entry);
         }
+        (Credential::Name(identity), _) => map(by_name::entry(identity, now))?,
         // What changed in this database says nothing about a token that another server vouches for.
-        Some(entry) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
-        Some(entry) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
-        known => match ask(installed, digest, text, known_use, now) {
+        (_, Some(entry)) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
+        (_, Some(entry)) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
+        (_, known) => match ask(installed, digest, text, known_use, now) {
             Ok(answer) => {
                 let provider = answer.provider;
                 map(Entry::of(answer, now)).inspect_err(|_| {
@@ -287,7 +393,7 @@ pub fn confirm() -> Result<(), Error> {
         }
         let idle_ttl = config::token_idle_ttl();
         if !is_in_force(active.last_used, active.expires, now, idle_ttl) {
-            return Err(Error::TokenInvalid);
+            return Err(session_scope::expired(active.kind));
         }
         active.used = true;
         active.last_used = now;

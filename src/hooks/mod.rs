@@ -1,7 +1,9 @@
 //! What each hook decides. No unsafe code: `crate::pg` asks, and acts on the answer.
 
+mod by_name;
 mod guarded;
 mod impersonation;
+mod session_scope;
 mod statement;
 mod transaction;
 
@@ -9,10 +11,12 @@ use crate::audit;
 use crate::core::cache::Cache;
 use crate::core::identity::Identity;
 use crate::core::names::LookedUp;
+use crate::core::presented::Seen;
 use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
-use crate::pg::{catalog, chain, gate, log, report, role, writer, xact};
+use crate::core::token::Secret;
+use crate::pg::{catalog, chain, dry_run, gate, log, report, role, writer, xact};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -28,21 +32,28 @@ thread_local! {
     static THROTTLE: RefCell<Throttle> = RefCell::default();
     /// The count of changes of the provider for which the cache and the refusals hold.
     static KNOWN_PROVIDER: Cell<u64> = const { Cell::new(0) };
-    /// The user that this session impersonated first.
-    static FIRST_USER: RefCell<Option<Rc<Identity>>> = const { RefCell::new(None) };
+    /// Whom this session has impersonated so far.
+    static SEEN_USERS: RefCell<Seen<Rc<Identity>>> = const { RefCell::new(Seen::Nobody) };
+    /// Whether this session has impersonated by name, and its login is no superuser.
+    static NAMED: Cell<bool> = const { Cell::new(false) };
+    /// The user in whose name the connection was made.
+    static CONNECTION: RefCell<Option<(Presented, Option<Rc<Secret>>)>> = const { RefCell::new(None) };
     /// When a provider could last not be reached.
     static LAST_OUTAGE: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
-pub use impersonation::{active, provider_fault, resolve_for_check, with_cache};
+use impersonation::Presented;
+pub use impersonation::{active, holds, provider_fault, resolve_for_check, with_cache};
 
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
     catalog::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);
+    dry_run::install(crate::api::role_of_user);
     chain::install(chain::Handlers {
         utility: statement::before_utility,
+        parsed: statement::parsed,
         looked_up: statement::looked_up,
         plan: statement::before_plan,
         start: statement::before_start,
@@ -77,14 +88,22 @@ fn store_audit() -> bool {
     })
 }
 
+/// Whoever was presented with the connection is established when the transaction commits in which PostgreSQL makes it.
+/// Before 15 that was over when it loaded this library for the session.
+pub fn catch_up() {
+    if gate::has_presented() && !xact::is_in_progress() {
+        xact::run_empty();
+    }
+}
+
 /// Whether this session must present a token before it may do anything: its user is no superuser, may present
-/// tokens, and no exception was made for it. Remembered until roles, memberships or our tables change.
+/// tokens (or has impersonated by name), and no exception was made for it. Remembered until roles, memberships or our tables change.
 fn is_guarded() -> bool {
     if !gate::is_current() {
         // The generation is read first: an invalidation that arrives during the look-ups makes the answer stale.
         let generation = gate::generation();
         let user = role::session_user();
-        let holder = may_present(user) && !role::is_superuser(user);
+        let holder = (NAMED.get() || may_present(user)) && !role::is_superuser(user);
         gate::remember(generation, user, !holder);
     }
     !gate::is_ordinary() && crate::config::require_token()

@@ -1,10 +1,13 @@
 //! The executor, utility and function hooks.
 
-use super::{FIRST_USER, NAMES, SEEDED, SESSION, guarded, impersonation, is_guarded, may_present};
+use super::{
+    NAMES, SEEDED, SEEN_USERS, SESSION, by_name, guarded, impersonation, is_guarded, may_present, session_scope,
+};
 use crate::audit;
 use crate::config;
 use crate::core::guard::{self, Settable, Statement};
 use crate::core::names::LookUp;
+use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
 use crate::pg::nodes::{Permissions, Query, References};
@@ -16,10 +19,16 @@ use crate::pg::{catalog, chain, gate, guc, role};
 pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
     if *statement == Statement::Rollback {
         // It undoes the parameter, too.
-        guc::settle();
+        impersonation::settle();
     }
     refuse_stray_token(depth)?;
-    if gate::is_impersonating() {
+    let statement = &*by_name::recognize(statement);
+    if gate::is_impersonating() && !session_scope::ended_by(statement, depth)? {
+        if guard::leaves_no_trace(statement) {
+            session_scope::lock();
+        } else {
+            session_scope::resume()?;
+        }
         guard::while_impersonating(statement).map_err(Error::from)?;
         if matches!(statement, Statement::Set(_)) {
             SEEDED.set(true);
@@ -40,6 +49,10 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
 
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
 pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
+    if gate::is_impersonating() {
+        session_scope::resume()?;
+        return Ok(Before::default());
+    }
     if !is_guarded() {
         return Ok(Before::default());
     }
@@ -56,6 +69,7 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
 pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Before, Report> {
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
+        session_scope::resume()?;
         if depth == 0 {
             impersonation::confirm()?;
         }
@@ -82,6 +96,7 @@ pub fn prepared(before: Before) -> Result<(), Report> {
 /// Before a query runs, for the first time or again.
 pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
     if gate::is_impersonating() {
+        session_scope::resume()?;
         if !SESSION.with_borrow(|session| session.has_begun(execution)) {
             return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
         }
@@ -96,17 +111,14 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 
 /// After a statement completed without an error.
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
-    let presented = guc::presented();
+    let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
         guc::undo_settings_except(before.settings_level, settable);
     }
-    match presented {
-        Some(token) if depth == 0 => {
-            impersonation::establish(token)?;
-            Ok(())
-        }
-        _ => Ok(()),
+    if let Some(presented) = presented {
+        impersonation::establish(&presented)?;
     }
+    Ok(())
 }
 
 pub fn ended(execution: usize) -> Result<(), Report> {
@@ -155,6 +167,7 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     }
     if gate::is_impersonating() {
         audit::calls(function);
+        session_scope::resume()?;
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {
@@ -166,7 +179,7 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
 
 /// What this session may set without a token.
 fn settable() -> Settable {
-    let has_had_a_user = FIRST_USER.with_borrow(Option::is_some);
+    let has_had_a_user = SEEN_USERS.with_borrow(|seen| *seen != Seen::Nobody);
     Settable { session: config::session_settings(), shared: has_had_a_user.then(config::shared_settings) }
 }
 
@@ -184,6 +197,11 @@ fn require_usage(query: &Query) {
     for entry in query.permissions.required().iter().filter(|entry| entry.checked_as == 0) {
         catalog::require_usage(catalog::schema_of_relation(entry.relation), look_up.role);
     }
+}
+
+/// After a statement was parsed: in a new transaction of a session that impersonates, the first thing that we see.
+pub fn parsed() {
+    session_scope::lock();
 }
 
 pub fn looked_up(look_up: &LookUp) {

@@ -1,28 +1,44 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, LABELLED, SEEDED, SESSION};
+use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, session_scope};
 use crate::audit;
+use crate::core::session::Scope;
 use crate::error::Error;
 use crate::pg::report::Report;
-use crate::pg::{chain, gate, guc, role, xact};
+use crate::pg::{catalog, chain, gate, guc, role, xact};
 
 /// Before a commit, while errors are still possible.
 pub fn pre_commit() -> Result<(), Report> {
     if gate::has_presented() {
-        return Err(Error::OutOfStatement.into());
+        establish_for_connection()?;
     }
-    let Some((used, level)) =
-        SESSION.with_borrow(|session| session.active.as_ref().map(|active| (active.used, active.settings_level)))
-    else {
-        return Ok(());
-    };
+    let found = SESSION.with_borrow(|session| {
+        let active = session.active.as_ref()?;
+        match active.scope {
+            Scope::Transaction { settings_level } => Some((active.used, settings_level)),
+            Scope::Session { .. } => None,
+        }
+    });
+    let Some((used, settings_level)) = found else { return Ok(()) };
     if !used && !xact::is_block() {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
-    guc::undo_settings(level);
+    guc::undo_settings(settings_level);
     xact::drop_temporary_objects();
     Ok(())
+}
+
+/// The transaction in which a connection is made is the only one in which whoever was presented may wait until the end.
+/// An error here refuses the connection.
+fn establish_for_connection() -> Result<(), Error> {
+    if catalog::database() == 0 {
+        return Err(Error::NoExtension);
+    }
+    match impersonation::presented()? {
+        Some(presented) if presented.is_of_connection => impersonation::establish(&presented),
+        _ => Err(Error::OutOfStatement),
+    }
 }
 
 /// A prepared transaction would be completed by somebody else.
@@ -31,28 +47,39 @@ pub fn prepare() -> Result<(), Report> {
 }
 
 /// The transaction committed or aborted. Must not fail.
-pub fn end(committed: bool) {
+pub fn end(has_committed: bool) {
     if gate::is_impersonating() {
-        audit::ended(committed);
         role::unlock();
-        gate::set_impersonating(false);
-        xact::forget_sequences();
-    }
-    if LABELLED.take() {
-        guc::unlabel_application();
-    }
-    if SEEDED.take() {
-        xact::reseed();
     }
     guc::forget_text();
-    let ended = SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.end_transaction()));
-    if let Some(active) = ended {
-        CACHE.with(|cache| {
-            if let Ok(mut cache) = cache.try_borrow_mut() {
-                cache.touch(&active.digest, active.last_used, active.recorded);
-            }
-        });
+    let Some((ended, goes_on)) = SESSION.with(|session| {
+        let mut session = session.try_borrow_mut().ok()?;
+        Some((session.end_transaction(has_committed), session.active.clone()))
+    }) else {
+        return;
+    };
+    gate::set_impersonating(goes_on.is_some());
+    gate::set_lasting(goes_on.is_some());
+    gate::set_resumes(goes_on.is_some());
+    gate::set_ended(false);
+    session_scope::settle();
+    audit::transaction_ended(has_committed, goes_on.as_ref());
+    let goes_on = goes_on.is_some();
+    if !goes_on && LABELLED.take() {
+        guc::unlabel_application();
     }
+    if !goes_on && SEEDED.take() {
+        xact::reseed();
+    }
+    let Some(ended) = ended else { return };
+    if !goes_on {
+        xact::forget_sequences();
+    }
+    CACHE.with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            cache.touch(&ended.digest, ended.last_used, ended.recorded);
+        }
+    });
 }
 
 pub fn subtransaction_started(subxact: u32) {

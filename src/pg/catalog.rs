@@ -26,6 +26,10 @@ pub struct Installation {
     pub subscription_by_user: u32,
     pub subscriber: u32,
     pub subscriber_by_role: u32,
+    pub project: u32,
+    pub project_by_id: u32,
+    pub project_member: u32,
+    pub project_member_current: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
@@ -98,6 +102,10 @@ fn find_installation() -> Option<Installation> {
             subscription_by_user: relation(c"subscription_pkey")?,
             subscriber: relation(c"subscriber")?,
             subscriber_by_role: relation(c"subscriber_role_key")?,
+            project: relation(c"project")?,
+            project_by_id: relation(c"project_pkey")?,
+            project_member: relation(c"project_member")?,
+            project_member_current: relation(c"project_member_current_key")?,
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),

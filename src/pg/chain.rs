@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 pub struct Handlers {
     /// Before a utility statement: `(statement, nesting depth)`.
     pub utility: fn(&Statement, u32) -> Result<Before, Report>,
+    /// After a statement was parsed, whatever it is.
+    pub parsed: fn(),
     /// After the names of a statement were looked up.
     pub looked_up: fn(&LookUp),
     /// Before a query is planned: `(what it refers to, nesting depth)`.
@@ -249,7 +251,7 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: as in process_utility().
     unsafe {
         let depth = depth();
-        let is_checked = gate::is_impersonating() || gate::is_idle();
+        let is_checked = if gate::is_impersonating() { !gate::resumes() } else { gate::is_idle() };
         let before = if is_checked { Before::default() } else { before_plan(parse, depth) };
         let cursor_options = if before.without_workers {
             cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
@@ -495,9 +497,10 @@ unsafe extern "C-unwind" fn after_preparation(before: Before) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn after_analysis(pstate: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
+    let Some(handlers) = HANDLERS.get() else { return };
+    (handlers.parsed)();
     // SAFETY: PostgreSQL passes the state and the result of an analysis that succeeded.
-    let look_up = unsafe { nodes::analyzed(&*pstate, &*query) };
-    if let (Some(look_up), Some(handlers)) = (look_up, HANDLERS.get()) {
+    if let Some(look_up) = unsafe { nodes::analyzed(&*pstate, &*query) } {
         (handlers.looked_up)(&look_up);
     }
 }

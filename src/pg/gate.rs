@@ -15,8 +15,14 @@ static ORDINARY: AtomicBool = AtomicBool::new(false);
 static IMPERSONATING: AtomicBool = AtomicBool::new(false);
 /// Whether statements of that impersonation are on record.
 static AUDITED: AtomicBool = AtomicBool::new(false);
-/// Whether a token was presented and waits for its statement to complete.
-static PRESENTED: AtomicBool = AtomicBool::new(false);
+/// Whether the impersonation in force is the session's, and not only the transaction's.
+static LASTING: AtomicBool = AtomicBool::new(false);
+/// Whether an impersonation of the session goes on in a new transaction and has not been verified there.
+static RESUMES: AtomicBool = AtomicBool::new(false);
+/// What was presented and waits for its statement to complete: a bit for each parameter that can carry it.
+static PRESENTED: AtomicU32 = AtomicU32::new(0);
+/// Whether the impersonation of the session ended in this transaction, which may yet abort.
+static ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Counts changes of relations and schemas, whosever.
 static RELATIONS: AtomicU64 = AtomicU64::new(1);
@@ -90,7 +96,7 @@ pub fn is_ordinary_session() -> bool {
 
 #[inline]
 pub fn wants_attention() -> bool {
-    IMPERSONATING.load(Relaxed) || PRESENTED.load(Relaxed)
+    IMPERSONATING.load(Relaxed) || PRESENTED.load(Relaxed) != 0 || ENDED.load(Relaxed)
 }
 
 pub fn is_impersonating() -> bool {
@@ -109,10 +115,44 @@ pub fn set_audited(on: bool) {
     AUDITED.store(on, Relaxed);
 }
 
-pub fn has_presented() -> bool {
-    PRESENTED.load(Relaxed)
+pub fn is_lasting() -> bool {
+    LASTING.load(Relaxed)
 }
 
-pub fn set_presented(on: bool) {
-    PRESENTED.store(on, Relaxed);
+pub fn set_lasting(on: bool) {
+    LASTING.store(on, Relaxed);
+}
+
+pub fn resumes() -> bool {
+    RESUMES.load(Relaxed)
+}
+
+pub fn set_resumes(on: bool) {
+    RESUMES.store(on, Relaxed);
+}
+
+pub fn has_presented() -> bool {
+    PRESENTED.load(Relaxed) != 0
+}
+
+/// Notes whether something waits in the parameter with this number.
+pub fn set_presented(parameter: u32, waits: bool) {
+    if waits {
+        PRESENTED.fetch_or(1 << parameter, Relaxed);
+    } else {
+        PRESENTED.fetch_and(!(1 << parameter), Relaxed);
+    }
+}
+
+pub fn is_presented(parameter: u32) -> bool {
+    PRESENTED.load(Relaxed) & (1 << parameter) != 0
+}
+
+pub fn set_ended(on: bool) {
+    ENDED.store(on, Relaxed);
+}
+
+/// What was found of the session user is to be found again.
+pub fn forget_user() {
+    SEEN_GENERATION.store(0, Relaxed);
 }

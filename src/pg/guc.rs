@@ -2,6 +2,7 @@
 
 use super::{catalog, compat, gate, log, raw};
 use crate::core::guard::{self, Settable};
+use crate::core::presented;
 use crate::core::token::{self, Digest, Secret};
 use once_cell::sync::OnceCell;
 use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
@@ -23,6 +24,8 @@ static TOKEN_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 struct Extra {
     digest: Digest,
     is_well_formed: bool,
+    /// It came with the connection.
+    is_of_connection: bool,
     /// Acted upon: presenting it again (a stacked value that comes back) means nothing.
     is_settled: bool,
 }
@@ -48,7 +51,12 @@ pub struct Presented {
     pub is_well_formed: bool,
     /// By SET LOCAL (or its like), so that it ends with the transaction.
     pub is_local: bool,
+    /// In the options of the connection, not by a statement.
+    pub is_of_connection: bool,
 }
+
+/// Number of the token parameter among those that say whom to impersonate.
+const TOKEN_NUMBER: u32 = 0;
 
 /// The token that waits to be acted upon, if there is one.
 pub fn presented() -> Option<Presented> {
@@ -58,7 +66,12 @@ pub fn presented() -> Option<Presented> {
     }
     // SAFETY: not null, so it is the live extra of the current value (see PRESENTED).
     let extra = unsafe { &*extra };
-    Some(Presented { digest: extra.digest, is_well_formed: extra.is_well_formed, is_local: is_token_local() })
+    Some(Presented {
+        digest: extra.digest,
+        is_well_formed: extra.is_well_formed,
+        is_local: is_local(TOKEN_SETTING.load(Relaxed)),
+        is_of_connection: extra.is_of_connection,
+    })
 }
 
 /// The text of a presented token, once, if it was kept.
@@ -79,12 +92,11 @@ pub fn settle() {
         // SAFETY: as in presented().
         unsafe { (*extra).is_settled = true };
     }
-    gate::set_presented(false);
+    gate::set_presented(TOKEN_NUMBER, false);
 }
 
 /// Whether the current value was set for this transaction only, as guc.c's stack tells.
-fn is_token_local() -> bool {
-    let setting = TOKEN_SETTING.load(Relaxed);
+pub fn is_local(setting: *mut pg_sys::config_generic) -> bool {
     if setting.is_null() {
         return false;
     }
@@ -119,11 +131,16 @@ pub fn define_token(keeps_text: fn() -> bool) {
             Some(show_token),
         );
     }
+    TOKEN_SETTING.store(find(TOKEN), Relaxed);
+}
+
+/// A parameter in guc.c's table; null if there is none of this name.
+pub fn find(name: &CStr) -> *mut pg_sys::config_generic {
     let setting = compat::all_settings().into_iter().find(|&setting| {
         // SAFETY: guc.c's parameters have NUL-terminated names.
-        unsafe { CStr::from_ptr((*setting).name) == TOKEN }
+        unsafe { CStr::from_ptr((*setting).name) == name }
     });
-    TOKEN_SETTING.store(setting.unwrap_or(std::ptr::null_mut()), Relaxed);
+    setting.unwrap_or(std::ptr::null_mut())
 }
 
 /// Takes the token out of the value: keeps its digest, wipes the text, leaves the mask.
@@ -146,15 +163,18 @@ unsafe extern "C-unwind" fn check_token(
         let text = std::slice::from_raw_parts_mut(*value as *mut u8, length);
         let is_well_formed = token::is_well_formed(text);
         let digest = Digest::of(text);
-        if source == pg_sys::GucSource::PGC_S_SESSION && KEEPS_TEXT.get().is_some_and(|keeps| keeps()) {
+        // When a connection is made, it is not settled yet which provider the session has.
+        let is_of_connection = source == pg_sys::GucSource::PGC_S_CLIENT;
+        let is_of_session = source == pg_sys::GucSource::PGC_S_SESSION;
+        if is_of_connection || is_of_session && KEEPS_TEXT.get().is_some_and(|keeps| keeps()) {
             TEXT.set(Secret::of(text).map(|text| (digest, text)));
         }
         text.zeroize();
         hide_statement();
 
-        // Only a statement of the session can present a token: not a file, a role's or database's settings, a
-        // function's SET clause (which is tested first), or the connection string.
-        if source != pg_sys::GucSource::PGC_S_SESSION {
+        // Only a client can present a token: not a file, a role's or database's settings, or a function's SET
+        // clause (which is tested first).
+        if !is_of_connection && !is_of_session {
             refuse(c"an impersonation token can only be set by SET LOCAL in a transaction");
             return false;
         }
@@ -165,7 +185,7 @@ unsafe extern "C-unwind" fn check_token(
             return false;
         }
         std::ptr::copy_nonoverlapping(MASK.as_ptr(), mask, MASK.count_bytes() + 1);
-        kept.write(Extra { digest, is_well_formed, is_settled: false });
+        kept.write(Extra { digest, is_well_formed, is_of_connection, is_settled: false });
         compat::setting_free(*value as *mut c_void);
         *value = mask;
         *extra = kept as *mut c_void;
@@ -199,7 +219,7 @@ unsafe extern "C-unwind" fn assign_token(_value: *const c_char, extra: *mut c_vo
     // SAFETY: null, or what check_token() made for this value.
     let waits = !extra.is_null() && unsafe { !(*extra).is_settled };
     PRESENTED.store(if waits { extra } else { std::ptr::null_mut() }, Relaxed);
-    gate::set_presented(waits);
+    gate::set_presented(TOKEN_NUMBER, waits);
 }
 
 #[pg_guard]
@@ -359,6 +379,50 @@ unsafe extern "C-unwind" fn check_text<C: TextCheck>(
                 Err(_) => Some("The value is not in UTF-8.".into()),
             };
             accept(fault)
+        })
+    }
+}
+
+/// What a text may hold that every user may set.
+pub trait UserTextCheck {
+    fn fault(text: &str) -> Option<&'static str>;
+}
+
+/// Defines a text that every user may set, in the encoding of the database.
+pub fn define_user_text<C: UserTextCheck>(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+) {
+    // SAFETY: as in define_switch().
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            GucContext::Userset,
+            GucFlags::default(),
+            Some(check_user_text::<C>),
+            None,
+            None,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn check_user_text<C: UserTextCheck>(
+    value: *mut *mut c_char,
+    _: *mut *mut c_void,
+    _: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: as in check_text(). What is not UTF-8 counts as what is left of it.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            if (*value).is_null() || pg_sys::InitializingParallelWorker {
+                return true;
+            }
+            accept(C::fault(&CStr::from_ptr(*value).to_string_lossy()).map(Into::into))
         })
     }
 }
@@ -531,10 +595,27 @@ pub fn new_level() -> i32 {
     raw::NewGUCNestLevel()
 }
 
-/// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, until the end of the current nesting level, with
-/// the rights that such settings have at a login. What cannot be set in a running session is left out, and so is who
+/// How long a change of a setting lasts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// To the end of the nesting level.
+    Locally,
+    /// Beyond the transaction, if that commits.
+    ForSession,
+}
+
+impl Lasting {
+    pub fn action(self) -> pg_sys::GucAction::Type {
+        match self {
+            Lasting::Locally => pg_sys::GucAction::GUC_ACTION_LOCAL,
+            Lasting::ForSession => pg_sys::GucAction::GUC_ACTION_SET,
+        }
+    }
+}
+
+/// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, with the rights that such settings have at a login. What cannot be set in a running session is left out, and so is who
 /// the session is and what this extension does; what is not valid (any longer) is a WARNING, as at a login.
-pub fn apply_settings_of(role: u32) {
+pub fn apply_settings_of(role: u32, lasting: Lasting) {
     let settings = catalog::settings_of_role(role);
     if settings.is_empty() {
         return;
@@ -552,7 +633,7 @@ pub fn apply_settings_of(role: u32) {
                 value.as_ptr(),
                 pg_sys::GucContext::PGC_SUSET,
                 pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_LOCAL,
+                lasting.action(),
                 true,
                 pg_sys::WARNING as c_int,
                 false,
@@ -572,7 +653,7 @@ fn application_name_setting() -> Option<*mut pg_sys::config_generic> {
 }
 
 /// Sets `application_name` until the end of the current nesting level. While the role is locked nobody can change it.
-pub fn label_application(name: &CStr) {
+pub fn label_application(name: &CStr, lasting: Lasting) {
     // SAFETY: NUL-terminated strings; a live parameter of guc.c, which tests its flags at each change.
     unsafe {
         pg_sys::set_config_option(
@@ -580,7 +661,7 @@ pub fn label_application(name: &CStr) {
             name.as_ptr(),
             pg_sys::GucContext::PGC_SUSET,
             pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            lasting.action(),
             true,
             pg_sys::WARNING as c_int,
             false,
@@ -653,9 +734,9 @@ pub fn undo_settings_except(level: i32, settable: impl FnOnce() -> Settable) {
 fn changed_at(level: i32, settable: &Settable) -> Vec<Kept> {
     compat::all_settings()
         .into_iter()
-        .filter(|&setting| is_changed_at(setting, level) && settable.allows(&name_of(setting), false))
+        .filter(|&setting| is_changed_at(setting, level) && is_kept(&name_of(setting), settable, false))
         .filter_map(kept)
-        .filter(|kept| settable.allows(&kept.name.to_string_lossy(), is_misleading(&kept.name, &kept.value)))
+        .filter(|kept| is_kept(&kept.name.to_string_lossy(), settable, is_misleading(&kept.name, &kept.value)))
         .collect()
 }
 
@@ -688,6 +769,11 @@ pub fn is_misleading(name: &CStr, value: &CStr) -> bool {
     }
 }
 
+/// What a session keeps that has not impersonated yet: how the name that comes next is to be understood, too.
+fn is_kept(name: &str, settable: &Settable, is_misleading: bool) -> bool {
+    presented::is_name_option(name) || settable.allows(name, is_misleading)
+}
+
 fn is_changed_at(setting: *mut pg_sys::config_generic, level: i32) -> bool {
     // SAFETY: a live parameter of guc.c; its stack is null or valid.
     unsafe {
@@ -696,7 +782,7 @@ fn is_changed_at(setting: *mut pg_sys::config_generic, level: i32) -> bool {
     }
 }
 
-fn name_of(setting: *mut pg_sys::config_generic) -> String {
+pub fn name_of(setting: *mut pg_sys::config_generic) -> String {
     // SAFETY: guc.c's parameters have NUL-terminated names.
     unsafe { CStr::from_ptr((*setting).name) }.to_string_lossy().into_owned()
 }

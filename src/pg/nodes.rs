@@ -1,8 +1,9 @@
 //! Reading PostgreSQL's parse and plan trees.
 
 use super::{compat, guc, role};
-use crate::core::guard::Statement;
+use crate::core::guard::{How, Statement};
 use crate::core::names::LookUp;
+use crate::core::presented;
 use crate::core::redact;
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
@@ -29,7 +30,10 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             }
             T_VariableSetStmt => classify_set(&*(node as *mut pg_sys::VariableSetStmt)),
             T_VariableShowStmt => Statement::Show,
-            T_DiscardStmt => Statement::Discard,
+            T_DiscardStmt => match (*(node as *mut pg_sys::DiscardStmt)).target {
+                pg_sys::DiscardMode::DISCARD_ALL => Statement::DiscardAll,
+                _ => Statement::Discard,
+            },
             T_DeallocateStmt => Statement::Deallocate,
             T_ClosePortalStmt => Statement::ClosePortal,
             T_ListenStmt => Statement::Listen,
@@ -37,7 +41,11 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             T_PrepareStmt => Statement::Prepare,
             T_LoadStmt => Statement::Load,
             T_DefineStmt => classify_define(&*(node as *mut pg_sys::DefineStmt)),
-            T_CallStmt | T_DoStmt => Statement::CallOrDo,
+            T_CallStmt => {
+                let call = (*(node as *mut pg_sys::CallStmt)).funcexpr;
+                if call.is_null() { Statement::CallOrDo } else { Statement::Call((*call).funcid.to_u32()) }
+            }
+            T_DoStmt => Statement::CallOrDo,
             T_DeclareCursorStmt => {
                 let options = (*(node as *mut pg_sys::DeclareCursorStmt)).options;
                 if options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 {
@@ -112,7 +120,20 @@ fn classify_set(set: &pg_sys::VariableSetStmt) -> Statement {
     // SAFETY: PostgreSQL's name is null or NUL-terminated.
     let name = || unsafe { name_of(set.name) };
     match set.kind {
-        VAR_RESET_ALL => Statement::ResetAll,
+        VAR_RESET_ALL => return Statement::ResetAll,
+        VAR_SET_MULTI => {}
+        kind => {
+            if let Some(what) = presented::kind_of(&name()) {
+                let how = match kind {
+                    VAR_RESET | VAR_SET_DEFAULT if !set.is_local => How::Reset,
+                    _ if set.is_local => How::Local,
+                    _ => How::Session,
+                };
+                return Statement::Impersonate(what, how);
+            }
+        }
+    }
+    match set.kind {
         VAR_RESET | VAR_SET_DEFAULT => Statement::Reset(name()),
         VAR_SET_MULTI => match name().as_str() {
             // SET SESSION CHARACTERISTICS sets the default_transaction_* parameters.

@@ -26,6 +26,8 @@ unsafe extern "C-unwind" {
     ) -> *mut pg_sys::PlannedStmt;
     pub fn standard_ExecutorStart(query_desc: *mut pg_sys::QueryDesc, eflags: c_int);
     pub fn standard_ExecutorFinish(query_desc: *mut pg_sys::QueryDesc);
+    pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
+    pub fn SPI_execute(src: *const c_char, read_only: bool, tcount: std::ffi::c_long) -> c_int;
     pub fn standard_ExecutorEnd(query_desc: *mut pg_sys::QueryDesc);
 }
 

@@ -1,5 +1,6 @@
 //! Roles: looking at them, and the switch itself.
 
+use super::guc::Lasting;
 use super::{compat, raw, text};
 use crate::core::target::RoleFacts;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
@@ -134,13 +135,33 @@ fn granted_to(member: u32) -> Vec<u32> {
     }
 }
 
-/// Does the effect of `SET LOCAL ROLE` and locks the role until the transaction ends.
+/// Does the effect of `SET [LOCAL] ROLE` and locks the role: until the transaction ends, or for the session anew in each
+/// of its transactions.
 ///
 /// The role GUC checks that the *session* user is a member of the role, which the service login must not be: around
 /// the one call the session user is the bootstrap superuser. Must be called at nesting level 1 of the transaction,
 /// outside any SECURITY DEFINER function. Returns whether the role is in effect afterwards.
-pub fn switch_to(role: u32) -> bool {
+pub fn switch_to(role: u32, lasting: Lasting) -> bool {
     let Some(name) = name_in_server_encoding(role) else { return false };
+    let session_user = session_user();
+    set_role(&name, lasting);
+    lock();
+    is_in_effect(role, session_user)
+}
+
+/// Ends a switch that was made for the session: back to the role (or "none") that the session had chosen before.
+pub fn switch_back(before: &CStr) {
+    unlock();
+    let is_known = before == c"none" || exists(before);
+    set_role(if is_known { before } else { c"none" }, Lasting::ForSession);
+}
+
+fn exists(name: &CStr) -> bool {
+    // SAFETY: a NUL-terminated name; missing_ok.
+    unsafe { pg_sys::get_role_oid(name.as_ptr(), true) != pg_sys::Oid::INVALID }
+}
+
+fn set_role(name: &CStr, lasting: Lasting) {
     let session_user = session_user();
     let session_is_superuser = is_superuser(session_user);
     PgTryBuilder::new(|| {
@@ -152,7 +173,7 @@ pub fn switch_to(role: u32) -> bool {
                 name.as_ptr(),
                 pg_sys::GucContext::PGC_SUSET,
                 pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_LOCAL,
+                lasting.action(),
                 true,
                 0,
                 false,
@@ -161,8 +182,6 @@ pub fn switch_to(role: u32) -> bool {
     })
     .finally(|| restore_session_user(session_user, session_is_superuser))
     .execute();
-    lock();
-    is_in_effect(role, session_user)
 }
 
 /// A session that stayed the bootstrap superuser would be worse than none: if the way back fails, end it.
@@ -200,8 +219,13 @@ pub fn run_as(role: u32, statement: &CStr) {
     }
 }
 
+/// Whether the lock is on, or something that refuses as much.
+pub fn is_locked() -> bool {
+    current_user().1
+}
+
 /// From now on PostgreSQL refuses every change of role and session authorization, by any route.
-fn lock() {
+pub fn lock() {
     let mut user = pg_sys::Oid::INVALID;
     let mut context: c_int = 0;
     // SAFETY: reads and assigns the two static variables.

@@ -119,6 +119,16 @@ fn impersonation_rule(row: &Row) -> Option<Rule> {
     })
 }
 
+/// The role of the project that is the current one of this user (an id of `immuta.user_account`); 0 for one that is gone.
+pub fn role_of_current_project(installed: &Installation, user: i64) -> Option<u32> {
+    let keys = [(2, pg_sys::F_INT8EQ, user.into_datum()?)];
+    let index = installed.project_member_current;
+    let project = scan(installed.project_member, index, &keys, |row| row.value::<i32>(1))?;
+    let keys = [(1, pg_sys::F_INT4EQ, project.into_datum()?)];
+    let role = |row: &Row| row.value::<pg_sys::Oid>(3).map(|role| role.to_u32());
+    Some(scan(installed.project, installed.project_by_id, &keys, role).unwrap_or(0))
+}
+
 fn text_key(text: &str) -> Option<pg_sys::Datum> {
     let text = text::to_server(text)?;
     // SAFETY: a NUL-terminated string, which is copied.

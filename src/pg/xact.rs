@@ -43,7 +43,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         match event {
             XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE if gate::wants_attention() => before_end(event),
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
-                at_end(event != XACT_EVENT_ABORT)
+                at_end(event != XACT_EVENT_ABORT);
             }
             _ => {}
         }
@@ -68,9 +68,9 @@ unsafe extern "C-unwind" fn before_end(event: pg_sys::XactEvent::Type) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_end(committed: bool) {
+unsafe extern "C-unwind" fn at_end(has_committed: bool) {
     if let Some(handlers) = HANDLERS.get() {
-        (handlers.end)(committed);
+        (handlers.end)(has_committed);
     }
 }
 
@@ -103,6 +103,25 @@ pub fn nest_level() -> c_int {
 /// Whether the transaction was begun by BEGIN, or holds several statements of one message.
 pub fn is_block() -> bool {
     raw::IsTransactionBlock()
+}
+
+/// Whether a transaction is in progress that has not failed.
+pub fn is_usable() -> bool {
+    raw::IsTransactionState() && !raw::IsAbortedTransactionBlockState()
+}
+
+/// Runs a transaction in which nothing happens but what its callbacks do.
+pub fn run_empty() {
+    // SAFETY: outside any transaction; an error before a session's first statement ends the process.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        pg_sys::CommitTransactionCommand();
+    }
+}
+
+/// Whether a transaction is in progress.
+pub fn is_in_progress() -> bool {
+    raw::IsTransactionState()
 }
 
 /// Whether a statement of the client is running (and not, say, a deferred trigger at commit or a function call

@@ -43,6 +43,7 @@ pub fn resolve(
     let invalid = Failure::Refused(Refusal::Invalid);
     let provider = config::token_provider();
     let ruling = match (provider, token) {
+        (Provider::Name, _) => return Err(invalid),
         (Provider::Local, _) => return local::resolve(installed, digest, known_use, now).ok_or(invalid),
         (_, None) => return Err(invalid),
         (Provider::Immuta, Some(token)) => immuta::resolve(token),
@@ -64,7 +65,7 @@ pub fn resolve(
 /// Shows a remote provider that a token is in use, without waiting for the answer.
 pub fn keep_alive(provider: Provider, token: &Secret) {
     match provider {
-        Provider::Local => {}
+        Provider::Local | Provider::Name => {}
         Provider::Immuta => immuta::keep_alive(token),
         Provider::Introspection => introspection::keep_alive(token),
     }

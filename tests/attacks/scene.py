@@ -12,6 +12,9 @@ REQUIRED = ("42501", "IMPERSONATION_REQUIRED")
 ACTIVE = ("42501", "IMPERSONATION_ACTIVE")
 UNSUPPORTED = ("25000", "IMPERSONATION_NOT_SUPPORTED")
 INVALID = ("28000", "IMPERSONATION_TOKEN_INVALID")
+NOT_ALLOWED = ("42501", "IMPERSONATION_NOT_ALLOWED")
+NOT_MAPPED = ("42704", "IMPERSONATION_NOT_MAPPED")
+ALONE = ("25P01", "IMPERSONATION_NOT_SUPPORTED")
 DENIED = ("42501", None)
 
 # By the superuser: what an administrator may have left lying about.
@@ -19,6 +22,13 @@ SQL = """
 CREATE EXTENSION dblink; CREATE EXTENSION postgres_fdw;
 CREATE ROLE migrator LOGIN PASSWORD 'migrator-password' IN ROLE bodata_impersonate_user;
 ALTER ROLE migrator SET bodata.require_token = off;
+CREATE ROLE namer LOGIN PASSWORD 'namer-password' IN ROLE immuta_impersonation;
+CREATE ROLE keeper LOGIN PASSWORD 'keeper-password' IN ROLE bodata_impersonate_user;
+CREATE ROLE named_keeper LOGIN PASSWORD 'named_keeper-password' IN ROLE immuta_impersonation;
+CREATE ROLE two_ways LOGIN PASSWORD 'two_ways-password' IN ROLE bodata_impersonate_user, immuta_impersonation;
+ALTER ROLE keeper SET bodata.allow_session_impersonation = on;
+ALTER ROLE named_keeper SET bodata.allow_session_impersonation = on;
+ALTER ROLE two_ways SET bodata.allow_session_impersonation = on;
 GRANT CREATE ON SCHEMA public TO PUBLIC;
 GRANT USAGE ON SCHEMA alice TO PUBLIC;
 GRANT USAGE ON SCHEMA app TO svc;
@@ -310,6 +320,66 @@ class Session:
         self.begin("bob")
         self.is_alice("bob")
         self.ok("COMMIT")
+
+
+class NameSession(Session):
+    """The same application, which presents names. Its login needs no token for a user: the first stays the only one."""
+
+    def __init__(self, world, mode="simple", user="namer", **settings):
+        super().__init__(world, mode, user, f"{user}-password", **settings)
+
+    def present(self, user="alice"):
+        self.ok(f"SET LOCAL immuta.impersonation_userid = '{user}'")
+
+    def is_nobody(self):
+        super().is_nobody()
+        assert self.value("SHOW immuta.immuta_user") == ""
+
+    def leaves_nothing(self):
+        """Nobody again, and nobody else: the session works for alice as ever."""
+        if self.run("SELECT 1").status != "I":
+            self.ok("ROLLBACK")
+        self.is_nobody()
+        self.ok("BEGIN")
+        self.refused("SET LOCAL immuta.impersonation_userid = 'bob'", *NOT_ALLOWED)
+        self.ok("ROLLBACK")
+        self.begin()
+        self.is_alice()
+        self.ok("COMMIT")
+
+
+class LastingSession(Session):
+    """An application that impersonates for the session: by token, or by name."""
+
+    def __init__(self, world, mode="simple", kind="token", user=None, **settings):
+        self.kind = kind
+        user = user or {"token": "keeper", "name": "named_keeper"}[kind]
+        super().__init__(world, mode, user, f"{user}-password", **settings)
+
+    def begin(self, user="alice"):
+        self.present(user)
+
+    def present(self, user="alice"):
+        if self.kind == "token":
+            self.ok(f"SET bodata.impersonation_token = '{token_of(self.world, user)}'")
+        else:
+            self.ok(f"SET immuta.impersonation_userid = '{user}'")
+
+    def end(self):
+        self.ok("RESET immuta.immuta_user")
+
+    def leaves_nothing(self):
+        """Ends what goes on; then nobody again, and the next user works as ever."""
+        if self.run("SELECT 1").status != "I":
+            self.ok("ROLLBACK")
+        self.end()
+        self.is_nobody()
+        assert self.value("SHOW immuta.immuta_user") == ""
+        user = "bob" if self.kind == "token" else "alice"
+        self.present(user)
+        self.is_alice(user)
+        self.end()
+        self.is_nobody()
 
 
 def token_of(world, user):

@@ -374,6 +374,79 @@ def test_ordinary_log_lines_name_the_user(world, connect):
         world.sql("ALTER ROLE svc RESET bodata.application_name_template")
 
 
+def names(world):
+    world.sql("DROP ROLE IF EXISTS namer; CREATE ROLE namer LOGIN PASSWORD 'namer' IN ROLE immuta_impersonation; "
+              "ALTER ROLE namer SET bodata.allow_session_impersonation = on; "
+              "ALTER ROLE namer SET bodata.single_impersonation_user = off")
+
+
+def events(records):
+    return [(r["auditPayload"].get("event") or r["auditPayload"]["query"], r["actor"]["id"],
+             r["auditPayload"].get("transactionOutcome")) for r in records]
+
+
+def test_impersonation_by_name_for_a_session(connect, world, trail):
+    names(world)
+    session = connect(user="namer", password="namer")
+    session.ok("SET immuta.immuta_user = 'alice'")
+    session.ok("SELECT 1")
+    session.ok("BEGIN")
+    session.ok("UPDATE app.flights SET delay = 3 WHERE id = 3")
+    session.ok("ROLLBACK")
+    assert session.run("SELECT 1/0").error["C"] == "22012"
+    assert session.run("INSERT INTO app.children VALUES (1, 99)").error["C"] == "23503"
+    session.ok("RESET immuta.immuta_user")
+    assert session.run("SELECT * FROM app.everyone").error
+    records = trail.new()
+    assert events(records) == [
+        ("STARTED", "alice", None), ("SELECT 1", "alice", None), ("TRANSACTION_ENDED", "alice", "COMMIT"),
+        ("BEGIN", "alice", None), ("UPDATE app.flights SET delay = 3 WHERE id = 3", "alice", None),
+        ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
+        ("SELECT 1/0", "alice", None), ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
+        ("INSERT INTO app.children VALUES (1, 99)", "alice", None), ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
+        ("RESET immuta.immuta_user", "alice", None), ("ENDED", "alice", None), ("REFUSED", None, None)]
+    assert {r["auditPayload"]["accessControls"]["scope"] for r in records[:-1]} == {"session"}
+    assert {r["auditPayload"]["accessControls"]["tokenProvider"] for r in records[:-1]} == {"name"}
+    assert {r["actor"]["impersonatedBy"] for r in records} == {"namer"}
+
+
+def test_a_session_that_changes_its_user(connect, world, trail):
+    names(world)
+    session = connect(user="namer", password="namer")
+    session.ok("SET immuta.immuta_user = 'alice'")
+    session.ok("SET immuta.immuta_user = 'bob'")
+    session.ok("BEGIN")
+    session.ok("SET immuta.immuta_user = 'alice'")
+    session.ok("ROLLBACK")
+    session.ok("SELECT 2")
+    session.ok("DISCARD ALL")
+    seen = [(what, who) for what, who, _ in events(trail.new()) if not what.startswith("TRANSACTION")]
+    assert seen == [("STARTED", "alice"), ("SET immuta.immuta_user = 'bob'", "alice"), ("ENDED", "alice"),
+                    ("STARTED", "bob"), ("BEGIN", "bob"), ("SET immuta.immuta_user = 'alice'", "bob"), ("ENDED", "bob"),
+                    ("STARTED", "alice"), ("ENDED", "alice"), ("STARTED", "bob"), ("SELECT 2", "bob"),
+                    ("DISCARD ALL", "bob"), ("ENDED", "bob")]
+    assert world.sql("SELECT * FROM immuta.impersonations") == []
+
+
+def test_a_connection_of_a_user(connect, world, trail):
+    names(world)
+    session = connect(user="namer", password="namer", options="-c immuta.immuta_user=alice")
+    session.ok("SELECT 1")
+    assert events(trail.new())[:2] == [("STARTED", "alice", None), ("SELECT 1", "alice", None)]
+
+
+def test_dry_runs(world, trail):
+    world.sql("SET bodata.audit_sink = 'file'")
+    world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT id FROM app.flights')")
+    world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT * FROM app.hidden')")
+    allowed, denied = trail.new()
+    for record in (allowed, denied):
+        assert (record["actor"]["id"], record["actor"]["impersonatedBy"]) == ("alice", "postgres")
+        assert record["auditPayload"]["accessControls"]["scope"] == "dry run"
+    assert (allowed["actionStatus"], denied["actionStatus"]) == ("SUCCESS", "UNAUTHORIZED")
+    assert denied["auditPayload"]["query"] == "SELECT * FROM app.hidden"
+
+
 def test_the_older_format():
     with audited_server("audit-legacy", "bodata.audit_format=legacy", "bodata.audit_file=older.jsonl") as server:
         world = world_of(server)

@@ -131,7 +131,7 @@ def test_a_token_belongs_in_no_catalog_and_no_file(world):
             world.sql(statement, (token,))
         assert token not in seen.message
     assert world.value("SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%%impersonation_token%%'") == 0
-    with pytest.raises(psycopg2.OperationalError, match="can only be set by SET LOCAL") as error:
+    with pytest.raises(psycopg2.OperationalError, match="must be set with SET LOCAL") as error:
         world.connect(options=f"-c bodata.impersonation_token={token}")
     assert token not in str(error.value)
 

@@ -81,7 +81,8 @@ def test_every_object_has_a_comment_and_no_function_is_public(database):
     public = query(connection, """
         SELECT proname FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
         WHERE pronamespace = 'immuta'::regnamespace AND a.grantee = 0 ORDER BY 1""")
-    assert public == [("session_state",), ("user_attribute",), ("user_attribute_values",), ("user_in_group",), ("whoami",)]
+    assert [name for name, in public] == ["current_project", "session_state", "set_current_project", "user_attribute",
+                                          "user_attribute_values", "user_in_group", "whoami"]
     unpinned = query(connection, """
         SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND prosecdef
         AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)""")
@@ -150,3 +151,30 @@ def test_session_preload_is_enough():
         with refuses("55000", "IMPERSONATION_NOT_SUPPORTED"):
             query(other, "SELECT immuta.whoami()")
         other.close()
+
+
+def test_names_and_sessions_with_session_preload():
+    """Also the user of a connection, whose options PostgreSQL reads before it loads the library."""
+    with Server(VERSION, "session-names", preload="session") as server:
+        prepare(server)
+        world = World(server)
+        world.sql("CREATE ROLE namer LOGIN PASSWORD 'namer' IN ROLE immuta_impersonation; "
+                  "ALTER ROLE namer SET bodata.allow_session_impersonation = on; "
+                  "ALTER ROLE svc SET bodata.allow_session_impersonation = on")
+        for user, password, options in (("namer", "namer", "immuta.immuta_user=alice"),
+                                        ("svc", "service-password", f"bodata.impersonation_token={world.token()}")):
+            connection = world.connect(user, password, options=f"-c {options}")
+            connection.autocommit = True
+            assert carriers(connection) == ["UA"]
+            query(connection, "DISCARD ALL")
+            assert carriers(connection) == ["UA"]
+            connection.close()
+        for options, code in (("immuta.immuta_user=nobody", "IMPERSONATION_NOT_MAPPED"),
+                              ("bodata.impersonation_token=wrong", "IMPERSONATION_NOT_ALLOWED")):
+            with pytest.raises(psycopg2.OperationalError, match=code):
+                world.connect("namer", "namer", options=f"-c {options}")
+        connection = world.connect("namer", "namer")
+        connection.autocommit = True
+        query(connection, "SET immuta.immuta_user = 'alice'")
+        assert carriers(connection) == ["UA"]
+        connection.close()

@@ -1,4 +1,4 @@
-"""PgBouncer in front of a server, in transaction mode."""
+"""PgBouncer in front of a server."""
 
 import fcntl
 import os
@@ -40,9 +40,9 @@ def later_program():
 
 
 class PgBouncer:
-    def __init__(self, server, user, password, dbname, pool_size=10, program=PROGRAM, settings=()):
+    def __init__(self, server, user, password, dbname, pool_size=10, program=PROGRAM, settings=(), mode="transaction"):
         self.server, self.user, self.password, self.dbname = server, user, password, dbname
-        self.pool_size, self.program, self.settings = pool_size, program, settings
+        self.pool_size, self.program, self.settings, self.mode = pool_size, program, settings, mode
         self.port = free_port()
         self.home = server.home / f"pgbouncer-{self.port}"
         self.process = None
@@ -55,7 +55,7 @@ class PgBouncer:
                 "[databases]",
                 f"{self.dbname} = host=127.0.0.1 port={self.server.port} dbname={self.dbname}",
                 "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {self.port}", "unix_socket_dir =",
-                "auth_type = plain", f"auth_file = {self.home / 'users.txt'}", "pool_mode = transaction",
+                "auth_type = plain", f"auth_file = {self.home / 'users.txt'}", f"pool_mode = {self.mode}",
                 f"default_pool_size = {self.pool_size}", "max_client_conn = 100", *self.settings, ""]),
         }
         for name, content in files.items():

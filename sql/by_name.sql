@@ -1,0 +1,135 @@
+-- Impersonation by name, in the words of other platforms.
+
+DO $$
+DECLARE
+    owner_is_superuser boolean;
+BEGIN
+    SELECT r.rolsuper INTO owner_is_superuser
+    FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+    WHERE n.nspname OPERATOR(pg_catalog.=) 'immuta_procedures';
+    IF NOT FOUND THEN
+        CREATE SCHEMA immuta_procedures;
+    ELSIF NOT owner_is_superuser THEN
+        RAISE EXCEPTION 'schema "immuta_procedures" exists and is not owned by a superuser'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Drop or rename the schema, or make a superuser its owner.';
+    END IF;
+END
+$$;
+COMMENT ON SCHEMA immuta_procedures IS 'procedures that begin and end an impersonation (extension immuta_ext)';
+REVOKE ALL ON SCHEMA immuta_procedures FROM PUBLIC;
+GRANT USAGE ON SCHEMA immuta_procedures TO PUBLIC;
+
+-- Without a SET clause, which would undo what it sets: everything in it is qualified.
+CREATE PROCEDURE immuta_procedures.impersonate_user(user_id text)
+LANGUAGE sql
+AS $$
+    SELECT pg_catalog.set_config('immuta.impersonation_userid', coalesce(user_id, ''),
+                                 NOT pg_catalog.current_setting('bodata.allow_session_impersonation')::pg_catalog.bool)
+$$;
+COMMENT ON PROCEDURE immuta_procedures.impersonate_user(text) IS 'impersonates a user by name, for the session if that is allowed, else for the transaction; NULL ends it';
+
+CREATE FUNCTION immuta.may_impersonate(login oid, by_name boolean) RETURNS boolean
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_may_impersonate_wrapper';
+REVOKE ALL ON FUNCTION immuta.may_impersonate(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.may_impersonate(oid, boolean) IS 'internal: whether a login may present names, or else tokens';
+
+CREATE FUNCTION immuta.rule_names(
+    impersonator bytea, users bytea, iamids bytea, login bytea, iamid bytea, userid bytea) RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_rule_names_wrapper';
+REVOKE ALL ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) IS 'internal: whether a rule is about this login and this user';
+
+CREATE FUNCTION immuta.list_impersonators()
+RETURNS TABLE (impersonator name, means text, iamid text, userid text, mapped_role name, rule integer, client_addr inet[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH login AS (
+        SELECT r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
+        WHERE r.rolcanlogin AND immuta.may_impersonate(r.oid, m.by_name)),
+    account AS (
+        SELECT u.iamid, u.userid, coalesce(e.rolname, n.rolname) AS mapped_role
+        FROM immuta.user_account u
+        LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
+        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND pg_has_role(n.oid, 'immuta_mappable', 'MEMBER')
+             AND current_setting('bodata.map_by_username')::boolean
+             AND u.iamid IN (SELECT btrim(i, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') i)
+        WHERE NOT u.disabled AND coalesce(e.oid, n.oid) IS NOT NULL),
+    -- The first rule that is about both decides; one with addresses only for some clients, then the next as well.
+    matching AS (
+        SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
+               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY l.impersonator, l.means, a.iamid, a.userid) AS last
+        FROM login l CROSS JOIN account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
+            convert_to(r.impersonator, 'UTF8'), convert_to(r.users, 'UTF8'), convert_to(r.iamid, 'UTF8'),
+            convert_to(l.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
+    SELECT m.impersonator, m.means, m.iamid, m.userid, m.mapped_role, m.id, m.client_addr FROM matching m
+    WHERE m.allow AND m.id <= coalesce(m.last, m.id)
+    UNION ALL
+    SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM login l CROSS JOIN account a
+    WHERE NOT EXISTS (SELECT FROM immuta.impersonation_rule)
+$$;
+REVOKE ALL ON FUNCTION immuta.list_impersonators() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.list_impersonators() TO immuta_admin;
+COMMENT ON FUNCTION immuta.list_impersonators() IS 'internal: the rows of immuta.impersonators';
+
+CREATE VIEW immuta.impersonators AS SELECT * FROM immuta.list_impersonators();
+REVOKE ALL ON immuta.impersonators FROM PUBLIC;
+GRANT SELECT ON immuta.impersonators TO immuta_admin;
+COMMENT ON VIEW immuta.impersonators IS 'which login may impersonate which user of the extension''s own tables, by token or by name, and by which rule';
+
+CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_explained';
+REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.explained(bytea, bytea, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.explained(bytea, bytea, text) IS 'internal: the plan of a query as a user; see test_access()';
+
+CREATE FUNCTION immuta.record_dry_run(userid bytea, iamid bytea, statement text, code text) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_record_dry_run_wrapper';
+REVOKE ALL ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) IS 'internal: puts a dry run on record; see test_access()';
+
+-- With the search path of the caller, in which the names of the statement are looked up: all others are qualified.
+CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim')
+RETURNS TABLE (allowed boolean, sqlstate text, object text, message text, plan text)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    explained text;
+    code text;
+    said text;
+    detail text;
+BEGIN
+    BEGIN
+        explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
+        -- Whatever functions did that the planner called is rolled back.
+        RAISE EXCEPTION 'rolled back';
+    EXCEPTION WHEN OTHERS THEN
+        IF explained IS NULL THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            IF pg_catalog.starts_with(detail, 'IMPERSONATION_') THEN
+                RAISE;
+            END IF;
+        END IF;
+    END;
+    PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+    RETURN QUERY SELECT
+        CASE WHEN explained IS NOT NULL THEN true WHEN code OPERATOR(pg_catalog.=) '42501' THEN false END,
+        code, pg_catalog.substring(said, '^permission denied for (.*)$'), said, explained;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.test_access(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
+
+CREATE FUNCTION immuta.doctor_of_names() RETURNS TABLE ("check" text, ok boolean, detail text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'no login presents both tokens and names', count(*) = 0, CASE count(*) WHEN 0 THEN 'none does'
+        ELSE 'REVOKE bodata_impersonate_user or immuta_impersonation from these: who sends SQL in their sessions needs no '
+             'token to choose a user: ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) END
+    FROM pg_roles r
+    WHERE r.rolcanlogin AND NOT r.rolsuper AND immuta.may_impersonate(r.oid, true) AND immuta.may_impersonate(r.oid, false)
+$$;
+REVOKE ALL ON FUNCTION immuta.doctor_of_names() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.doctor_of_names() IS 'internal: the part of doctor() that concerns impersonation by name';
