@@ -2,11 +2,16 @@
 for what that user must not see."""
 
 import random
+import re
 import socket
 import struct
 import threading
 
+import readers
 from harness.wire import Closed, Wire
+
+# Tags of statements after which there would be nothing left to see.
+REMOVES = re.compile(rb"C\0\0..(?:DELETE|UPDATE|MERGE|DROP|ALTER)", re.DOTALL)
 
 
 class Proxy:
@@ -105,21 +110,30 @@ class Conversation:
                 body = body.rstrip(b" ;\0") + b" WHERE " + proxy.focus + b"\0"
             self.client.sendall(self._ask(body)[0])
             return
-        proxy.statements += 1
+        if proxy.random.random() < 0.3:
+            text, ends = readers.statement(proxy.random)
+            self._try(text.encode() + b"\0", True, ends)
         # Some as whoever ended his transaction.
-        impersonates = proxy.random.random() < 0.85
+        answer = self._try(body, proxy.random.random() < 0.85, False)
+        if proxy.statements % 50 == 0:
+            self._check_nobody()
+        self.client.sendall(answer[:-1] + b"I")
+
+    def _try(self, body, impersonates, ends):
+        """One message of a user, who is nobody any more when it reads something if he `ends` his transaction in it."""
+        proxy = self.proxy
+        proxy.statements += 1
         if impersonates:
             self._quietly(b"BEGIN\0")
             self._quietly(b"SET LOCAL bodata.impersonation_token = '" + proxy.token.encode() + b"'\0")
         answer, status = self._ask(body)
-        proxy.as_nobody += not impersonates
-        self._search(body, answer, impersonates)
+        proxy.as_nobody += not impersonates or ends
+        self._search(body, answer, impersonates and not ends)
         if status != b"I":
-            end = b"COMMIT\0" if proxy.random.random() < 0.5 else b"ROLLBACK\0"
-            self._search(body, self._ask(end)[0], impersonates)
-        if proxy.statements % 50 == 0:
-            self._check_nobody()
-        self.client.sendall(answer[:-1] + b"I")
+            keeps_rows = not REMOVES.search(answer)
+            end = b"COMMIT\0" if keeps_rows and proxy.random.random() < 0.5 else b"ROLLBACK\0"
+            self._search(body, self._ask(end)[0], impersonates and not ends)
+        return answer
 
     def _ask(self, body):
         """The raw messages up to ReadyForQuery, and the status in that."""
