@@ -78,7 +78,7 @@ ATTACKS = [
         "SELECT 1 UNION SELECT length({f})", "VALUES (1), (length({f}))", "UPDATE app.flights SET delay = length({f})",
         "DELETE FROM app.flights WHERE {f} = 'none'", "INSERT INTO app.flights VALUES (length({f}), 'UA')",
         "INSERT INTO app.flights VALUES (1, 'UA') ON CONFLICT (id) DO UPDATE SET secret = {f}",
-        "EXPLAIN (ANALYZE, TIMING OFF) SELECT {f}", "SELECT xmlelement(name a, {f})",
+        "EXPLAIN (ANALYZE, TIMING OFF) SELECT {f}",
         "SELECT * FROM json_populate_record(NULL::alice.t, to_json({f}))")],
     # And where none stands.
     (2, "SELECT 'sad'::alice.mood::text", *DENIED),
@@ -228,7 +228,7 @@ ATTACKS = [
         "CREATE FUNCTION alice.f() RETURNS text LANGUAGE internal AS 'set_config_by_name'",
         "CREATE FUNCTION alice.f() RETURNS int LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
         "ALTER FUNCTION alice.reset_role() LEAKPROOF", "ALTER FUNCTION alice.reset_role() OWNER TO svc",
-        "ALTER TABLE alice.t OWNER TO postgres", "CREATE EXTENSION pageinspect", "CREATE FOREIGN DATA WRAPPER w",
+        "ALTER TABLE alice.t OWNER TO postgres", "CREATE EXTENSION file_fdw", "CREATE FOREIGN DATA WRAPPER w",
         "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION alice.on_insert()",
         "CREATE ACCESS METHOD m TYPE INDEX HANDLER bthandler", "CREATE SCHEMA s AUTHORIZATION svc",
         "CREATE ROLE mallory", "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (connect = false)",

@@ -128,7 +128,7 @@ ATTACKS = [
         "WITH x AS (SELECT {f}) SELECT * FROM x", "SELECT 1 UNION SELECT {f}", "VALUES ({f})",
         "SELECT * FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND {f} = 1",
         "SELECT * FROM pg_class, LATERAL (SELECT {f}) x", "SELECT jsonb_build_object('a', {f})",
-        "SELECT xmlelement(name a, {f})", "EXPLAIN SELECT {f}", "EXPLAIN ANALYZE SELECT {f}",
+        "EXPLAIN SELECT {f}", "EXPLAIN ANALYZE SELECT {f}",
         "COPY (SELECT {f}) TO STDOUT", "SELECT ({f})::text::alice.loud")],
     # And where none stands.
     *[(36, statement, *REQUIRED) for statement in (

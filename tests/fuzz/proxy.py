@@ -2,11 +2,16 @@
 for what that user must not see."""
 
 import random
+import re
 import socket
 import struct
 import threading
 
+import readers
 from harness.wire import Closed, Wire
+
+# Tags of statements after which there would be nothing left to see.
+REMOVES = re.compile(rb"C\0\0..(?:DELETE|UPDATE|MERGE|DROP|ALTER)", re.DOTALL)
 
 
 class Proxy:
@@ -22,7 +27,7 @@ class Proxy:
         self.statements = self.rows = self.errors = self.refused = self.as_nobody = self.lost = self.seen = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.connections = 0
+        self.connections, self.focus = 0, b""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
@@ -100,22 +105,35 @@ class Conversation:
     def _answer(self, body):
         proxy = self.proxy
         if self.is_administrator:
+            # The one query by which sqlsmith learns of tables has no WHERE of its own.
+            if proxy.focus and b"from information_schema.tables" in body:
+                body = body.rstrip(b" ;\0") + b" WHERE " + proxy.focus + b"\0"
             self.client.sendall(self._ask(body)[0])
             return
-        proxy.statements += 1
+        if proxy.random.random() < 0.3:
+            text, ends = readers.statement(proxy.random)
+            self._try(text.encode() + b"\0", True, ends)
         # Some as whoever ended his transaction.
-        impersonates = proxy.random.random() < 0.85
+        answer = self._try(body, proxy.random.random() < 0.85, False)
+        if proxy.statements % 50 == 0:
+            self._check_nobody()
+        self.client.sendall(answer[:-1] + b"I")
+
+    def _try(self, body, impersonates, ends):
+        """One message of a user, who is nobody any more when it reads something if he `ends` his transaction in it."""
+        proxy = self.proxy
+        proxy.statements += 1
         if impersonates:
             self._quietly(b"BEGIN\0")
             self._quietly(b"SET LOCAL bodata.impersonation_token = '" + proxy.token.encode() + b"'\0")
         answer, status = self._ask(body)
-        self._search(body, answer, impersonates)
+        proxy.as_nobody += not impersonates or ends
+        self._search(body, answer, impersonates and not ends)
         if status != b"I":
-            end = b"COMMIT\0" if proxy.random.random() < 0.5 else b"ROLLBACK\0"
-            self._search(body, self._ask(end)[0], impersonates)
-        if proxy.statements % 50 == 0:
-            self._check_nobody()
-        self.client.sendall(answer[:-1] + b"I")
+            keeps_rows = not REMOVES.search(answer)
+            end = b"COMMIT\0" if keeps_rows and proxy.random.random() < 0.5 else b"ROLLBACK\0"
+            self._search(body, self._ask(end)[0], impersonates and not ends)
+        return answer
 
     def _ask(self, body):
         """The raw messages up to ReadyForQuery, and the status in that."""
@@ -142,7 +160,6 @@ class Conversation:
 
     def _search(self, body, answer, impersonates):
         proxy = self.proxy
-        proxy.as_nobody += not impersonates
         proxy.seen += impersonates and proxy.granted in answer
         hidden = [proxy.secret, proxy.token.encode()] + [proxy.granted] * (not impersonates)
         proxy.leaks += [(word, body.decode(errors="replace"), answer[:2000]) for word in hidden if word in answer]
