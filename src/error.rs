@@ -117,7 +117,9 @@ impl Error {
             }
             Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
             Error::NotMapped => "the user of this token has no PostgreSQL role".into(),
-            Error::SubscriptionEnded => "a subscription of this user has ended and could not be revoked yet".into(),
+            Error::SubscriptionEnded => {
+                "a subscription of this user has ended and could not be revoked yet".into()
+            }
             Error::NotLocal => "an impersonation token must be set with SET LOCAL".into(),
             Error::InSubtransaction => "an impersonation token cannot be set inside a savepoint".into(),
             Error::OutOfStatement => "an impersonation token cannot be set this way".into(),

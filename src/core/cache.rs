@@ -157,6 +157,7 @@ mod tests {
             recorded: Timestamp(0),
             validated: Timestamp(0),
             expires: None,
+            subscriptions_end: None,
             generation: 0,
             impersonator: 2,
         }
