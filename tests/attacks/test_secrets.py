@@ -174,7 +174,7 @@ def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "
     functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND "
-    everybody = {"session_state", "whoami"}
+    everybody = {"session_state", "whoami", "user_attribute", "user_attribute_values", "user_in_group"}
     assert world.sql(f"{relations} WHEN relkind IN ('r', 'v') THEN "
                      "has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END") == []
     assert world.sql(f"{relations} relkind WHEN 'S' THEN "
