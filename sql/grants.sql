@@ -158,7 +158,8 @@ BEGIN
             UNION
             SELECT 2, a.grantee, a.kind, a.object, a.attnum, a.privilege, NULL FROM added a WHERE a.grantor = 0
         ), worded AS (
-            SELECT s.phase, s.kind, s.object, s.grantee, s.privilege, max(s.grantor) AS grantor, s.privilege
+            SELECT s.phase, s.kind, s.object, s.grantee, s.privilege, max(s.grantor) AS grantor,
+                   string_agg(s.attnum::text, ',' ORDER BY s.attnum) AS attnums, s.privilege
                    || coalesce(' (' || string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attnum > 0) || ')', '') AS words
             FROM step s
             LEFT JOIN pg_attribute a ON s.kind = 'r' AND a.attrelid = s.object AND a.attnum = s.attnum AND NOT a.attisdropped
@@ -166,10 +167,11 @@ BEGIN
             GROUP BY s.phase, s.kind, s.object, s.grantee, s.privilege, s.attnum > 0
         ), listed AS (
             SELECT w.phase, w.kind, w.object, w.grantee, string_agg(w.words, ', ' ORDER BY w.words) AS words,
-                   array_agg(DISTINCT w.privilege) AS privileges, array_agg(DISTINCT w.grantor) AS grantors
+                   array_agg(DISTINCT w.privilege) AS privileges, array_agg(DISTINCT w.grantor) AS grantors,
+                   string_to_array(string_agg(w.attnums, ',' ORDER BY w.words), ',')::smallint[] AS attnums
             FROM worded w GROUP BY w.phase, w.kind, w.object, w.grantee
         )
-        SELECT l.phase, l.words, l.kind, l.object, l.privileges, l.grantors, array_agg(l.grantee) AS grantees,
+        SELECT l.phase, l.words, l.kind, l.object, l.privileges, l.grantors, l.attnums, array_agg(l.grantee) AS grantees,
                CASE WHEN l.kind = 's' THEN 'SCHEMA ' WHEN max(c.relkind) = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
                || coalesce(quote_ident(max(n.nspname)) || '.' || quote_ident(max(c.relname)), quote_ident(max(s.nspname))) AS target,
                string_agg(format('%I', r.rolname), ', ' ORDER BY r.rolname) AS roles
@@ -178,9 +180,9 @@ BEGIN
         LEFT JOIN pg_class c ON l.kind = 'r' AND c.oid = l.object LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_namespace s ON l.kind = 's' AND s.oid = l.object
         WHERE c.oid IS NOT NULL OR s.oid IS NOT NULL
-        GROUP BY l.phase, l.kind, l.object, l.words, l.privileges, l.grantors
+        GROUP BY l.phase, l.kind, l.object, l.words, l.privileges, l.grantors, l.attnums
         UNION ALL
-        SELECT 3, string_agg(DISTINCT m.privilege, ', '), NULL, NULL, NULL, NULL, NULL,
+        SELECT 3, string_agg(DISTINCT m.privilege, ', '), NULL, NULL, NULL, NULL, NULL, NULL,
                CASE WHEN m.kind = 's' THEN 'SCHEMA ' || m.object::regnamespace ELSE 'TABLE ' || m.object::regclass END, NULL
         FROM missing m WHERE NOT m.grantable GROUP BY m.kind, m.object
         ORDER BY phase, target, words
@@ -207,7 +209,7 @@ BEGIN
         detail := step.words || coalesce(CASE step.phase WHEN 1 THEN ' from ' ELSE ' to ' END || step.roles,
                                          ': the system account has no grant option');
         IF step.phase = 1 AND EXISTS (
-            SELECT FROM immuta.access_entries(step.kind, step.object, 0::smallint) a
+            SELECT FROM unnest(step.attnums) n, LATERAL immuta.access_entries(step.kind, step.object, n) a
             WHERE a.grantee = ANY (step.grantees) AND a.privilege = ANY (step.privileges) AND a.grantor = ANY (step.grantors)) THEN
             what := 'not revoked';
             RAISE WARNING 'not revoked: % on %', detail, object

@@ -11,7 +11,7 @@ import pytest
 from conftest import clean
 from harness.world import query
 
-STEPS = int(os.environ.get("IMMUTA_STEPS", "2500"))
+STEPS = int(os.environ.get("IMMUTA_STEPS", "2000"))
 SEED = int(os.environ.get("IMMUTA_SEED", random.randrange(1_000_000)))
 
 SCHEMAS = ("sales", "other", "third")
