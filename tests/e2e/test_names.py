@@ -55,6 +55,13 @@ def test_what_the_session_shows(world, namer):
     connection.close()
 
 
+def test_what_a_token_shows(world, service):
+    """Where it would cost every transaction: nothing. whoami() tells."""
+    query(service, "SET LOCAL bodata.impersonation_token = %s", (world.token(),))
+    assert query(service, "SELECT current_setting('immuta.immuta_user'), userid FROM immuta.whoami()") == [("", "alice")]
+    service.rollback()
+
+
 def test_a_pooler_that_resets(world, server, namer):
     """PgBouncer in session mode: the next client of the server connection is nobody."""
     world.sql("ALTER ROLE namer SET bodata.single_impersonation_user = off")
