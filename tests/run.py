@@ -1,6 +1,9 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
     tests/run.py [--only format,lint,rust,clients,core,assert] VERSION…
+
+One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
+and for time to pass.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,18 +91,22 @@ def rust(tally, version, env):
     tally.add(name, passed, failed or int(not succeeded or not passed))
 
 
-def clients(tally, version, env):
-    """Real clients against private servers."""
-    name = f"install for PostgreSQL {version}"
-    if check(tally, name, [ROOT / "tools" / "install", version], env):
-        for suite in ("e2e", "providers", "audit", "attacks", "subscriptions", *(("drivers",) if version in DRIVER_VERSIONS else ())):
-            pytest(tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+def install(tally, version, env):
+    return check(tally, f"install for PostgreSQL {version}", [ROOT / "tools" / "install", version], env)
+
+
+def suites(version):
+    """Those of real clients against private servers; the longest first."""
+    drivers = ("drivers",) if version in DRIVER_VERSIONS else ()
+    return ("attacks", "subscriptions", "providers", "e2e", "audit", *drivers)
 
 
 def pytest(tally, name, suite, version, env):
     words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
              ROOT / "tests" / suite]
-    succeeded, output = run(name, words, dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1"))
+    # Servers of different suites have folders of their own.
+    env = dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1", IMMUTA_RUN=f"{env.get('IMMUTA_RUN', '')}{suite}")
+    succeeded, output = run(name, words, env)
     last = output.strip().splitlines()[-1] if output.strip() else ""
     count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
@@ -107,15 +115,15 @@ def pytest(tally, name, suite, version, env):
 
 
 def asserting(tally, version, env, suites):
-    """The same against a server that checks itself; clients() has installed the library that it gets."""
+    """The same against a server that checks itself; it gets the library that install() made."""
     if check(tally, f"PostgreSQL {version} with assertions", [ROOT / "tools" / "assert-build", version], env):
-        env = dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-assert"))
+        env = dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-assert"), IMMUTA_RUN="assert-")
         for suite in suites:
             pytest(tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
 
 
 def core(tally, version, env):
-    """PostgreSQL's own tests; clients() has installed the library."""
+    """PostgreSQL's own tests; install() has put the library there."""
     name = f"core, PostgreSQL {version}"
     words = [BUILD / "venv" / "bin" / "python", ROOT / "tests" / "core" / "run.py", "--quick", version]
     succeeded, output = run(name, words, env)
@@ -131,7 +139,12 @@ def main():
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
     env, tally = build_environment(), Tally()
-    try:
+    with ThreadPoolExecutor(2) as lanes:
+        done = []
+
+        def later(*task):
+            done.append(lanes.submit(*task))
+
         if "format" in parts:
             check(tally, "format", ["cargo", "fmt", "--check"], env)
         for version in arguments.versions:
@@ -140,16 +153,20 @@ def main():
                       ["cargo", "clippy", "-q", "--all-targets", "--no-default-features",
                        "--features", f"pg{version} pg_test", "--", "-D", "warnings"], env)
             if "rust" in parts:
+                # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
-            if "clients" in parts:
-                clients(tally, version, env)
-            if "core" in parts and version in CORE_VERSIONS:
-                core(tally, version, env)
+            if not {"clients", "core", "assert"} & set(parts) or not install(tally, version, env):
+                continue
             if "assert" in parts and version in ASSERT_VERSIONS:
-                suites = ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers")
-                asserting(tally, version, env, suites)
-    finally:
-        shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
+                later(asserting, tally, version, env, ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers"))
+            if "clients" in parts:
+                for suite in suites(version):
+                    later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+            if "core" in parts and version in CORE_VERSIONS:
+                later(core, tally, version, env)
+        for future in done:
+            future.result()
+    shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
     if tally.failures:
         print("[test] failed: " + "; ".join(tally.failures))
     print(f"{tally.passed} passed, {tally.failed} failed")
