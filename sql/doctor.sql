@@ -62,6 +62,16 @@ AS $$
     FROM immuta.token t
     WHERE t.last_used_at > clock_timestamp() + current_setting('bodata.token_idle_ttl')::interval / 12
     UNION ALL
+    SELECT 'impersonated statements are on record', sinks <> '', CASE sinks
+        WHEN '' THEN 'Set bodata.audit_sink: nobody will know what was done in whose name.' ELSE 'to: ' || sinks END
+    FROM (SELECT current_setting('bodata.audit_sink') AS sinks) audit
+    UNION ALL
+    SELECT 'errors and records reach the log', shown, CASE WHEN shown THEN 'log_min_messages = ' || level
+        ELSE 'Set log_min_messages to error or lower: audit records are left out of the log, and failed statements are '
+             'recorded without their SQLSTATE.' END
+    FROM (SELECT current_setting('log_min_messages') AS level) l,
+         LATERAL (SELECT level NOT IN ('log', 'fatal', 'panic') AS shown) s
+    UNION ALL
     SELECT 'token provider', fault IS NULL, coalesce('The provider "' || provider || '" cannot be asked: ' || fault || '.', provider)
     FROM (SELECT current_setting('bodata.token_provider') AS provider, immuta.provider_fault() AS fault) p
     UNION ALL

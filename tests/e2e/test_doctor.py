@@ -35,6 +35,8 @@ FINDINGS = [
      "ALTER TABLE immuta.token ENABLE TRIGGER announce_row", "immuta.token"),
     ("clock", "INSERT INTO immuta.token (digest, user_id, last_used_at) SELECT sha256('future'), id, now() + '1 day' "
      "FROM immuta.user_account LIMIT 1", "DELETE FROM immuta.token WHERE digest = sha256('future')", "1 tokens"),
+    ("impersonated statements are on record", "SET bodata.audit_sink = ''", "RESET bodata.audit_sink", "bodata.audit_sink"),
+    ("errors and records reach the log", "SET log_min_messages = fatal", "RESET log_min_messages", "log_min_messages"),
     ("token provider", "SET bodata.token_provider = immuta", "RESET bodata.token_provider", "bodata.api_url is not set"),
     ("tokens travel encrypted", "SET bodata.api_allow_http = on; SET bodata.api_url = 'http://immuta.invalid'; "
      "SET bodata.token_provider = immuta", "RESET bodata.token_provider; RESET bodata.api_url; "
