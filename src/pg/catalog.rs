@@ -119,7 +119,7 @@ fn extension_owner(extension: u32) -> u32 {
     }
 }
 
-/// Every table and sequence that came with the extension.
+/// Every table and sequence that came with the extension, in order.
 pub fn tables_of_extension(extension: u32) -> Rc<[u32]> {
     let generation = gate::generation();
     let (seen, tables) = TABLES_OF_EXTENSION.with_borrow(Clone::clone);
@@ -180,6 +180,7 @@ fn find_tables_of_extension(extension: u32) -> Vec<u32> {
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
     }
+    tables.sort_unstable();
     tables
 }
 

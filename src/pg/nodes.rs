@@ -170,7 +170,7 @@ impl Permissions {
         Permissions(list)
     }
 
-    /// Whether any of these relations is read or written on the current user's own rights.
+    /// Whether any of these relations (in order) is read or written on the current user's own rights.
     pub fn touch_any(&self, relations: &[u32]) -> bool {
         // SAFETY: as in required().
         unsafe {
@@ -178,7 +178,7 @@ impl Permissions {
                 compat::is_relation(entry)
                     && entry.requiredPerms != 0
                     && entry.checkAsUser == pg_sys::Oid::INVALID
-                    && relations.contains(&entry.relid.to_u32())
+                    && relations.binary_search(&entry.relid.to_u32()).is_ok()
             })
         }
     }
