@@ -36,7 +36,7 @@ COMMENT ON FUNCTION immuta.may_impersonate(oid, boolean) IS 'internal: whether a
 
 CREATE FUNCTION immuta.rule_names(
     impersonator bytea, users bytea, iamids bytea, login bytea, iamid bytea, userid bytea) RETURNS boolean
-LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_rule_names_wrapper';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'immuta_rule_names_wrapper';
 REVOKE ALL ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.rule_names(bytea, bytea, bytea, bytea, bytea, bytea) IS 'internal: whether a rule is about this login and this user';
 

@@ -34,7 +34,7 @@ REVOKE ALL ON FUNCTION immuta.data_source_id(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.data_source_id(regclass) IS 'internal: id of a data source; 42704 for what is none';
 
 CREATE FUNCTION immuta.clean_tags(tags text[]) RETURNS text[]
-LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM unnest(tags) t WHERE t IS NULL OR octet_length(t) NOT BETWEEN 1 AND 255) THEN

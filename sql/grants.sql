@@ -3,7 +3,7 @@
 
 -- Views have nothing to truncate, materialized views nothing to write.
 CREATE FUNCTION immuta.privileges_of_kind(relkind "char") RETURNS TABLE (privilege text, access text)
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT p.privilege, p.access
     FROM (VALUES ('SELECT', 'READ', 'rpfvm'), ('INSERT', 'WRITE', 'rpfv'), ('UPDATE', 'WRITE', 'rpfv'),

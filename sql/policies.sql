@@ -103,7 +103,7 @@ COMMENT ON VIEW immuta.user_profiles IS 'what policies look at in users, and the
 
 -- {"region": "EU"} is short for {"region": ["EU"]}.
 CREATE FUNCTION immuta.clean_attributes(attributes jsonb) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     clean jsonb;

@@ -1,7 +1,7 @@
 -- Subscriptions of single users.
 
 CREATE FUNCTION immuta.clean_access(access text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF access IS NULL OR upper(access) NOT IN ('READ', 'WRITE') THEN

@@ -1,5 +1,4 @@
--- Setting the connection up, looking for drift, and the event triggers. The last fragment of the connection: from here
--- on DDL is watched.
+-- Setting the connection up, looking for drift, and the event triggers.
 
 -- For superusers only: members of immuta_admin must not choose whose rights they use.
 CREATE FUNCTION immuta.set_system_account(role_name name) RETURNS void
@@ -150,6 +149,7 @@ BEGIN
         RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
     END IF;
     PERFORM immuta.lock_connection();
+    PERFORM immuta.watch_ddl();
     -- What is known by its name only, since a restore.
     UPDATE immuta.registered_schema r SET namespace = n.oid FROM pg_namespace n
     WHERE r.namespace IS NULL AND n.nspname = r.schema_name;
@@ -237,8 +237,10 @@ AS $$
     FROM immuta.system_account a LEFT JOIN immuta.drift() d ON true GROUP BY a.one
     UNION ALL
     SELECT 'DDL is watched', count(*) = 0, CASE count(*) WHEN 0 THEN 'by all event triggers'
-           ELSE 'ALTER EVENT TRIGGER ... ENABLE: ' || string_agg(t.evtname, ', ') || '; then run immuta.sync()' END
-    FROM pg_event_trigger t WHERE t.evtname IN ('immuta_ddl', 'immuta_drop') AND t.evtenabled NOT IN ('O', 'A')
+           ELSE 'ALTER EVENT TRIGGER ... ENABLE: ' || string_agg(n.name, ', ') || '; then run immuta.sync()' END
+    FROM immuta.system_account, (VALUES ('immuta_ddl'), ('immuta_drop')) n (name)
+         LEFT JOIN pg_event_trigger t ON t.evtname = n.name
+    WHERE t.evtname IS NULL OR t.evtenabled NOT IN ('O', 'A')
 $$;
 REVOKE ALL ON FUNCTION immuta.doctor_of_connection() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.doctor_of_connection() IS 'internal: the part of doctor() that concerns subscriptions';
@@ -317,12 +319,27 @@ $$;
 REVOKE ALL ON FUNCTION immuta.after_drop() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.after_drop() IS 'internal: data sources go with their tables';
 
-CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
-WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW', 'CREATE FOREIGN TABLE',
-             'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE',
-             'ALTER SEQUENCE', 'ALTER SCHEMA', 'CREATE SCHEMA')
-EXECUTE FUNCTION immuta.after_ddl();
-COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
-
-CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop();
-COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
+-- Made only where there is something to watch: DDL in other databases is none of our business, at no cost. As members of
+-- the extension they go with it, and are not dumped: sync(), which a restore needs anyway, makes them again.
+CREATE FUNCTION immuta.watch_ddl() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_event_trigger t WHERE t.evtname = 'immuta_ddl') THEN
+        CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
+        WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW',
+                     'CREATE FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW',
+                     'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'ALTER SCHEMA', 'CREATE SCHEMA')
+        EXECUTE FUNCTION immuta.after_ddl();
+        COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
+        ALTER EXTENSION immuta_ext ADD EVENT TRIGGER immuta_ddl;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_event_trigger t WHERE t.evtname = 'immuta_drop') THEN
+        CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop();
+        COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
+        ALTER EXTENSION immuta_ext ADD EVENT TRIGGER immuta_drop;
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.watch_ddl() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.watch_ddl() IS 'internal: makes the event triggers with which data sources follow DDL';

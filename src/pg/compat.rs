@@ -360,6 +360,7 @@ pub unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
 ///
 /// # Safety
 /// Called from `_PG_init` in the postmaster.
+#[cfg_attr(feature = "pg14", allow(ffi_unwind_calls))]
 pub unsafe fn request_shared_memory(request: unsafe extern "C-unwind" fn()) {
     #[cfg(feature = "pg14")]
     // SAFETY: by contract.
@@ -409,4 +410,12 @@ pub fn virtual_transaction() -> (i32, u32) {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         return ((*pg_sys::MyProc).vxid.procNumber, (*pg_sys::MyProc).vxid.lxid);
     }
+}
+
+/// The query id as `pg_stat_statements` shows it; signed since 18.
+pub fn query_id(plan: &pg_sys::PlannedStmt) -> i64 {
+    #[cfg(feature = "pg18")]
+    return plan.queryId;
+    #[cfg(not(feature = "pg18"))]
+    return plan.queryId.cast_signed();
 }

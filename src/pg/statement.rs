@@ -59,7 +59,7 @@ impl Opening {
             Opening {
                 text: if with_text { part(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: command(plan.commandType),
-                query_id: plan.queryId as i64,
+                query_id: compat::query_id(plan),
                 role: Role::Statement,
                 ends_transaction: false,
                 is_original: plan.canSetTag,
@@ -88,7 +88,7 @@ impl Opening {
             Opening {
                 text: if with_text { part(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: CStr::from_ptr(pg_sys::CreateCommandName(node)).to_str().unwrap_or_default(),
-                query_id: plan.queryId as i64,
+                query_id: compat::query_id(plan),
                 role: match tag {
                     T_DeclareCursorStmt => Role::Declare,
                     T_FetchStmt | T_ClosePortalStmt => Role::Fetch,
