@@ -71,7 +71,8 @@ OBJECTS = [
     "CREATE TEMP TABLE parents (id int PRIMARY KEY) PARTITION BY RANGE (id)",
     "CREATE TYPE pg_temp.e AS ENUM ('a')", "CREATE AGGREGATE pg_temp.a (int) (SFUNC = int4pl, STYPE = int)",
     "CREATE OPERATOR pg_temp.### (FUNCTION = pg_catalog.int4pl, LEFTARG = int, RIGHTARG = int)",
-    "CREATE COLLATION pg_temp.c (LOCALE = 'C')", "CREATE TEXT SEARCH CONFIGURATION pg_temp.c (COPY = pg_catalog.simple)",
+    "CREATE COLLATION pg_temp.c (LOCALE = 'C')",
+    "CREATE TEXT SEARCH CONFIGURATION pg_temp.c (COPY = pg_catalog.simple)",
     "CREATE TEXT SEARCH DICTIONARY pg_temp.d (TEMPLATE = simple)", "CREATE PROCEDURE pg_temp.p() LANGUAGE sql AS ''",
     "INSERT INTO alice.settings_at_commit VALUES (1)",
 ]

@@ -216,7 +216,8 @@ def test_tables_are_closed_in_parallel_workers_too(world, session, table):
 THROUGH = ["CREATE TEMP VIEW through AS SELECT * FROM immuta.{table}",
            "CREATE VIEW alice.through AS SELECT * FROM immuta.{table}",
            "CREATE VIEW alice.through AS WITH x AS (SELECT * FROM immuta.{table}) SELECT * FROM x",
-           "CREATE VIEW alice.below AS SELECT * FROM immuta.{table}; CREATE VIEW alice.through AS SELECT * FROM alice.below"]
+           "CREATE VIEW alice.below AS SELECT * FROM immuta.{table}; "
+           "CREATE VIEW alice.through AS SELECT * FROM alice.below"]
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -196,8 +196,8 @@ def main():
                 started = time.monotonic()
                 counts = compare(version, source, suite, libraries)
                 total = [a + b for a, b in zip(total, counts)]
-                print(f"[core] PostgreSQL {version}, {suite.name}, preloaded {','.join(libraries)}: {counts[0]} passed, "
-                      f"{counts[1]} failed ({time.monotonic() - started:.0f} s)", flush=True)
+                print(f"[core] PostgreSQL {version}, {suite.name}, preloaded {','.join(libraries)}: "
+                      f"{counts[0]} passed, {counts[1]} failed ({time.monotonic() - started:.0f} s)", flush=True)
     print(f"{total[0]} passed, {total[1]} failed")
     return 1 if total[1] or not total[0] else 0
 

@@ -86,8 +86,8 @@ def test_migrations_by_a_login_of_their_own(world):
         for login in ("deploy", "dual"):
             connection = world.connect(login, f"{login}-password")
             connection.autocommit = True
-            for statement in ("CREATE TABLE public.migrated (id int)", "CREATE INDEX CONCURRENTLY ON public.migrated (id)",
-                              "VACUUM public.migrated", "DO 'BEGIN COMMIT; END'", "DROP TABLE public.migrated"):
+            for statement in ("CREATE TABLE public.migrated (id int)",
+                              "CREATE INDEX CONCURRENTLY ON public.migrated (id)", "VACUUM public.migrated", "DO 'BEGIN COMMIT; END'", "DROP TABLE public.migrated"):
                 query(connection, statement)
             connection.close()
     finally:
@@ -162,8 +162,9 @@ def test_the_words_of_postgresql_for_set_config(world, alice):
 
 def test_event_triggers_run_as_the_user(world, service):
     """On DDL: with the rights of the mapped role, if the function is not a definer; session_user is the login."""
-    world.sql("CREATE TABLE public.ddl (tag text, cur text, ses text); CREATE FUNCTION public.on_ddl() RETURNS event_trigger "
-              "LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ddl VALUES (tg_tag, current_user, session_user); END $$; "
+    world.sql("CREATE TABLE public.ddl (tag text, cur text, ses text); "
+              "CREATE FUNCTION public.on_ddl() RETURNS event_trigger LANGUAGE plpgsql "
+              "AS $$ BEGIN INSERT INTO public.ddl VALUES (tg_tag, current_user, session_user); END $$; "
               "CREATE EVENT TRIGGER limits ON ddl_command_end EXECUTE FUNCTION public.on_ddl()")
     try:
         impersonate(service, world.token("alice"))
@@ -275,7 +276,8 @@ def test_pgbouncer_in_statement_mode(world, server):
                 connection.execute("BEGIN")
 
 
-@pytest.mark.parametrize("statement, inside", [("DEALLOCATE ALL", True), ("DEALLOCATE ALL", False), ("DISCARD ALL", False)])
+@pytest.mark.parametrize("statement, inside", [("DEALLOCATE ALL", True), ("DEALLOCATE ALL", False),
+                                               ("DISCARD ALL", False)])
 def test_prepared_statements_can_be_dropped(world, statement, inside):
     """The next use of one is an error; drivers prepare it again."""
     with psycopg.connect(**world.server.dsn(*SERVICE, world.dbname), autocommit=True) as connection:

@@ -1,7 +1,8 @@
-"""Short random statements that try to read our tables, in every way that comes to mind: sqlsmith's rarely return a row of
-them."""
+"""Short random statements that try to read our tables, in every way that comes to mind: sqlsmith's rarely return a
+row of them."""
 
-RELATIONS = {"app.closed": ("id", "body"), "app.columns": ("id", "body", "hidden"), "app.rows": ("id", "carrier", "body"),
+RELATIONS = {"app.closed": ("id", "body"), "app.columns": ("id", "body", "hidden"),
+             "app.rows": ("id", "carrier", "body"),
              "app.parts": ("id", "body"), "app.part_open": ("id", "body"), "app.part_closed": ("id", "body"),
              "app.barrier": ("id", "body"), "app.stored": ("id", "body"), "app.everyone": ("body",),
              "app.reads()": ("id", "body"), "immuta.user_account": ("userid",), "immuta.token": ("digest",)}

@@ -25,8 +25,8 @@ from proxy import Proxy  # noqa: E402
 sys.path.insert(0, str(ROOT / "tests" / "core"))
 import run as core  # noqa: E402
 
-# Which tables sqlsmith is told of, turn by turn: all of the regression database, ours, those of ours that alice may read
-# (a query that names another is an error).
+# Which tables sqlsmith is told of, turn by turn: all of the regression database, ours, those of ours that alice may
+# read (a query that names another is an error).
 TURNS = 2 * (b"", b"table_schema = 'app'",
              b"table_schema = 'app' AND table_name IN ('rows', 'barrier', 'everyone', 'part_open')")
 CRASH = re.compile(r"terminated by signal|PANIC: |TRAP: |panicked at|could not restore the session user")
@@ -107,7 +107,8 @@ def main():
                 # It may crash; that is not what we look for.
                 while time.monotonic() < ends and not proxy.leaks and starts < 20:
                     proxy.connections, proxy.focus = 0, focus
-                    target = f"host=127.0.0.1 port={proxy.port} dbname=regression user=smith sslmode=disable gssencmode=disable"
+                    target = (f"host=127.0.0.1 port={proxy.port} dbname=regression user=smith sslmode=disable "
+                              "gssencmode=disable")
                     process = subprocess.Popen(
                         [program, f"--target={target}", f"--seed={given.seed + 100 * turn + starts}"],
                         stdin=subprocess.DEVNULL, stdout=out, stderr=out,

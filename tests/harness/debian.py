@@ -93,7 +93,8 @@ def _sources():
     if not (state / ".updated").exists():
         if not shutil.which("apt-get"):
             raise Unavailable("sources come as Debian packages, and this machine has no apt-get")
-        targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").stdout
+        targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)",
+                       "Created-By: Packages").stdout
         signed = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
         lines = [f"deb-src{signed} {uri} {suite} main"
                  for uri in sorted(set(targets.split())) if uri.rstrip("/").endswith("/debian")
