@@ -24,7 +24,7 @@ use crate::pg::chain::{Beginning, Change};
 use crate::pg::nodes::Permissions;
 use crate::pg::report::Report;
 use crate::pg::statement::{self, Opening, Progress};
-use crate::pg::{catalog, client, compat, gate, raw, role, shared, xact};
+use crate::pg::{catalog, client, compat, exit, gate, raw, role, shared, xact};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -149,6 +149,16 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
 pub fn left() {
     shared::exit();
     STATE.with_borrow_mut(|state| state.is_leaving = true);
+}
+
+/// The session is over, and with it its impersonation.
+fn disconnected() {
+    STATE.with(|state| {
+        if let Ok(mut state) = state.try_borrow_mut() {
+            // There is nobody left to tell.
+            let _ = state.leave(now());
+        }
+    });
 }
 
 /// A transaction ended; who is impersonated from now on, if anybody is. Must not fail.
@@ -391,6 +401,9 @@ impl State {
             provider: begun.provider.name(),
             scope: begun.scope.name(),
         });
+        if begun.is_for_session() {
+            exit::on_exit(disconnected);
+        }
         self.write(now(), What::Started)
     }
 

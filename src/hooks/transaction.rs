@@ -9,6 +9,10 @@ use crate::pg::{catalog, chain, gate, guc, role, xact};
 
 /// Before a commit, while errors are still possible.
 pub fn pre_commit() -> Result<(), Report> {
+    before_commit().inspect_err(audit::refused)
+}
+
+fn before_commit() -> Result<(), Report> {
     if gate::has_presented() {
         establish_for_connection()?;
     }

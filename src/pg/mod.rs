@@ -7,6 +7,7 @@ pub mod chain;
 pub mod client;
 pub mod compat;
 pub mod dry_run;
+pub mod exit;
 pub mod gate;
 pub mod guc;
 pub mod log;

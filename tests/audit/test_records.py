@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import Trail, audited_server, wait_for, world_of
+from harness.wire import Closed
 from harness.world import query
 
 # Statement, command, rows, objects with what is done to which columns.
@@ -432,7 +433,29 @@ def test_a_connection_of_a_user(connect, world, trail):
     names(world)
     session = connect(user="namer", password="namer", options="-c immuta.immuta_user=alice")
     session.ok("SELECT 1")
-    assert events(trail.new())[:2] == [("STARTED", "alice", None), ("SELECT 1", "alice", None)]
+    session.wire.close()
+    seen = wait_for(lambda: (records := events(trail.new()))[-1:] == [("ENDED", "alice", None)] and records)
+    assert seen[:2] == [("STARTED", "alice", None), ("SELECT 1", "alice", None)]
+
+
+def test_a_connection_that_is_refused(connect, world, trail):
+    names(world)
+    with pytest.raises(Closed):
+        connect(user="namer", password="namer", options="-c immuta.immuta_user=nobody")
+    record, = trail.new()
+    assert (record["auditPayload"]["event"], record["actor"]["id"]) == ("REFUSED", "nobody")
+    assert record["actionStatusReason"] == "IMPERSONATION_NOT_MAPPED"
+
+
+def test_a_successor_who_is_refused(connect, world, trail):
+    names(world)
+    session = connect(user="namer", password="namer")
+    session.ok("SET immuta.immuta_user = 'alice'")
+    assert session.run("SET immuta.immuta_user = 'nobody'").error["C"] == "42704"
+    session.ok("SELECT 4")
+    seen = [(what, who) for what, who, _ in events(trail.new()) if not what.startswith("TRANSACTION")]
+    assert seen == [("STARTED", "alice"), ("SET immuta.immuta_user = 'nobody'", "alice"), ("ENDED", "alice"),
+                    ("REFUSED", "nobody"), ("STARTED", "alice"), ("SELECT 4", "alice")]
 
 
 def test_dry_runs(world, trail):
