@@ -215,12 +215,16 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 return Ok(());
             }
         }
-        state.end_call()?;
-        sinks::check()?;
         let opening = beginning.opening(config::audit_query_text() != QueryText::None);
+        let ended = state.end_call();
         if opening.ends_transaction {
             state.is_ending = true;
             return Ok(());
+        }
+        // A transaction that has failed can be ended in any case, and so can its savepoints.
+        if raw::IsTransactionState() {
+            ended?;
+            sinks::check()?;
         }
         // Deferred triggers run queries at depth 0, too, when no statement is running any more.
         let depth = if is_top { 0 } else { depth.max(1) };

@@ -278,6 +278,14 @@ def test_where_the_audit_is_required_a_full_disk_stops_the_work(fresh):
     session.ok("ROLLBACK")
     assert session.ok("SELECT current_user").rows == [("svc",)]
     limit_files(world, pid, "unlimited")
+    session.begin()
+    session.ok("SAVEPOINT s")
+    limit_files(world, pid, LARGE + 10)
+    assert refused(session.run("SELECT 'unrecorded'")) == unavailable
+    assert refused(session.run("ROLLBACK TO s")) == unavailable, "a statement as any other"
+    session.ok("ROLLBACK")
+    assert session.ok("SELECT current_user").rows == [("svc",)]
+    limit_files(world, pid, "unlimited")
     work(session, statements=("SELECT 'recorded again'",))
     texts = [r["auditPayload"].get("query") for r in trail.new()]
     assert "SELECT 'recorded again'" in texts
