@@ -62,6 +62,8 @@ pub enum Error {
     WhileImpersonating(String),
     /// The library was not preloaded.
     NotPreloaded,
+    /// The login has a cursor open that outlives transactions.
+    CursorHeld,
     /// A record that must be written cannot be.
     AuditUnavailable,
     /// A switch that did not arrive where it should: fail closed.
@@ -93,6 +95,7 @@ impl Error {
             | Error::OutOfStatement
             | Error::NotSupported(_)
             | Error::Together
+            | Error::CursorHeld
             | Error::MidTransaction => ERRCODE_INVALID_TRANSACTION_STATE,
             Error::Alone => ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
             Error::NoExtension | Error::NotPreloaded | Error::SubscriptionEnded => {
@@ -125,6 +128,7 @@ impl Error {
             | Error::NotSupported(_)
             | Error::NameInvalid
             | Error::Together
+            | Error::CursorHeld
             | Error::MidTransaction
             | Error::NoExtension
             | Error::Alone
@@ -168,6 +172,7 @@ impl Error {
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
+            Error::CursorHeld => "a cursor WITH HOLD is open in this session".into(),
             Error::AuditUnavailable => "the audit record of an impersonated statement could not be written".into(),
             Error::Inconsistent => "the impersonated role is not in effect".into(),
         }
@@ -213,6 +218,7 @@ impl Error {
                 "Add immuta_ext to shared_preload_libraries, or to session_preload_libraries of this database \
                  (ALTER DATABASE ... SET), and connect again."
             }
+            Error::CursorHeld => "CLOSE it before a user is impersonated.",
             Error::AuditUnavailable => {
                 "The administrator finds the cause in the server log; see bodata.audit_required."
             }
@@ -272,6 +278,8 @@ mod tests {
             Error::IdleTooLong,
             Error::Together,
             Error::MidTransaction,
+            Error::CursorHeld,
+            Error::AuditUnavailable,
             Error::UserNotAllowed,
             Error::UnknownIssuer,
             Error::RuleDenies,

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Lasting};
 use crate::pg::nodes::Permissions;
-use crate::pg::{client, gate, name_guc, raw, report, role, shared, wait, xact};
+use crate::pg::{client, cursor, gate, name_guc, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
 use crate::{activity, audit, config, mapping};
 use std::ffi::CString;
@@ -124,6 +124,9 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     }
     if gate::is_impersonating() {
         return Err(Error::Inconsistent);
+    }
+    if cursor::is_any_held() {
+        return Err(Error::CursorHeld);
     }
     if !presented.is_well_formed {
         return Err(Error::TokenInvalid);

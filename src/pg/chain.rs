@@ -8,7 +8,7 @@
 use super::nodes::{self, Permissions, Query, References};
 use super::report::{Report, raise};
 use super::statement::{self, Opening, Progress};
-use super::{compat, gate, raw};
+use super::{compat, cursor, gate, raw};
 use crate::core::guard::Statement;
 use crate::core::names::LookUp;
 use crate::core::trail::Key;
@@ -195,6 +195,9 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the arguments are PostgreSQL's, passed on as they came.
     unsafe {
+        if cursor::is_declaration(pstmt) {
+            cursor::note(pstmt);
+        }
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod chain;
 pub mod client;
 pub mod compat;
+pub mod cursor;
 pub mod dry_run;
 pub mod exit;
 pub mod gate;

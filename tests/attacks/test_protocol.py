@@ -178,6 +178,28 @@ def test_a_cursor_that_was_declared_before_the_token(world, migrator, declare, f
     assert world.value(NOT_UA) == 200
 
 
+HELD = ("DECLARE c CURSOR WITH HOLD FOR SELECT carrier FROM app.orders",
+        "DECLARE \"C d\" SCROLL CURSOR WITH HOLD FOR TABLE app.orders")
+
+
+@pytest.mark.parametrize("declare", HELD)
+def test_a_cursor_that_outlived_its_transaction(migrator, declare):
+    """Its rows are the login's, and no hook sees them being fetched: there is no impersonation beside it."""
+    migrator.ok(declare)
+    migrator.ok("BEGIN")
+    token = token_of(migrator.world, "alice")
+    migrator.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", "25000", "IMPERSONATION_NOT_SUPPORTED")
+    migrator.ok("ROLLBACK")
+    migrator.ok("CLOSE ALL")
+    migrator.ok("BEGIN")
+    migrator.ok(declare)
+    migrator.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", "25000", "IMPERSONATION_NOT_SUPPORTED")
+    migrator.ok("ROLLBACK")
+    migrator.begin()
+    assert migrator.run("FETCH 1 FROM c").error["C"] == "34000"
+    migrator.ok("ROLLBACK")
+
+
 BOUND = [
     "SELECT carrier FROM app.orders", "TABLE app.orders", "SELECT carrier FROM app.orders FOR UPDATE",
     "DELETE FROM app.orders", "DELETE FROM app.orders RETURNING carrier",
