@@ -204,6 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn an_old_file_makes_place_for_the_next() {
+        let folder = Folder::new("age");
+        let path = folder.0.join("audit");
+        let mut appender = Appender::new(path);
+        let rotation = Rotation { bytes: 0, age: Duration::from_millis(20) };
+        assert!(appender.log(b"a\n", rotation).is_ok());
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(appender.log(b"b\n", rotation).is_ok());
+        assert_eq!((folder.files().len(), folder.lines()), (2, 2));
+    }
+
+    #[test]
     fn a_file_that_was_moved_away_is_made_anew() {
         let folder = Folder::new("moved");
         let path = folder.0.join("audit");
