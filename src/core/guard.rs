@@ -312,7 +312,7 @@ mod tests {
         }
         assert_eq!(without_token(&misleading, used), Err(Refusal::BetweenUsers("timezone".into())));
         assert_eq!(without_token(&set("role"), used), Err(Refusal::TokenRequired));
-        assert_eq!(without_token(&set(TOKEN_PARAMETER), used), Ok(()));
+        assert_eq!(without_token(&Statement::Impersonate(Kind::Token, How::Local), used), Ok(()));
     }
 
     #[test]
