@@ -434,8 +434,9 @@ def test_a_connection_of_a_user(connect, world, trail):
     session = connect(user="namer", password="namer", options="-c immuta.immuta_user=alice")
     session.ok("SELECT 1")
     session.wire.close()
-    seen = wait_for(lambda: (records := events(trail.new()))[-1:] == [("ENDED", "alice", None)] and records)
-    assert seen[:2] == [("STARTED", "alice", None), ("SELECT 1", "alice", None)]
+    seen = []
+    wait_for(lambda: seen.extend(events(trail.new())) or seen[-1:] == [("ENDED", "alice", None)])
+    assert seen == [("STARTED", "alice", None), ("SELECT 1", "alice", None), ("ENDED", "alice", None)]
 
 
 def test_a_connection_that_is_refused(connect, world, trail):

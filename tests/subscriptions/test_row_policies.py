@@ -83,7 +83,7 @@ def test_only_the_impersonated_user_counts(ruled):
     ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
     service = ruled.world.connect()
     impersonate(service, ruled.world.token("ann"))
-    query(service, "SET LOCAL immuta.user_attribute = 'US'; SET LOCAL search_path = pg_temp, public")
+    query(service, "SET LOCAL user_attribute.region = 'US'; SET LOCAL search_path = pg_temp, public")
     query(service, "CREATE FUNCTION pg_temp.user_attribute(text) RETURNS text LANGUAGE sql AS $$ SELECT 'US' $$")
     query(service, "CREATE FUNCTION pg_temp.session_state() RETURNS text LANGUAGE sql AS $$ SELECT 'ben' $$")
     assert query(service, "SELECT sum(amount) FROM sales.orders") == [(4,)]
