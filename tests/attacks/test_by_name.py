@@ -103,9 +103,9 @@ def for_names(statement):
 
 
 @pytest.mark.parametrize("attack", test_nobody.ATTACKS, ids=attack_id)
-def test_nothing_after_the_user_has_ended_the_transaction(session, attack):
+def test_nothing_after_the_user_has_ended_the_transaction(world, session, attack):
     """From the first name on, the session has no rights of its own, whoever sent the COMMIT."""
-    _, statement, sqlstate, code = attack
+    statement, sqlstate, code = test_nobody.expected(world, attack)
     before = settings(session)
     for end in ("COMMIT", "ROLLBACK AND CHAIN"):
         session.begin()

@@ -229,9 +229,9 @@ def test_other_names_where_that_is_allowed(world, lasting):
 
 @pytest.mark.parametrize("attack", [a for a in test_nobody.ATTACKS if "set_config('session_auth" not in a[1]],
                          ids=attack_id)
-def test_nothing_after_the_end(session, attack):
+def test_nothing_after_the_end(world, session, attack):
     """Row 35: the user himself may end it. Then the session has no rights at all."""
-    _, statement, sqlstate, code = attack
+    statement, sqlstate, code = test_nobody.expected(world, attack)
     for word in ("svc", "bodata_impersonate_user"):
         own = {"svc": session.user, "bodata_impersonate_user": "bodata_impersonate_user" if session.kind == "token"
                else "immuta_impersonation"}[word]

@@ -57,7 +57,6 @@ class Trail:
     def new(self):
         """Records that were added since the last look, each validated."""
         text = self.path.read_text() if self.path.exists() else ""
-        text = text[:text.rfind("\n") + 1]
         lines, self.read_so_far = text[self.read_so_far:].splitlines(), len(text)
         records = [json.loads(line) for line in lines]
         for record in records:

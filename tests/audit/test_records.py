@@ -436,7 +436,8 @@ def test_a_connection_of_a_user(connect, world, trail):
     session.wire.close()
     seen = []
     wait_for(lambda: seen.extend(events(trail.new())) or seen[-1:] == [("ENDED", "alice", None)])
-    assert seen == [("STARTED", "alice", None), ("SELECT 1", "alice", None), ("ENDED", "alice", None)]
+    assert seen == [("STARTED", "alice", None), ("SELECT 1", "alice", None), ("TRANSACTION_ENDED", "alice", "COMMIT"),
+                    ("ENDED", "alice", None)]
 
 
 def test_a_connection_that_is_refused(connect, world, trail):
