@@ -7,7 +7,7 @@ AS $$
         WHEN c.oid IS NULL THEN 'it does not exist'
         WHEN c.relkind NOT IN ('r', 'p', 'v', 'm', 'f') THEN 'it is neither a table nor a view'
         WHEN c.relpersistence = 't' THEN 'it is temporary'
-        WHEN c.relnamespace::regnamespace::text IN ('pg_catalog', 'information_schema', 'pg_toast', 'immuta')
+        WHEN c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace, 'immuta'::regnamespace)
             THEN 'it belongs to the system'
         -- Who reads a partition by its own name meets none of the table's row policies.
         WHEN c.relispartition THEN 'it is a partition: register the partitioned table' END

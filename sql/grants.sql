@@ -438,10 +438,10 @@ BEGIN
         ARRAY(SELECT m.class_id FROM immuta.class_member m WHERE m.user_id = release_role.user_id), release_role.user_id);
     sources := ARRAY(SELECT DISTINCT g.data_source_id FROM immuta.grant_made g WHERE g.grantee = released.role);
     PERFORM FROM immuta.apply_grants(sources, ARRAY[released.role]);
+    -- A role that was there before stays a member of immuta_subscriber: it may be a subscriber in another database of
+    -- the cluster, where row policies must go on to hold for it. The membership itself gives nothing.
     IF released.made THEN
         PERFORM immuta.retire_role(released.role, true);
-    ELSIF EXISTS (SELECT FROM pg_roles r WHERE r.oid = released.role) THEN
-        PERFORM immuta.mark_role(released.role, 'immuta_subscriber', false);
     END IF;
 END
 $$;

@@ -88,6 +88,8 @@ AS $$
       AND NOT EXISTS (SELECT FROM immuta.member_roles(project_id) r
                       WHERE NOT coalesce(has_column_privilege(r, relation, a.attnum, 'SELECT')
                                          AND has_schema_privilege(r, c.relnamespace, 'USAGE'), false))
+      -- The role of a project is no subscriber: row policies would not hold for it.
+      AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND starts_with(p.polname::text, 'immuta_row_'))
 $$;
 REVOKE ALL ON FUNCTION immuta.equalised_columns(integer, oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.equalised_columns(integer, oid) IS 'internal: the columns that every member of a project may read';
@@ -218,7 +220,7 @@ DECLARE
     changed integer := immuta.project_id(project);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-                   AND c.relpersistence <> 't' AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'immuta')) THEN
+                   AND c.relpersistence <> 't' AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace)) THEN
         RAISE EXCEPTION '"%" cannot be a data source', relation USING ERRCODE = 'wrong_object_type',
             HINT = 'Tables, partitioned tables, views, materialized views and foreign tables can.';
     END IF;

@@ -94,6 +94,7 @@ BEGIN
     PERFORM immuta.as_system(format(
         E'CREATE POLICY %I ON %s AS RESTRICTIVE FOR ALL TO immuta_subscriber USING (%s\n) WITH CHECK (%s\n)',
         'immuta_row_' || policy_id, immuta.relation_name(rule.relation), rule.expression, rule.expression));
+    PERFORM immuta.equalise(s.project_id) FROM immuta.project_data_source s WHERE s.relation = rule.relation;
     IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
                WHERE p.polrelid = rule.relation AND p.polname = 'immuta_row_' || policy_id
                  AND e ~ '(?<!SELECT )immuta\.user_(attribute|attribute_values|in_group)\(') THEN

@@ -53,6 +53,9 @@ struct State {
     session: Option<(u64, u32, Rc<Session>)>,
     ids: Option<Ids>,
     statements: u64,
+    /// What was accessed while no statement was open: by functions that the planner calls, by deferred triggers. It
+    /// goes to the next record of a statement.
+    pending: Objects,
     /// The user has sent COMMIT or ROLLBACK.
     is_ending: bool,
     /// The running statement ends the impersonation of the session.
@@ -73,6 +76,7 @@ thread_local! {
             session: None,
             ids: None,
             statements: 0,
+            pending: Objects::new(),
             is_ending: false,
             is_leaving: false,
             reason: None,
@@ -218,8 +222,12 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
         let opening = beginning.opening(config::audit_query_text() != QueryText::None);
         let ended = state.end_call();
         if opening.ends_transaction {
-            state.is_ending = true;
+            state.is_ending |= is_top;
             return Ok(());
+        }
+        if is_top {
+            // A COMMIT that was refused in a savepoint did not end anything.
+            (state.is_ending, state.failed_with) = (false, None);
         }
         // A transaction that has failed can be ended in any case, and so can its savepoints.
         if raw::IsTransactionState() {
@@ -239,7 +247,8 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
             }
             let role = opening.role;
             let parts = if is_top { xact::statements_of_portal() } else { 1 };
-            let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
+            let objects = std::mem::take(&mut state.pending);
+            let remembered = Remembered { opening, objects, created: Vec::new() };
             state.trail.begin(key, role, parts, depth, now(), remembered);
         }
         if let Beginning::Query(query) = beginning {
@@ -361,10 +370,8 @@ pub fn calls(function: u32) {
             let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
             state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);
         }
-        if let Some(open) = state.trail.current()
-            && let Some(object) = objects::function(function)
-        {
-            open.statement.objects.add(object);
+        if let Some(object) = objects::function(function) {
+            state.objects().add(object);
         }
     });
 }
@@ -389,6 +396,7 @@ impl State {
         shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
         (self.candidate, self.statements, self.is_leaving) = (None, 0, false);
         (self.is_ending, self.failed_with) = (false, None);
+        self.pending = Objects::default();
         gate::set_audited(is_on());
         if !gate::is_audited() {
             return Ok(());
@@ -422,6 +430,13 @@ impl State {
             Some(sqlstate) => Outcome::Failure(Some(sqlstate)),
             None => Outcome::Success,
         };
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.list().is_empty() {
+            // No statement is left to say so: deferred triggers and constraints read them.
+            let figures = Figures { begun: now, active: 0, rows: 0 };
+            let opening = Opening { command: "COMMIT", ..Opening::unseen("COMMIT".into()) };
+            let _ = self.conclude(opening, pending, 0, outcome, figures, now);
+        }
         let goes_on = active.is_some_and(|active| {
             self.actor.as_ref().is_some_and(|actor| actor.identity == active.identity) && !self.is_leaving
         });
@@ -448,12 +463,18 @@ impl State {
     }
 
     fn note_relations(&mut self, permissions: &Permissions) {
-        if let Some(open) = self.trail.current() {
-            for accessed in permissions.accessed() {
-                if let Some(object) = objects::relation(&accessed) {
-                    open.statement.objects.add(object);
-                }
+        for accessed in permissions.accessed() {
+            if let Some(object) = objects::relation(&accessed) {
+                self.objects().add(object);
             }
+        }
+    }
+
+    /// Where to note what is accessed now.
+    fn objects(&mut self) -> &mut Objects {
+        match self.trail.current() {
+            Some(open) => &mut open.statement.objects,
+            None => &mut self.pending,
         }
     }
 
@@ -498,7 +519,8 @@ impl State {
         let begun = Timestamp(raw::GetCurrentStatementStartTimestamp());
         let figures = Figures { begun, active: now.0.saturating_sub(begun.0).max(0), rows: 0 };
         let outcome = Outcome::Failure(Some(sqlstate));
-        self.conclude(Opening::unseen(statement::message_text()), Objects::default(), 0, outcome, figures, now)
+        let objects = std::mem::take(&mut self.pending);
+        self.conclude(Opening::unseen(statement::message_text()), objects, 0, outcome, figures, now)
     }
 
     fn conclude(

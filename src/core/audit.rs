@@ -105,6 +105,10 @@ pub struct Object {
 pub struct Objects(Vec<Object>);
 
 impl Objects {
+    pub const fn new() -> Objects {
+        Objects(Vec::new())
+    }
+
     pub fn add(&mut self, accessed: Object) {
         let is_full = self.0.len() >= MAX_OBJECTS;
         match self.0.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {

@@ -80,7 +80,7 @@ impl Opening {
             let ends_transaction = tag == T_TransactionStmt
                 && matches!(
                     (*(node as *mut pg_sys::TransactionStmt)).kind,
-                    TRANS_STMT_COMMIT | TRANS_STMT_ROLLBACK | TRANS_STMT_PREPARE
+                    TRANS_STMT_COMMIT | TRANS_STMT_ROLLBACK
                 );
             if ends_transaction {
                 return Opening { ends_transaction, ..Opening::unseen(String::new()) };

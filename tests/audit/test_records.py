@@ -232,7 +232,8 @@ def test_a_commit_that_fails(session, trail):
     session.begin()
     session.ok("INSERT INTO app.children VALUES (1, 99)")
     assert session.run("COMMIT").error["C"] == "23503"
-    started, inserted, ended = trail.new()
+    started, inserted, committed, ended = trail.new()
+    assert committed["actionStatus"] == "FAILURE" and "parents" in str(committed["auditPayload"]["objectsAccessed"])
     assert inserted["actionStatus"] == "SUCCESS"
     payload = ended["auditPayload"]
     assert (ended["actionStatus"], payload["transactionOutcome"], payload["errorCode"]) == ("FAILURE", "ROLLBACK", "23503")
@@ -404,7 +405,8 @@ def test_impersonation_by_name_for_a_session(connect, world, trail):
         ("BEGIN", "alice", None), ("UPDATE app.flights SET delay = 3 WHERE id = 3", "alice", None),
         ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
         ("SELECT 1/0", "alice", None), ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
-        ("INSERT INTO app.children VALUES (1, 99)", "alice", None), ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
+        ("INSERT INTO app.children VALUES (1, 99)", "alice", None), ("COMMIT", "alice", None),
+        ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
         ("RESET immuta.immuta_user", "alice", None), ("ENDED", "alice", None), ("REFUSED", None, None)]
     assert {r["auditPayload"]["accessControls"]["scope"] for r in records[:-1]} == {"session"}
     assert {r["auditPayload"]["accessControls"]["tokenProvider"] for r in records[:-1]} == {"name"}
@@ -427,6 +429,49 @@ def test_a_session_that_changes_its_user(connect, world, trail):
                     ("STARTED", "alice"), ("ENDED", "alice"), ("STARTED", "bob"), ("SELECT 2", "bob"),
                     ("DISCARD ALL", "bob"), ("ENDED", "bob")]
     assert world.sql("SELECT * FROM immuta.impersonations") == []
+
+
+LEAK = """CREATE FUNCTION pg_temp.leak() RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM * FROM app.flights; RETURN 'x'; END $$"""
+
+
+def test_a_refused_end_of_the_transaction_ends_no_record(session, trail):
+    session.begin()
+    session.ok("SAVEPOINT s")
+    session.run("PREPARE TRANSACTION 'x'")
+    session.ok("ROLLBACK TO s")
+    session.run("SELECT * FROM app.hidden")
+    session.ok("ROLLBACK TO s")
+    session.run("SELECT nothing")
+    session.ok("ROLLBACK TO s")
+    session.ok("COMMIT")
+    seen = events(trail.new())
+    assert [what for what, _, _ in seen] == [
+        "STARTED", "SAVEPOINT s", "PREPARE TRANSACTION 'x'", "ROLLBACK TO s", "SELECT * FROM app.hidden",
+        "ROLLBACK TO s", "SELECT nothing", "ROLLBACK TO s", "ENDED"]
+
+
+def test_what_the_planner_reads_is_on_record(session, trail):
+    session.begin()
+    session.ok(LEAK)
+    trail.new()
+    session.ok("SELECT pg_temp.leak()")
+    record, = trail.queries()
+    assert any("flights" in str(o) for o in record["auditPayload"]["objectsAccessed"]), record
+    session.ok("COMMIT")
+
+
+def test_what_a_deferred_trigger_reads_is_on_record(session, trail):
+    session.begin()
+    session.ok("CREATE TEMP TABLE t (a int)")
+    session.ok("CREATE FUNCTION pg_temp.late() RETURNS trigger LANGUAGE plpgsql AS "
+               "$$ BEGIN PERFORM * FROM app.flights; RETURN NULL; END $$")
+    session.ok("CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+               "EXECUTE FUNCTION pg_temp.late()")
+    session.ok("INSERT INTO t VALUES (1)")
+    trail.new()
+    session.ok("COMMIT")
+    assert "flights" in str(trail.new())
 
 
 def test_a_connection_of_a_user(connect, world, trail):

@@ -1,5 +1,6 @@
 """Row policies: rules for rows that compare with attributes of the impersonated user."""
 
+import psycopg2
 import pytest
 from conftest import clean, reads, refuses
 from harness.world import impersonate, query
@@ -76,6 +77,31 @@ def test_the_users_own_policies_are_not_widened(ruled):
     ruled.sql("SELECT immuta.drop_row_policy('region', 'sales.orders')")
     assert reads(ruled, "ann", COUNT) == [(2,)]
     assert ruled.world.sql("SELECT relrowsecurity FROM pg_class WHERE oid = 'sales.orders'::regclass") == [(True,)]
+
+
+def test_who_leaves_another_database_stays_restricted(ruled):
+    """The marker of subscribers is a role of the whole cluster; the other database knows nothing of this one."""
+    ruled.sql("SELECT immuta.unsubscribe('ben', 'sales.orders')")
+    ruled.world.sql("CREATE ROLE carl NOLOGIN")
+    ruled.sql("SELECT immuta.create_user('carl', postgres_role => 'carl')")
+    ruled.sql("SELECT immuta.subscribe('carl', 'sales.orders')")
+    ruled.sql("SELECT immuta.drop_user('carl')")
+    assert ruled.world.sql("SELECT pg_has_role('carl', 'immuta_subscriber', 'MEMBER')") == [(True,)]
+    ruled.world.sql("DROP ROLE carl")
+
+
+def test_a_project_is_no_way_around_row_policies(ruled):
+    ruled.ddl("ALTER TABLE sales.orders ENABLE ROW LEVEL SECURITY; CREATE POLICY everything ON sales.orders USING (true)")
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    ruled.world.sql("SELECT immuta.create_project('p')")
+    try:
+        ruled.world.sql("SELECT immuta.add_project_member('p', 'ann')")
+        ruled.world.sql("SELECT immuta.add_project_data_source('p', 'sales.orders')")
+        ruled.world.sql("SELECT immuta.set_current_project('p', 'ann')")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            reads(ruled, "ann", COUNT)
+    finally:
+        ruled.world.sql("SELECT immuta.drop_project('p')")
 
 
 def test_only_the_impersonated_user_counts(ruled):
