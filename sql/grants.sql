@@ -33,6 +33,8 @@ AS $$
         JOIN pg_class c ON c.oid = d.relation
         JOIN immuta.privileges_of_kind(c.relkind) p ON p.access IN ('READ', r.access)
         WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (grantees IS NULL OR r.role = ANY (grantees))
+          -- Row security does not apply to TRUNCATE.
+          AND NOT (p.privilege = 'TRUNCATE' AND EXISTS (SELECT FROM immuta.row_policy y WHERE y.data_source_id = d.id))
     )
     SELECT w.id, w.role, 'r', w.relation, 0::smallint, w.privilege
     FROM relation w WHERE w.excluded_numbers = '{}' OR w.privilege IN ('DELETE', 'TRUNCATE')

@@ -157,6 +157,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
     PERFORM immuta.apply_row_policy(written);
+    PERFORM FROM immuta.apply_grants(ARRAY[source_id]);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.create_row_policy(text, regclass, text, boolean) FROM PUBLIC;
@@ -183,6 +184,7 @@ BEGIN
         source.row_security_made AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id));
     UPDATE immuta.data_source d SET row_security_made = false
     WHERE d.id = source.id AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id);
+    PERFORM FROM immuta.apply_grants(ARRAY[source_id]);
     RETURN true;
 END
 $$;

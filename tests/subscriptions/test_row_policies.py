@@ -90,6 +90,16 @@ def test_who_leaves_another_database_stays_restricted(ruled):
     ruled.world.sql("DROP ROLE carl")
 
 
+def test_nobody_truncates_what_he_cannot_see(ruled):
+    truncates = "SELECT has_table_privilege('user_ann', 'sales.orders', 'TRUNCATE')"
+    assert ruled.world.sql(truncates) == [(True,)]
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    assert ruled.world.sql(truncates) == [(False,)]
+    assert ruled.sql("SELECT * FROM immuta.drift()") == []
+    ruled.sql("SELECT immuta.drop_row_policy('region', 'sales.orders')")
+    assert ruled.world.sql(truncates) == [(True,)]
+
+
 def test_a_project_is_no_way_around_row_policies(ruled):
     ruled.ddl("ALTER TABLE sales.orders ENABLE ROW LEVEL SECURITY; CREATE POLICY everything ON sales.orders USING (true)")
     ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
