@@ -108,6 +108,8 @@ BEGIN
         IF explained IS NULL THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
             IF pg_catalog.starts_with(detail, 'IMPERSONATION_') THEN
+                -- Functions that the planner calls can raise errors that look like ours: on record all the same.
+                PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
                 RAISE;
             END IF;
         END IF;

@@ -1,5 +1,6 @@
 """What a record says of each kind of statement, and of the begin, refusal and end of an impersonation."""
 
+import psycopg2
 import pytest
 from conftest import Trail, audited_server, wait_for, world_of
 from harness.wire import Closed
@@ -509,8 +510,14 @@ def test_dry_runs(world, trail):
     world.sql("SET bodata.audit_sink = 'file'")
     world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT id FROM app.flights')")
     world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT * FROM app.hidden')")
-    allowed, denied = trail.new()
-    for record in (allowed, denied):
+    # A function that the planner calls cannot keep the dry run off the record.
+    world.sql("""CREATE FUNCTION app.evades() RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'x' USING DETAIL = 'IMPERSONATION_X'; END $$""")
+    with pytest.raises(psycopg2.Error):
+        world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT app.evades()')")
+    world.sql("DROP FUNCTION app.evades()")
+    allowed, denied, evaded = trail.new()
+    for record in (allowed, denied, evaded):
         assert (record["actor"]["id"], record["actor"]["impersonatedBy"]) == ("alice", "postgres")
         assert record["auditPayload"]["accessControls"]["scope"] == "dry run"
     assert (allowed["actionStatus"], denied["actionStatus"]) == ("SUCCESS", "UNAUTHORIZED")
