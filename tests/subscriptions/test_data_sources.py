@@ -1,5 +1,6 @@
 """Registered tables and schemas, and object sync: what DDL does to data sources and grants, in its own transaction."""
 
+import psycopg2
 import pytest
 from conftest import reads, refuses
 from harness.world import impersonate, query
@@ -28,6 +29,16 @@ def test_the_view_and_the_tree(sales):
         (1, "127.0.0.1", "host"), (2, "  immuta", "database"), (3, "    sales", "schema"),
         (4, "      customers", "table"), (4, "      orders", "table"), (4, "      totals", "view")]
     assert [n for n, in sales.sql("SELECT schema_name FROM immuta.registered_schemas()")] == ["sales"]
+
+
+def test_tables_of_the_extension_are_none(sales):
+    sales.sql("SET quote_all_identifiers = on")
+    try:
+        for table in ("immuta.token", "pg_catalog.pg_authid"):
+            with pytest.raises(psycopg2.Error, match="belongs to the system"):
+                sales.sql("SELECT immuta.register_data_source(%s)", (table,))
+    finally:
+        sales.sql("RESET quote_all_identifiers")
 
 
 CHANGES = [
