@@ -301,13 +301,11 @@ def attack_id(attack):
     return f"{row}: {statement[:90]}".encode("ascii", "replace").decode()
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=attack_id)
-def test_the_user_stays_who_he_is(world, session, attack):
-    _, statement, sqlstate, code = attack
-    statement = statement.replace("{alice}", token_of(world, "alice")).replace("{bob}", token_of(world, "bob"))
+def with_tokens(world, statement):
+    return statement.replace("{alice}", token_of(world, "alice")).replace("{bob}", token_of(world, "bob"))
 
-    # In a savepoint, so that the transaction goes on afterwards.
-    session.begin()
+
+def attack_in_savepoint(session, statement, sqlstate, code):
     session.ok("SAVEPOINT s")
     if sqlstate:
         session.refused(statement, sqlstate, code)
@@ -316,6 +314,16 @@ def test_the_user_stays_who_he_is(world, session, attack):
     else:
         assert "escaped" not in str(session.ok(statement).rows)
     session.is_alice()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=attack_id)
+def test_the_user_stays_who_he_is(world, session, attack):
+    _, statement, sqlstate, code = attack
+    statement = with_tokens(world, statement)
+
+    # In a savepoint, so that the transaction goes on afterwards.
+    session.begin()
+    attack_in_savepoint(session, statement, sqlstate, code)
     session.ok("ROLLBACK TO s")
     session.is_alice()
     session.ok("RELEASE s")

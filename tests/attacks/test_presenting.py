@@ -6,6 +6,7 @@ import time
 import pytest
 from harness.world import digest
 from scene import COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, Session, expect, token_of
+from test_identity import with_tokens
 
 ALONE = ("25P01", "IMPERSONATION_NOT_SUPPORTED")
 NOT_ALLOWED = ("42501", "IMPERSONATION_NOT_ALLOWED")
@@ -64,7 +65,7 @@ WAYS = [
 def test_ways_to_present_a_token(world, session, way):
     """Alone, in a block, and with what follows: it takes effect for all of the rest, or it is an error."""
     _, statement, alone, in_block = way
-    statement = statement.replace("{alice}", token_of(world, "alice")).replace("{bob}", token_of(world, "bob"))
+    statement = with_tokens(world, statement)
     if alone:
         session.refused(statement, *alone)
     else:

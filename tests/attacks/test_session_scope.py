@@ -62,18 +62,11 @@ ATTACKS = [attack for attack in test_identity.ATTACKS if not changes_the_user(at
 def test_the_user_stays_who_he_is(world, session, attack):
     """In a block and in autocommit, where each statement is the first that the lock meets in its transaction."""
     _, statement, sqlstate, code = attack
-    statement = statement.replace("{alice}", token_of(world, "alice")).replace("{bob}", token_of(world, "bob"))
+    statement = test_identity.with_tokens(world, statement)
     before = settings(session)
     session.begin()
     session.ok("BEGIN")
-    session.ok("SAVEPOINT s")
-    if sqlstate:
-        session.refused(statement, sqlstate, code)
-        assert session.run("SELECT 1").error["C"] == "25P02"
-        session.ok("ROLLBACK TO s")
-    else:
-        assert "escaped" not in str(session.ok(statement).rows)
-    session.is_alice()
+    test_identity.attack_in_savepoint(session, statement, sqlstate, code)
     session.ok("ROLLBACK")
     session.is_alice()
 
