@@ -100,6 +100,9 @@ DECLARE
     said text;
     detail text;
 BEGIN
+    IF userid IS NULL OR sql IS NULL OR iamid IS NULL THEN
+        RAISE EXCEPTION 'userid, sql and iamid must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     BEGIN
         explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
         -- Whatever functions did that the planner called is rolled back.

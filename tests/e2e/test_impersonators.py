@@ -168,6 +168,12 @@ def test_a_dry_run_needs_a_user(world, user, iamid, error):
         world.sql("SELECT * FROM immuta.test_access(%s, 'SELECT 1', %s)", (user, iamid))
 
 
+@pytest.mark.parametrize("arguments", [(None, "SELECT 1", "bim"), ("alice", None, "bim"), ("alice", "SELECT 1", None)])
+def test_a_dry_run_needs_all_of_it(world, arguments):
+    with pytest.raises(psycopg2.errors.NullValueNotAllowed):
+        world.sql("SELECT * FROM immuta.test_access(%s, %s, %s)", arguments)
+
+
 def test_a_dry_run_of_a_disabled_user(world):
     world.sql("SELECT immuta.disable_user('bob')")
     try:
