@@ -3,6 +3,8 @@
 Whence they come the machine's own apt says. Its mirror holds other suites of Debian, too, with other versions.
 """
 
+import fcntl
+import functools
 import os
 import re
 import shutil
@@ -21,19 +23,29 @@ class Unavailable(Exception):
     """Not to be had on this machine."""
 
 
+def _one_at_a_time(function):
+    """Suites run beside each other, and share these folders and apt's lists."""
+    @functools.wraps(function)
+    def locked(*arguments):
+        HOME.mkdir(parents=True, exist_ok=True)
+        with open(HOME / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return function(*arguments)
+    return locked
+
+
+@_one_at_a_time
 def source(package, version=None):
     """The folder with the unpacked source of a package: that of this upstream version, or else the nearest of those
     with the same major version."""
     if version and (HOME / f"{package}-{version}").exists():
         return HOME / f"{package}-{version}"
     apt = _sources()
-    shown = _run("apt-cache", *apt, "showsrc", "--only-source", package).stdout
+    shown = _run("apt-cache", *apt, "showsrc", "--only-source", package, check=False).stdout
     found = {v: _upstream(v) for v in re.findall(r"^Version: (\S+)$", shown, re.M)}
     if version:
         found = {v: u for v, u in found.items() if u.split(".")[0] == version.split(".")[0]}
-    if not found:
-        raise Unavailable(f"no source of {package} {version or ''} in the Debian suites of this machine's mirror")
-    faults = []
+    faults = [] if found else [f"no source of {package} {version or ''} in the Debian suites of this machine's mirror"]
     # The mirror may no longer hold what its index names.
     for chosen in sorted(found, key=lambda v: _distance(found[v], version) if version else (0,)):
         folder = HOME / f"{package}-{found[chosen]}"
@@ -57,6 +69,7 @@ def source(package, version=None):
     raise Unavailable("\n".join(faults))
 
 
+@_one_at_a_time
 def binary(*packages):
     """The folder into which these packages of the machine's own release are unpacked."""
     folder = HOME / ("bin-" + "-".join(packages))
@@ -110,7 +123,7 @@ def _sources():
 
 def _options(state):
     return ["-q", "-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}",
-            "-o", "APT::Sandbox::User=root"]
+            "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
 
 
 def _prepare(state):
