@@ -38,9 +38,11 @@ DECLARE
     partition name := 'audit_log_' || to_char(day, 'YYYYMMDD');
 BEGIN
     IF to_regclass(format('immuta.%I', partition)) IS NULL THEN
-        EXECUTE format('CREATE TABLE immuta.%I PARTITION OF immuta.audit_log FOR VALUES FROM (%L) TO (%L)',
-                       partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+        -- In two steps: attaching waits for no reader, and no reader for it.
+        EXECUTE format('CREATE TABLE immuta.%I (LIKE immuta.audit_log INCLUDING ALL)', partition);
         EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
+        EXECUTE format('ALTER TABLE immuta.audit_log ATTACH PARTITION immuta.%I FOR VALUES FROM (%L) TO (%L)',
+                       partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
     END IF;
 END
 $$;

@@ -12,7 +12,7 @@ pub use sinks::{Store, queue_bytes, wake_writer};
 
 use crate::config::{self, QueryText};
 use crate::core::audit::{
-    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Values, What,
+    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What,
 };
 use crate::core::identity::Identity;
 use crate::core::redact;
@@ -45,8 +45,9 @@ struct Figures {
 
 struct State {
     trail: Trail<Remembered>,
+    /// Of a session also while nothing is recorded: that may change.
     actor: Option<Actor>,
-    /// Whom the session impersonated before, should its transaction be rolled back.
+    /// Whom the session impersonated before its transaction, should that be rolled back.
     former: Option<Actor>,
     /// Whom the token that is being presented is for, as far as that is known.
     candidate: Option<Identity>,
@@ -152,7 +153,12 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
 /// The session ends its impersonation. The statement that does so is still the user's.
 pub fn left() {
     shared::exit();
-    STATE.with_borrow_mut(|state| state.is_leaving = true);
+    STATE.with_borrow_mut(|state| {
+        state.is_leaving = gate::is_audited();
+        if !state.is_leaving {
+            state.go();
+        }
+    });
 }
 
 /// The session is over, and with it its impersonation.
@@ -172,11 +178,16 @@ pub fn transaction_ended(committed: bool, active: Option<&Impersonation>) {
         if gate::is_audited() {
             state.end_transaction(committed, active);
         }
+        let former = state.former.take();
         match active {
-            None => shared::exit(),
-            // It was ended in a transaction that was rolled back, or there was no sink when it began.
-            Some(active) if !gate::is_audited() => {
-                let _ = state.start(active);
+            None => {
+                shared::exit();
+                state.actor = None;
+            }
+            // It was ended in a transaction that was rolled back.
+            Some(active) if state.actor.as_ref().is_none_or(|actor| actor.identity != active.identity) => {
+                state.actor = former;
+                let _ = state.enter(active);
             }
             Some(_) => {}
         }
@@ -198,13 +209,17 @@ pub fn before_commit() -> Result<(), Error> {
 /// A statement or query begins, `depth` hooks deep.
 pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
     let is_top = depth == 0 && xact::runs_a_statement();
-    if !gate::is_audited() {
-        if is_top {
-            shared::count_statement();
-        }
-        return Ok(());
-    }
     STATE.with_borrow_mut(|state| {
+        if !gate::is_audited() {
+            if state.actor.is_none() || !is_on() || !raw::IsTransactionState() {
+                if is_top {
+                    shared::count_statement();
+                }
+                return Ok(());
+            }
+            // Switched on while the session impersonates.
+            state.record_start()?;
+        }
         if !is_top {
             if let Beginning::Query(query) = beginning
                 && state.trail.start_inside(query.execution())
@@ -393,29 +408,32 @@ pub fn changes(change: Change, class: u32, object: u32) {
 
 impl State {
     fn start(&mut self, begun: &Impersonation) -> Result<(), Error> {
+        if is_on() || begun.is_for_session() {
+            self.actor = Some(Actor {
+                identity: Rc::clone(&begun.identity),
+                mapped_role: role::name(begun.role).unwrap_or_default(),
+                provider: begun.provider.name(),
+                scope: begun.scope.name(),
+            });
+        }
+        if begun.is_for_session() {
+            exit::on_exit(disconnected);
+        }
+        self.enter(begun)
+    }
+
+    fn enter(&mut self, begun: &Impersonation) -> Result<(), Error> {
         shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
         (self.candidate, self.statements, self.is_leaving) = (None, 0, false);
         (self.is_ending, self.failed_with) = (false, None);
         self.pending = Objects::default();
-        gate::set_audited(is_on());
-        if !gate::is_audited() {
-            return Ok(());
-        }
+        gate::set_audited(false);
+        if is_on() { self.record_start() } else { Ok(()) }
+    }
+
+    fn record_start(&mut self) -> Result<(), Error> {
+        gate::set_audited(true);
         sinks::check()?;
-        self.actor = Some(Actor {
-            identity: Rc::clone(&begun.identity),
-            mapped_role: if raw::IsTransactionState() {
-                role::name(begun.role).unwrap_or_default()
-            } else {
-                // Back to whom a transaction had left that was rolled back.
-                self.former.take().map(|former| former.mapped_role).unwrap_or_default()
-            },
-            provider: begun.provider.name(),
-            scope: begun.scope.name(),
-        });
-        if begun.is_for_session() {
-            exit::on_exit(disconnected);
-        }
         self.write(now(), What::Started)
     }
 
@@ -442,8 +460,7 @@ impl State {
         });
         if !goes_on {
             let _ = self.write(now, What::Ended(committed, outcome));
-            self.actor = None;
-            gate::set_audited(false);
+            self.go();
         } else if self.statements > 0 || outcome != Outcome::Success {
             let _ = self.write(now, What::Transaction(committed, outcome));
         }
@@ -453,13 +470,15 @@ impl State {
     /// The statement is over that ended the impersonation of the session.
     fn leave(&mut self, now: Timestamp) -> Result<(), Error> {
         self.is_leaving = false;
-        if !gate::is_audited() {
-            return Ok(());
-        }
-        let written = self.write(now, What::Left);
-        self.former = self.actor.take();
-        gate::set_audited(false);
+        let written = if gate::is_audited() { self.write(now, What::Left) } else { Ok(()) };
+        self.go();
         written
+    }
+
+    fn go(&mut self) {
+        let actor = self.actor.take();
+        self.former = self.former.take().or(actor);
+        gate::set_audited(false);
     }
 
     fn note_relations(&mut self, permissions: &Permissions) {
@@ -532,11 +551,9 @@ impl State {
         figures: Figures,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let (text, is_cut) = shown(opening.text);
         self.statements += u64::from(depth == 0);
         let statement = Statement {
-            text,
-            is_cut,
+            text: shown(opening.text),
             command: opening.command,
             query_id: opening.query_id,
             objects,
@@ -591,29 +608,34 @@ impl State {
                     id: client::session_id(),
                     cluster: client::cluster_name(),
                     database: if known { catalog::database_name() } else { String::new() },
-                    impersonator: role::name(user).filter(|_| known).unwrap_or_default(),
+                    impersonator: if known { role::name(user).unwrap_or_default() } else { String::new() },
                     client_address: client::address().map(|address| address.to_string()),
                 });
-                self.session = Some((generation, user, Rc::clone(&session)));
+                if known {
+                    self.session = Some((generation, user, Rc::clone(&session)));
+                }
                 session
             }
         }
     }
 }
 
-/// The text of a statement as a record may show it, and whether it was cut.
-fn shown(text: String) -> (Option<String>, bool) {
-    let mut text = match config::audit_query_text() {
-        QueryText::None => return (None, false),
-        QueryText::Full if !redact::is_sensitive(text.as_bytes()) => text,
-        QueryText::Full | QueryText::Normalized => {
-            String::from_utf8_lossy(&redact::statement(text.as_bytes())).into_owned()
-        }
+/// The text of a statement as a record may show it.
+fn shown(text: String) -> Option<Text> {
+    let without_literals = |text: &str| {
+        let (shown, is_masked) = redact::normalized(text.as_bytes());
+        (String::from_utf8_lossy(&shown).into_owned(), is_masked)
     };
-    let is_cut = text.len() > MAX_TEXT_BYTES;
+    let (mut shown, is_masked) = match config::audit_query_text() {
+        QueryText::None => return None,
+        QueryText::Full if redact::is_sensitive(text.as_bytes()) => (without_literals(&text).0, true),
+        QueryText::Full => (text, false),
+        QueryText::Normalized => without_literals(&text),
+    };
+    let is_cut = shown.len() > MAX_TEXT_BYTES;
     if is_cut {
-        let end = (0..=MAX_TEXT_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
+        let end = (0..=MAX_TEXT_BYTES).rev().find(|&at| shown.is_char_boundary(at)).unwrap_or(0);
+        shown.truncate(end);
     }
-    (Some(text), is_cut)
+    Some(Text { shown, is_cut, is_masked })
 }

@@ -150,7 +150,8 @@ impl Sinks {
         let plain = if text::is_utf8() { None } else { Some(in_ascii(line)) };
         let line = plain.as_deref().unwrap_or(line);
         let mut waited_since = None;
-        while shared::backlog() + line.len() as u64 > config::audit_queue_size() {
+        // An empty queue takes a line of any length: one that is longer than the queue would never fit.
+        while shared::backlog() > 0 && shared::backlog() + line.len() as u64 > config::audit_queue_size() {
             wake_writer();
             let since = *waited_since.get_or_insert_with(Instant::now);
             let goes_on = may_wait && since.elapsed() < config::audit_queue_wait();

@@ -102,16 +102,19 @@ pub struct Object {
 
 /// The objects of one statement, each named once.
 #[derive(Clone, Debug, Default, Hash)]
-pub struct Objects(Vec<Object>);
+pub struct Objects {
+    named: Vec<Object>,
+    is_cut: bool,
+}
 
 impl Objects {
     pub const fn new() -> Objects {
-        Objects(Vec::new())
+        Objects { named: Vec::new(), is_cut: false }
     }
 
     pub fn add(&mut self, accessed: Object) {
-        let is_full = self.0.len() >= MAX_OBJECTS;
-        match self.0.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {
+        let is_full = self.named.len() >= MAX_OBJECTS;
+        match self.named.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {
             Some(known) => {
                 known.access.0 |= accessed.access.0;
                 for column in accessed.columns {
@@ -120,21 +123,27 @@ impl Objects {
                     }
                 }
             }
-            None if is_full => {}
-            None => self.0.push(accessed),
+            None if is_full => self.is_cut = true,
+            None => self.named.push(accessed),
         }
     }
 
     /// Leaves out what comes with a relation: the type of its rows and the arrays of a type.
     pub fn without_companions(&mut self) {
-        let relations: Vec<_> = self.0.iter().filter(|o| o.kind != "TYPE").map(|o| Rc::clone(&o.name)).collect();
-        self.0.retain(|object| {
+        let relations: Vec<_> =
+            self.named.iter().filter(|o| o.kind != "TYPE").map(|o| Rc::clone(&o.name)).collect();
+        self.named.retain(|object| {
             object.kind != "TYPE" || !object.name.ends_with("[]") && !relations.contains(&object.name)
         });
     }
 
     pub fn list(&self) -> &[Object] {
-        &self.0
+        &self.named
+    }
+
+    /// Whether there were more than [`MAX_OBJECTS`].
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 
@@ -182,12 +191,21 @@ impl Serialize for SqlState {
     }
 }
 
+/// The text of a statement, as a record shows it.
+#[derive(Debug, Hash)]
+pub struct Text {
+    pub shown: String,
+    /// At [`MAX_TEXT_BYTES`].
+    pub is_cut: bool,
+    /// More of it than `bodata.audit_query_text` asks for, because it may hold a secret.
+    pub is_masked: bool,
+}
+
 /// A statement that is over.
 #[derive(Debug, Hash)]
 pub struct Statement {
     /// None where `bodata.audit_query_text` says so.
-    pub text: Option<String>,
-    pub is_cut: bool,
+    pub text: Option<Text>,
     /// Command tag; empty where only the error was seen.
     pub command: &'static str,
     /// 0 for none.
@@ -338,5 +356,6 @@ mod tests {
             objects.add(Object { id, ..table("t", SELECT, &[]) });
         }
         assert_eq!(objects.list().len(), MAX_OBJECTS);
+        assert!(objects.is_cut() && !Objects::default().is_cut());
     }
 }

@@ -241,6 +241,8 @@ enum UamPayload<'a> {
         query: Option<&'a str>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         query_truncated: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        query_masked: bool,
         start_time: Blank,
         end_time: Blank,
         /// Milliseconds.
@@ -248,6 +250,8 @@ enum UamPayload<'a> {
         error_code: Option<SqlState>,
         rows: Blank,
         objects_accessed: Accessed<'a>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        objects_truncated: bool,
         access_controls: AccessControls<'a>,
         technology_context: TechnologyContext<'a>,
     },
@@ -402,14 +406,16 @@ impl<'a> UamPayload<'a> {
             What::Statement(statement) => {
                 return UamPayload::QueryAuditPayload {
                     query_id: (statement.query_id != 0).then(|| statement.query_id.to_string()),
-                    query: statement.text.as_deref(),
-                    query_truncated: statement.is_cut,
+                    query: statement.text.as_ref().map(|text| text.shown.as_str()),
+                    query_truncated: statement.text.as_ref().is_some_and(|text| text.is_cut),
+                    query_masked: statement.text.as_ref().is_some_and(|text| text.is_masked),
                     start_time: blanks.of(Hole::Begun),
                     end_time: blanks.of(Hole::Ended),
                     duration: blanks.of(Hole::Active),
                     error_code,
                     rows: blanks.of(Hole::Rows),
                     objects_accessed: Accessed(statement.objects.list()),
+                    objects_truncated: statement.objects.is_cut(),
                     access_controls,
                     technology_context: TechnologyContext {
                         command: Some(statement.command),
@@ -476,6 +482,10 @@ struct LegacyExtra<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     query_text: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    query_truncated: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    query_masked: bool,
     query_language: &'static str,
     impersonation_user: &'a str,
     iamid: Option<&'a str>,
@@ -503,6 +513,8 @@ struct LegacyExtra<'a> {
     nesting_depth: Option<u32>,
     error_code: Option<SqlState>,
     objects_accessed: Accessed<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    objects_truncated: bool,
 }
 
 impl<'a> Legacy<'a> {
@@ -514,7 +526,8 @@ impl<'a> Legacy<'a> {
         let identity = record.identity();
         let sources = || record.objects().iter().filter(|object| is_data_source(&object.kind));
         let source_name = sources().next().map(|object| &*object.name);
-        let text = statement.and_then(|statement| statement.text.as_deref());
+        let text = statement.and_then(|statement| statement.text.as_ref());
+        let shown = text.map(|text| text.shown.as_str());
         let of_statement = |hole| statement.map(|_| blanks.of(hole));
         Legacy {
             id: blanks.of(Hole::Id),
@@ -529,7 +542,7 @@ impl<'a> Legacy<'a> {
             success: record.is_success(),
             component: "nativeSql",
             access_type: "query",
-            query: text,
+            query: shown,
             extra: LegacyExtra {
                 event: match &record.what {
                     What::Statement(_) => "query",
@@ -542,7 +555,9 @@ impl<'a> Legacy<'a> {
                     What::Left => "impersonationEnded",
                 },
                 reason: record.reason(),
-                query_text: text,
+                query_text: shown,
+                query_truncated: text.is_some_and(|text| text.is_cut),
+                query_masked: text.is_some_and(|text| text.is_masked),
                 query_language: "postgresql",
                 impersonation_user: &record.session.impersonator,
                 iamid: identity.map(|identity| identity.iamid.as_str()),
@@ -562,6 +577,7 @@ impl<'a> Legacy<'a> {
                 nesting_depth: statement.map(|s| s.depth),
                 error_code: record.error_code(),
                 objects_accessed: Accessed(record.objects()),
+                objects_truncated: statement.is_some_and(|statement| statement.objects.is_cut()),
             },
             data_source_table_name: source_name,
             created_at: blanks.of(Hole::At),
@@ -620,7 +636,7 @@ fn month_since_1900(at: Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::audit::{Actor, Ids, Objects, Session, Statement};
+    use super::super::audit::{Actor, Ids, Objects, Session, Statement, Text};
     use super::super::identity::Identity;
     use super::*;
 
@@ -676,8 +692,11 @@ mod tests {
         objects.add(table("app.flights", SELECT, &["id"]));
         objects.add(table("app.flights", Access(1 << 2), &["id", "delay"]));
         Statement {
-            text: Some("UPDATE app.flights SET delay = 0 RETURNING id".into()),
-            is_cut: false,
+            text: Some(Text {
+                shown: "UPDATE app.flights SET delay = 0 RETURNING id".into(),
+                is_cut: false,
+                is_masked: false,
+            }),
             command: "UPDATE",
             query_id: -5,
             objects,

@@ -94,8 +94,10 @@ class Session:
         self.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
 
 
-def audited_server(name, *options, **more):
-    return Server(VERSION, name, options=[*TALKATIVE, "bodata.audit_sink=file", *options], **more)
+def audited_server(name, *options, sink="file", **more):
+    """With `sink` None that setting can be changed while the server runs."""
+    sinks = [] if sink is None else [f"bodata.audit_sink={sink}"]
+    return Server(VERSION, name, options=[*TALKATIVE, *sinks, *options], **more)
 
 
 def world_of(server):

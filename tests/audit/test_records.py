@@ -301,6 +301,29 @@ def test_secrets_are_not_on_record(session, world, trail):
     assert token not in str(trail.new())
 
 
+def test_a_text_that_was_masked_says_so(session, trail):
+    session.begin()
+    session.ok("SELECT 'open'")
+    session.ok("SELECT 'masked' /* impersonation_token */")
+    session.ok("COMMIT")
+    open_, masked = trail.queries()
+    assert "queryMasked" not in open_["auditPayload"] and open_["auditPayload"]["query"] == "SELECT 'open'"
+    assert masked["auditPayload"]["queryMasked"] is True and "masked" not in masked["auditPayload"]["query"]
+
+
+def test_objects_are_limited_and_say_so(session, trail):
+    session.begin()
+    session.ok("SELECT " + " + ".join(["(SELECT count(*) FROM app.flights)"] * 3))
+    session.ok("DO $$ BEGIN FOR i IN 1..300 LOOP"
+               " EXECUTE format('CREATE FUNCTION pg_temp.f%s() RETURNS int LANGUAGE sql RETURN 1', i);"
+               " EXECUTE format('SELECT pg_temp.f%s()', i); END LOOP; END $$")
+    session.ok("COMMIT")
+    few, many = trail.queries()
+    assert "objectsTruncated" not in few["auditPayload"]
+    assert many["auditPayload"]["objectsTruncated"] is True
+    assert len(many["auditPayload"]["objectsAccessed"]) == 256
+
+
 def test_other_sessions_leave_no_records(world, trail):
     with world.connect("plain", "plain-password") as connection:
         query(connection, "SELECT 1")
@@ -331,7 +354,7 @@ def test_texts_can_be_left_out(connect, world, trail, setting, shown):
     finally:
         world.sql("ALTER ROLE svc RESET bodata.audit_query_text")
     good, bad = trail.queries()
-    assert good["auditPayload"].get("query") == shown
+    assert good["auditPayload"].get("query") == shown and "queryMasked" not in good["auditPayload"]
     assert "private" not in str([good, bad])
 
 

@@ -17,7 +17,7 @@ from harness.world import query
 
 @pytest.fixture(scope="module")
 def all_three():
-    with audited_server("audit-sinks", "bodata.audit_sink=log,file,table") as server:
+    with audited_server("audit-sinks", sink="log,file,table") as server:
         yield world_of(server)
 
 
@@ -294,7 +294,7 @@ def test_where_the_audit_is_required_a_full_disk_stops_the_work(fresh):
 
 
 def test_a_queue_that_is_full_makes_statements_wait_then_sends_records_to_the_log(fresh):
-    world = fresh("queue", "bodata.audit_sink=table", "bodata.audit_queue_size=64kB", "bodata.audit_queue_wait=200ms")
+    world = fresh("queue", "bodata.audit_queue_size=64kB", "bodata.audit_queue_wait=200ms", sink="table")
     session = Session(world)
     # The writer is kept from storing.
     blocker = world.connect("postgres", world.server.superuser_password)
@@ -312,6 +312,64 @@ def test_a_queue_that_is_full_makes_statements_wait_then_sends_records_to_the_lo
     assert in_table + len(fallen) == 6
     session.wire.close()
     blocker.close()
+
+
+def test_a_record_that_is_longer_than_the_queue_waits_until_that_is_empty(fresh):
+    world = fresh("long", "bodata.audit_queue_size=64kB", "bodata.audit_queue_wait=10s", sink="table")
+    session = Session(world)
+    # The text is cut at 64 KiB, and each of its backslashes is two letters in JSON.
+    work(session, statements=("SELECT '" + "\\" * 70_000 + "'",))
+    assert world.value("SELECT immuta.flush_audit('30 s')")
+    assert world.value("SELECT count(*) FROM immuta.audit_log WHERE length(record::text) > 65536") == 1
+    assert logged(world.server) == []
+    session.wire.close()
+
+
+def test_a_sink_may_be_switched_on_and_off_while_a_session_impersonates(fresh):
+    world = fresh("switched", sink=None)
+    trail = Trail(world.server)
+
+    def switch(sink):
+        world.server.psql(input=f"ALTER SYSTEM SET bodata.audit_sink = '{sink}'; SELECT pg_reload_conf()")
+        wait_for(lambda: world.value("SHOW bodata.audit_sink") == sink)
+
+    switch("")
+    world.sql("CREATE ROLE namer LOGIN PASSWORD 'namer' IN ROLE immuta_impersonation; "
+              "ALTER ROLE namer SET bodata.allow_session_impersonation = on")
+    session = Session(world, user="namer", password="namer")
+    session.ok("SET immuta.immuta_user = 'alice'")
+    session.ok("SELECT 'before'")
+    switch("file")
+    session.ok("SELECT 'during'")
+    session.ok("BEGIN")
+    session.ok("RESET immuta.immuta_user")
+    session.ok("ROLLBACK")
+    session.ok("SELECT 'still alice'")
+    switch("")
+    session.ok("SELECT 'the last'")
+    session.ok("SELECT 'after'")
+    records = trail.new()
+    assert {(r["actor"]["impersonatedBy"], r["actor"]["id"], r["auditPayload"]["technologyContext"]["database"],
+             r["auditPayload"]["accessControls"]["mappedRole"]) for r in records} == {
+                 ("namer", "alice", world.dbname, "alice")}
+    shown = [r["auditPayload"].get("event") or r["auditPayload"]["query"] for r in records]
+    assert [s for s in shown if s != "TRANSACTION_ENDED"] == [
+        "STARTED", "SELECT 'during'", "BEGIN", "RESET immuta.immuta_user", "ENDED", "STARTED", "SELECT 'still alice'"]
+    session.wire.close()
+
+
+def test_the_partition_of_a_new_day_waits_for_no_reader(all_three):
+    with all_three.connect("postgres", all_three.server.superuser_password) as reader:
+        query(reader, "SELECT count(*) FROM immuta.audit_log")
+        all_three.sql("SET lock_timeout = '5s'; SELECT immuta.make_audit_partition('2031-01-01')")
+        parts = all_three.sql("SELECT pg_get_expr(c.relpartbound, c.oid), (SELECT count(*) FROM pg_index WHERE indrelid = c.oid),"
+                              " has_table_privilege('alice', c.oid, 'SELECT') FROM pg_class c"
+                              " WHERE c.oid = 'immuta.audit_log_20310101'::regclass")
+        assert parts == [("FOR VALUES FROM ('2031-01-01 00:00:00+00') TO ('2031-01-02 00:00:00+00')", 2, False)]
+        assert all_three.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'immuta.audit_log_pkey'::regclass"
+                               " AND inhrelid IN (SELECT indexrelid FROM pg_index"
+                               " WHERE indrelid = 'immuta.audit_log_20310101'::regclass)") == 1
+        reader.rollback()
 
 
 def test_settings_are_checked_when_they_are_set(all_three):
@@ -344,7 +402,7 @@ def test_without_shared_memory_there_is_no_table_but_all_else(fresh):
 
 
 def test_in_other_encodings(fresh):
-    world = fresh("latin1", "bodata.audit_sink=log,file,table", encoding="LATIN1")
+    world = fresh("latin1", sink="log,file,table", encoding="LATIN1")
     session = Session(world, client_encoding="UTF8")
     work(session, statements=("SELECT 'José'", "SELECT 'José' FROM nowhere"))
     validator = schema("uam")
