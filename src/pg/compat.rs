@@ -2,7 +2,7 @@
 
 use super::chain;
 use pgrx::pg_sys;
-#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+#[cfg(not(feature = "pg14"))]
 use std::ffi::c_int;
 use std::ffi::{CStr, c_void};
 
@@ -418,4 +418,63 @@ pub fn query_id(plan: &pg_sys::PlannedStmt) -> i64 {
     return plan.queryId;
     #[cfg(not(feature = "pg18"))]
     return plan.queryId.cast_signed();
+}
+
+// Of writing to the server's log PostgreSQL lends nothing in 14, and not the prefix in 15.
+
+/// How a line at level LOG begins after its prefix, in the language of the log. `None` if that is not to be had.
+pub fn severity_of_log() -> Option<&'static CStr> {
+    #[cfg(feature = "pg14")]
+    return None;
+    // SAFETY: returns a constant, or its translation, which stays.
+    #[cfg(not(feature = "pg14"))]
+    return Some(unsafe { CStr::from_ptr(pg_sys::error_severity(pg_sys::LOG_SERVER_ONLY as c_int)) });
+}
+
+/// To the logging collector, whose pipe standard error is then.
+#[cfg_attr(feature = "pg14", allow(unused_variables, clippy::needless_pass_by_ref_mut))]
+pub fn write_to_collector(line: &mut [u8]) {
+    #[cfg(not(feature = "pg14"))]
+    if let Ok(length) = c_int::try_from(line.len()) {
+        // SAFETY: only reads the line.
+        unsafe {
+            pg_sys::write_pipe_chunks(line.as_mut_ptr().cast(), length, pg_sys::LOG_DESTINATION_STDERR as c_int);
+        }
+    }
+}
+
+/// A line's prefix by its format (`log_line_prefix`), which does not ask for the current time: that would be the one of
+/// the line before. `None` where it asks for what is not to be had.
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+pub fn log_prefix(format: &CStr) -> Option<Vec<u8>> {
+    // SAFETY: all zeros are an error at no level with no texts; the buffer is initialized before it is filled, and
+    // freed after it is copied.
+    unsafe {
+        let mut buffer = pg_sys::StringInfoData::default();
+        let mut about = pg_sys::ErrorData::default();
+        pg_sys::initStringInfo(&mut buffer);
+        pg_sys::log_status_format(&mut buffer, format.as_ptr(), &mut about);
+        let length = usize::try_from(buffer.len).unwrap_or(0);
+        let prefix = std::slice::from_raw_parts(buffer.data.cast::<u8>(), length).to_vec();
+        pg_sys::pfree(buffer.data.cast());
+        Some(prefix)
+    }
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+pub fn log_prefix(format: &CStr) -> Option<Vec<u8>> {
+    let mut prefix = Vec::with_capacity(format.count_bytes() + 16);
+    let mut letters = format.to_bytes().iter();
+    while let Some(&letter) = letters.next() {
+        match letter {
+            b'%' => match letters.next()? {
+                // SAFETY: a static variable.
+                b'p' => prefix.extend_from_slice(unsafe { pg_sys::MyProcPid }.to_string().as_bytes()),
+                b'%' => prefix.push(b'%'),
+                _ => return None,
+            },
+            _ => prefix.push(letter),
+        }
+    }
+    Some(prefix)
 }

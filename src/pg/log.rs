@@ -1,7 +1,7 @@
 //! Keeping secrets out of the server's log, whatever is logged there: statements, their durations and parameters,
 //! plans, errors.
 
-use super::{raw, text};
+use super::{raw, server_log, text};
 use crate::core::{record, redact};
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -44,6 +44,8 @@ pub fn install(holds_back: fn() -> bool, failed: fn(i32)) {
     }
 }
 
+type EmitLog = unsafe extern "C-unwind" fn(*mut pg_sys::ErrorData);
+
 /// Plain frame: see [`super::chain`]. Other hooks get to see what is left.
 #[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
@@ -82,14 +84,22 @@ unsafe extern "C-unwind" {
 pub fn audit(line: &[u8]) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let escaped = if text::is_utf8() { None } else { Some(record::in_ascii(line)) };
-    let Ok(line) = CString::new(escaped.as_deref().unwrap_or(line)) else { return };
+    let message = [b"AUDIT: ", escaped.as_deref().unwrap_or(line)].concat();
+    // Another library may want to see what is logged.
+    // SAFETY: static variables that change only while libraries are loaded.
+    let (hook, previous) = unsafe { (pg_sys::emit_log_hook, PREVIOUS) };
+    let is_alone = previous.is_none() && hook.is_some_and(|hook| std::ptr::fn_addr_eq(hook, emit_log as EmitLog));
+    if is_alone && server_log::write(&message) {
+        return;
+    }
+    let Ok(message) = CString::new(message) else { return };
     let before = IN_AUDIT.swap(true, Relaxed);
     // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no
     // memory) into a panic that unwinds this frame.
     unsafe {
         pg_guard_ffi_boundary(|| {
             if errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
-                errmsg_internal(c"AUDIT: %s".as_ptr(), line.as_ptr());
+                errmsg_internal(c"%s".as_ptr(), message.as_ptr());
                 errhidestmt(true);
                 errhidecontext(true);
                 errfinish(c"immuta_ext".as_ptr(), 0, c"audit".as_ptr());

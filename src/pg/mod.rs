@@ -19,6 +19,7 @@ pub mod raw;
 pub mod report;
 pub mod role;
 pub mod saved;
+pub mod server_log;
 pub mod shared;
 pub mod statement;
 pub mod table;

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import threading
 import time
 from collections import Counter
+from datetime import datetime
 
 import psycopg2
 import pytest
@@ -412,3 +414,72 @@ def test_in_other_encodings(fresh):
         assert "SELECT 'José'" in [r["auditPayload"].get("query") for r in records]
     session.wire.close()
 
+
+
+# -- the server's log ---------------------------------------------------------------------------------------------
+
+PREFIXES = ("%m [%p] ", "%m [%p] %q%u@%d ", "%t [%p]: user=%u,db=%d,app=%a,client=%h ", "%n %c %v %x %e %% %r ", "",
+            "%10p|%-6u|%i|%b ", "%s %p", "%5m ", "[%l-1] %u ", "é %p ")
+
+
+def system_setting(world, name, value):
+    world.server.psql(input=f"ALTER SYSTEM SET {name} = '{value}'; SELECT pg_reload_conf()")
+    wait_for(lambda: world.value(f"SHOW {name}") == value)
+
+
+def without_times(prefix):
+    prefix = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{3})? ", "<time> ", prefix)
+    return re.sub(r"\d{10}\.\d{3}|\[\d+-1\]", "<number>", prefix)
+
+
+def times_in(prefix):
+    return [datetime.fromisoformat(time_) for time_ in re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", prefix)]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
+def test_in_the_log_a_record_is_a_line_like_others(fresh, zone):
+    world = fresh("prefix", f"log_timezone={zone}", "log_error_verbosity=default", sink="log")
+    session = Session(world, application_name="app")
+    for prefix in PREFIXES:
+        system_setting(world, "log_line_prefix", prefix)
+        session.ok("SELECT 1")
+        begun = len(world.server.log())
+        work(session, statements=("SELECT 'the statement'",))
+        lines = world.server.log()[begun:].splitlines()
+        # PostgreSQL logs the duration of the same statement right after its record.
+        number = next(n for n, line in enumerate(lines) if "AUDIT: {" in line and "the statement" in line)
+        ours, ordinary = (re.split("LOG:  ", line)[0] for line in lines[number:number + 2])
+        assert "duration" in lines[number + 1]
+        assert without_times(ours) == without_times(ordinary), prefix
+        for one, other in zip(times_in(ours), times_in(ordinary), strict=True):
+            assert abs((one - other).total_seconds()) <= 2, prefix
+    session.wire.close()
+
+
+def test_records_reach_the_collector_and_other_formats(fresh):
+    world = fresh("collector", "logging_collector=on", "log_directory=logs", "log_filename=server.log", sink="log")
+    plain, table = (world.server.data / "logs" / name for name in ("server.log", "server.csv"))
+    for destination in ("stderr", "csvlog", "stderr,csvlog"):
+        system_setting(world, "log_destination", destination)
+        session = Session(world)
+        # More than the pipe takes in one piece.
+        work(session, statements=(f"SELECT '{'é' * 20_000}' AS \"{destination}\"",))
+        session.wire.close()
+
+    def seen(file):
+        found = re.findall(r'AUDIT: .*ééé\' AS \\?"+([a-z,]+)', file.read_text() if file.exists() else "")
+        return sorted(found)
+
+    wait_for(lambda: seen(plain) == ["stderr", "stderr,csvlog"] and seen(table) == ["csvlog", "stderr,csvlog"])
+    wait_for(lambda: plain.read_text().count("AUDIT: {") == 2 * 4)
+    for line in plain.read_text().splitlines():
+        if "AUDIT: " in line:
+            json.loads(line.split("AUDIT: ", 1)[1])
+
+
+def test_without_level_log_no_record_is_there(fresh):
+    world = fresh("level", "log_min_messages=fatal", sink="log")
+    session = Session(world)
+    work(session)
+    assert "AUDIT: {" not in world.server.log()
+    session.wire.close()
