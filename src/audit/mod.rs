@@ -222,7 +222,7 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
         }
         if !is_top {
             if let Beginning::Query(query) = beginning
-                && state.trail.start_inside(query.execution())
+                && state.trail.start_inside(query.execution(), depth)
             {
                 state.note_relations(&query.permissions());
                 return Ok(());

@@ -94,10 +94,11 @@ impl<S> Trail<S> {
         Some(open)
     }
 
-    /// A query starts inside of what is open: a DECLARE that has no cursor yet makes it its own.
-    pub fn start_inside(&mut self, execution: usize) -> bool {
+    /// A query starts inside of what is open: a DECLARE that has no cursor yet makes it its own. What is deeper inside
+    /// belongs to functions that are called to plan the cursor's query.
+    pub fn start_inside(&mut self, execution: usize, depth: u32) -> bool {
         match self.open.last_mut() {
-            Some((open, Role::Declare)) if open.cursor.is_none() => {
+            Some((open, Role::Declare)) if open.cursor.is_none() && depth == open.depth + 1 => {
                 open.cursor = Some(execution);
                 true
             }
@@ -248,7 +249,7 @@ mod tests {
     fn fetches_are_part_of_their_cursor() {
         let mut trail = Trail::new();
         trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "declare");
-        assert!(trail.start_inside(7) && !trail.start_inside(8));
+        assert!(!trail.start_inside(6, 2) && trail.start_inside(7, 1) && !trail.start_inside(8, 1));
         assert!(trail.end_utility(0, at(5)).is_none());
         for (from, rows) in [(10, 2), (20, 1)] {
             trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(from), "fetch");
@@ -277,7 +278,7 @@ mod tests {
     fn an_error_ends_what_runs_and_leaves_what_is_idle() {
         let mut trail = Trail::new();
         trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "idle cursor");
-        trail.start_inside(7);
+        trail.start_inside(7, 1);
         trail.end_utility(0, at(1));
         trail.begin(Key::Execution(1), Role::Statement, 1, 0, at(2), "outer");
         trail.begin(Key::Execution(2), Role::Statement, 1, 1, at(3), "inner");
@@ -291,7 +292,7 @@ mod tests {
     fn a_failing_fetch_fails_its_cursor() {
         let mut trail = Trail::new();
         trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "declare");
-        trail.start_inside(7);
+        trail.start_inside(7, 1);
         trail.end_utility(0, at(1));
         trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(2), "fetch");
         trail.run(7, || at(3));

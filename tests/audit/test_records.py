@@ -485,6 +485,33 @@ def test_what_the_planner_reads_is_on_record(session, trail):
     session.ok("COMMIT")
 
 
+def test_a_cursor_whose_query_calls_functions_while_it_is_planned(session, trail):
+    session.begin()
+    session.ok(LEAK)
+    trail.new()
+    session.ok("DECLARE c CURSOR FOR SELECT pg_temp.leak(), carrier FROM app.flights")
+    session.ok("FETCH 5 FROM c")
+    session.ok("MOVE 2 FROM c")
+    session.ok("COMMIT")
+    record, = trail.queries()
+    payload = record["auditPayload"]
+    assert (payload["query"][:7], payload["rows"]) == ("DECLARE", 7)
+    assert "carrier" in str(payload["objectsAccessed"])
+
+
+def test_what_was_read_for_a_statement_that_is_never_executed_is_on_record(connect, trail):
+    session = connect("extended")
+    session.begin()
+    session.ok(LEAK)
+    trail.new()
+    session.wire.parse("SELECT pg_temp.leak()").bind().sync().send().read()
+    session.ok("SELECT 2")
+    bound, executed = trail.queries()
+    assert bound["auditPayload"]["query"] == "SELECT pg_temp.leak()" and executed["auditPayload"]["query"] == "SELECT 2"
+    assert "flights" in str(bound["auditPayload"]["objectsAccessed"])
+    session.ok("COMMIT")
+
+
 def test_what_a_deferred_trigger_reads_is_on_record(session, trail):
     session.begin()
     session.ok("CREATE TEMP TABLE t (a int)")
