@@ -1,35 +1,40 @@
 //! What begins each line of the server's log: `log_line_prefix` (PostgreSQL's documentation, "What to log").
 
+use super::record::digits;
 use super::time::Timestamp;
-use std::io::Write;
+use std::ffi::{CStr, CString};
 
 /// The format with the time in place of what asks for it; the rest stays. `second` is the one of `now` in the log's
 /// time zone, `zone` the name of that. `None` where a time is to be padded.
-pub fn with_time(format: &[u8], now: Timestamp, second: &[u8], zone: &[u8]) -> Option<Vec<u8>> {
+pub fn with_time(format: &CStr, now: Timestamp, second: &[u8], zone: &[u8]) -> Option<CString> {
     let millis = now.to_unix_millis();
-    let mut filled = Vec::with_capacity(format.len() + 32);
-    let mut rest = format;
+    let fraction = || digits::<3>(millis.rem_euclid(1000));
+    // With room for a time, and for the NUL that CString adds.
+    let mut filled = Vec::with_capacity(format.count_bytes() + 48);
+    let mut rest = format.to_bytes();
     while let Some(at) = rest.iter().position(|&letter| letter == b'%') {
         let (before, escape) = rest.split_at(at);
         filled.extend_from_slice(before);
         let is_padding = |letter: &&u8| **letter == b'-' || letter.is_ascii_digit();
         let padding = escape.iter().skip(1).take_while(is_padding).count();
-        let letter = *escape.get(1 + padding)?;
-        match letter {
+        match *escape.get(1 + padding)? {
             b'm' | b't' | b'n' if padding > 0 => return None,
-            b'm' => {
-                filled.extend_from_slice(second);
-                write!(filled, ".{:03} ", millis.rem_euclid(1000)).ok()?;
-                filled.extend_from_slice(zone);
+            b'm' => extend(&mut filled, [second, b".", &fraction(), b" ", zone]),
+            b't' => extend(&mut filled, [second, b" ", zone]),
+            b'n' => {
+                let seconds = millis.div_euclid(1000);
+                extend(&mut filled, [itoa::Buffer::new().format(seconds).as_bytes(), b".", &fraction()]);
             }
-            b't' => filled.extend_from_slice(&[second, b" ", zone].concat()),
-            b'n' => write!(filled, "{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000)).ok()?,
             _ => filled.extend_from_slice(escape.get(..2 + padding)?),
         }
         rest = escape.get(2 + padding..)?;
     }
     filled.extend_from_slice(rest);
-    Some(filled)
+    CString::new(filled).ok()
+}
+
+fn extend<const N: usize>(filled: &mut Vec<u8>, parts: [&[u8]; N]) {
+    parts.into_iter().for_each(|part| filled.extend_from_slice(part));
 }
 
 #[cfg(test)]
@@ -37,8 +42,8 @@ mod tests {
     use super::*;
 
     fn filled(format: &str) -> Option<String> {
-        let now = Timestamp(500_000_000_012_345);
-        with_time(format.as_bytes(), now, b"2015-11-05 01:53:20", b"CET").and_then(|f| String::from_utf8(f).ok())
+        let (now, format) = (Timestamp(500_000_000_012_345), CString::new(format).ok()?);
+        with_time(&format, now, b"2015-11-05 01:53:20", b"CET")?.into_string().ok()
     }
 
     #[test]

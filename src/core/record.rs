@@ -192,7 +192,7 @@ fn number(line: &mut Vec<u8>, number: impl itoa::Integer) {
 }
 
 /// The last `N` digits of a number that is not negative.
-fn digits<const N: usize>(mut number: i64) -> [u8; N] {
+pub fn digits<const N: usize>(mut number: i64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
         *digit += (number % 10) as u8;

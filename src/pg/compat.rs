@@ -443,10 +443,10 @@ pub fn write_to_collector(line: &mut [u8]) {
     }
 }
 
-/// A line's prefix by its format (`log_line_prefix`), which does not ask for the current time: that would be the one of
-/// the line before. `None` where it asks for what is not to be had.
+/// Appends a line's prefix by its format (`log_line_prefix`), which does not ask for the current time: that would be the
+/// one of the line before. `None` where it asks for what is not to be had.
 #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-pub fn log_prefix(format: &CStr) -> Option<Vec<u8>> {
+pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
     // SAFETY: all zeros are an error at no level with no texts; the buffer is initialized before it is filled, and
     // freed after it is copied.
     unsafe {
@@ -455,26 +455,25 @@ pub fn log_prefix(format: &CStr) -> Option<Vec<u8>> {
         pg_sys::initStringInfo(&mut buffer);
         pg_sys::log_status_format(&mut buffer, format.as_ptr(), &mut about);
         let length = usize::try_from(buffer.len).unwrap_or(0);
-        let prefix = std::slice::from_raw_parts(buffer.data.cast::<u8>(), length).to_vec();
+        line.extend_from_slice(std::slice::from_raw_parts(buffer.data.cast(), length));
         pg_sys::pfree(buffer.data.cast());
-        Some(prefix)
     }
+    Some(())
 }
 
 #[cfg(any(feature = "pg14", feature = "pg15"))]
-pub fn log_prefix(format: &CStr) -> Option<Vec<u8>> {
-    let mut prefix = Vec::with_capacity(format.count_bytes() + 16);
-    let mut letters = format.to_bytes().iter();
-    while let Some(&letter) = letters.next() {
-        match letter {
-            b'%' => match letters.next()? {
-                // SAFETY: a static variable.
-                b'p' => prefix.extend_from_slice(unsafe { pg_sys::MyProcPid }.to_string().as_bytes()),
-                b'%' => prefix.push(b'%'),
-                _ => return None,
-            },
-            _ => prefix.push(letter),
+pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
+    let mut rest = format.to_bytes();
+    while let Some(at) = rest.iter().position(|&letter| letter == b'%') {
+        line.extend_from_slice(&rest[..at]);
+        match rest.get(at + 1)? {
+            // SAFETY: a static variable.
+            b'p' => line.extend_from_slice(itoa::Buffer::new().format(unsafe { pg_sys::MyProcPid }).as_bytes()),
+            b'%' => line.push(b'%'),
+            _ => return None,
         }
+        rest = &rest[at + 2..];
     }
-    Some(prefix)
+    line.extend_from_slice(rest);
+    Some(())
 }

@@ -78,28 +78,31 @@ unsafe extern "C-unwind" {
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
 
+/// How audit records begin in the server's log.
+const LABEL: &CStr = c"AUDIT: ";
+
 /// Writes an audit record, a line of JSON in UTF-8, to the server's log and nowhere else. Nothing of what the session
 /// does can keep it from there.
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let escaped = if text::is_utf8() { None } else { Some(record::in_ascii(line)) };
-    let message = [b"AUDIT: ", escaped.as_deref().unwrap_or(line)].concat();
+    let line = escaped.as_deref().unwrap_or(line);
     // Another library may want to see what is logged.
     // SAFETY: static variables that change only while libraries are loaded.
     let (hook, previous) = unsafe { (pg_sys::emit_log_hook, PREVIOUS) };
     let is_alone = previous.is_none() && hook.is_some_and(|hook| std::ptr::fn_addr_eq(hook, emit_log as EmitLog));
-    if is_alone && server_log::write(&message) {
+    if is_alone && server_log::write(LABEL.to_bytes(), line) {
         return;
     }
-    let Ok(message) = CString::new(message) else { return };
+    let Ok(line) = CString::new(line) else { return };
     let before = IN_AUDIT.swap(true, Relaxed);
     // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no
     // memory) into a panic that unwinds this frame.
     unsafe {
         pg_guard_ffi_boundary(|| {
             if errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
-                errmsg_internal(c"%s".as_ptr(), message.as_ptr());
+                errmsg_internal(c"%s%s".as_ptr(), LABEL.as_ptr(), line.as_ptr());
                 errhidestmt(true);
                 errhidecontext(true);
                 errfinish(c"immuta_ext".as_ptr(), 0, c"audit".as_ptr());

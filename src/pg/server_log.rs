@@ -9,7 +9,7 @@ use crate::core::log_prefix;
 use crate::core::time::Timestamp;
 use pgrx::pg_sys;
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::io::Write;
 
 unsafe extern "C-unwind" {
@@ -17,11 +17,12 @@ unsafe extern "C-unwind" {
     static redirection_done: bool;
 }
 
-/// The second that was shown last, in which time zone; the text has the zone's name after a tab.
+/// The second that was shown last, in which time zone.
 struct Second {
     begun: i64,
     zone: *const pg_sys::pg_tz,
     shown: Vec<u8>,
+    zone_name: Vec<u8>,
 }
 
 thread_local! {
@@ -29,7 +30,7 @@ thread_local! {
 }
 
 /// Writes a message, which has no line feed, as one line. `false` if that is left to `ereport()`.
-pub fn write(message: &[u8]) -> bool {
+pub fn write(label: &[u8], message: &[u8]) -> bool {
     let Some(severity) = compat::severity_of_log() else { return false };
     // SAFETY: settings of this process. LOG is written at all levels up to ERROR.
     let is_simple = unsafe {
@@ -40,8 +41,12 @@ pub fn write(message: &[u8]) -> bool {
     if !is_simple {
         return false;
     }
-    let Some(mut line) = prefix() else { return false };
-    for part in [severity.to_bytes(), b":  ", message, b"\n"] {
+    const ROOM_FOR_PREFIX: usize = 256;
+    let mut line = Vec::with_capacity(message.len() + ROOM_FOR_PREFIX);
+    if append_prefix(&mut line).is_none() {
+        return false;
+    }
+    for part in [severity.to_bytes(), b":  ", label, message, b"\n"] {
         line.extend_from_slice(part);
     }
     // SAFETY: set once, by the postmaster.
@@ -54,35 +59,36 @@ pub fn write(message: &[u8]) -> bool {
     true
 }
 
-fn prefix() -> Option<Vec<u8>> {
+fn append_prefix(line: &mut Vec<u8>) -> Option<()> {
     // SAFETY: null or a NUL-terminated setting, which does not change meanwhile.
     let format = unsafe {
         if pg_sys::Log_line_prefix.is_null() {
-            return Some(Vec::new());
+            return Some(());
         }
-        CStr::from_ptr(pg_sys::Log_line_prefix).to_bytes()
+        CStr::from_ptr(pg_sys::Log_line_prefix)
     };
     let now = Timestamp(xact::clock());
     let format = SECOND.with_borrow_mut(|second| {
-        let mut parts = Second::of(second, now)?.splitn(2, |&byte| byte == b'\t');
-        log_prefix::with_time(format, now, parts.next()?, parts.next()?)
+        let second = Second::of(second, now)?;
+        log_prefix::with_time(format, now, &second.shown, &second.zone_name)
     })?;
-    compat::log_prefix(&CString::new(format).ok()?)
+    compat::append_log_prefix(line, &format)
 }
 
 impl Second {
-    fn of(last: &mut Option<Second>, now: Timestamp) -> Option<&[u8]> {
+    fn of(last: &mut Option<Second>, now: Timestamp) -> Option<&Second> {
         let begun = now.to_unix_micros().div_euclid(1_000_000);
         // SAFETY: a time zone that PostgreSQL keeps for ever, null before the settings are read.
         let zone = unsafe { pg_sys::log_timezone };
         if last.as_ref().is_none_or(|last| last.begun != begun || last.zone != zone) {
-            *last = Some(Second { begun, zone, shown: shown(begun, zone)? });
+            let (shown, zone_name) = (in_zone(begun, zone, c"%Y-%m-%d %H:%M:%S")?, in_zone(begun, zone, c"%Z")?);
+            *last = Some(Second { begun, zone, shown, zone_name });
         }
-        last.as_ref().map(|last| last.shown.as_slice())
+        last.as_ref()
     }
 }
 
-fn shown(second: i64, zone: *const pg_sys::pg_tz) -> Option<Vec<u8>> {
+fn in_zone(second: i64, zone: *const pg_sys::pg_tz, format: &CStr) -> Option<Vec<u8>> {
     const LENGTH: usize = 128;
     let mut text = [0u8; LENGTH];
     if zone.is_null() {
@@ -94,8 +100,7 @@ fn shown(second: i64, zone: *const pg_sys::pg_tz) -> Option<Vec<u8>> {
         if civil.is_null() {
             return None;
         }
-        let format = c"%Y-%m-%d %H:%M:%S\t%Z".as_ptr();
-        pg_sys::pg_strftime(text.as_mut_ptr().cast::<c_char>(), LENGTH, format, civil)
+        pg_sys::pg_strftime(text.as_mut_ptr().cast::<c_char>(), LENGTH, format.as_ptr(), civil)
     };
     text.get(..length).filter(|text| !text.is_empty()).map(<[u8]>::to_vec)
 }
