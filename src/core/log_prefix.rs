@@ -2,48 +2,84 @@
 
 use super::record::digits;
 use super::time::Timestamp;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
-/// The format with the time in place of what asks for it; the rest stays. `second` is the one of `now` in the log's
-/// time zone, `zone` the name of that. `None` where a time is to be padded.
-pub fn with_time(format: &CStr, now: Timestamp, second: &[u8], zone: &[u8]) -> Option<CString> {
-    let millis = now.to_unix_millis();
-    let fraction = || digits::<3>(millis.rem_euclid(1000));
-    // With room for a time, and for the NUL that CString adds.
-    let mut filled = Vec::with_capacity(format.count_bytes() + 48);
-    let mut rest = format.to_bytes();
+/// What prefixes show of the moment.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    pub now: Timestamp,
+    /// Its second in the log's time zone, and the name of that.
+    pub second: &'a [u8],
+    pub zone: &'a [u8],
+}
+
+/// Appends the prefix. `None` where it shows more than time and process.
+pub fn append(line: &mut Vec<u8>, format: &[u8], moment: Moment, pid: i32) -> Option<()> {
+    let mut letters = format.iter();
+    while let Some(&letter) = letters.next() {
+        match letter {
+            b'%' => match *letters.next()? {
+                b'p' => line.extend_from_slice(itoa::Buffer::new().format(pid).as_bytes()),
+                b'%' => line.push(b'%'),
+                escape => append_time(line, escape, moment)?,
+            },
+            _ => line.push(letter),
+        }
+    }
+    Some(())
+}
+
+/// The format with the time in place of what asks for it; the rest stays. `None` where a time is to be padded.
+pub fn with_time(format: &[u8], moment: Moment) -> Option<CString> {
+    let mut filled = Vec::with_capacity(format.len() + 64);
+    let mut rest = format;
     while let Some(at) = rest.iter().position(|&letter| letter == b'%') {
         let (before, escape) = rest.split_at(at);
         filled.extend_from_slice(before);
         let is_padding = |letter: &&u8| **letter == b'-' || letter.is_ascii_digit();
-        let padding = escape.iter().skip(1).take_while(is_padding).count();
-        match *escape.get(1 + padding)? {
-            b'm' | b't' | b'n' if padding > 0 => return None,
-            b'm' => extend(&mut filled, [second, b".", &fraction(), b" ", zone]),
-            b't' => extend(&mut filled, [second, b" ", zone]),
-            b'n' => {
-                let seconds = millis.div_euclid(1000);
-                extend(&mut filled, [itoa::Buffer::new().format(seconds).as_bytes(), b".", &fraction()]);
-            }
-            _ => filled.extend_from_slice(escape.get(..2 + padding)?),
+        let length = 2 + escape.iter().skip(1).take_while(is_padding).count();
+        let letter = *escape.get(length - 1)?;
+        if length > 2 && matches!(letter, b'm' | b't' | b'n') {
+            return None;
         }
-        rest = escape.get(2 + padding..)?;
+        if append_time(&mut filled, letter, moment).is_none() {
+            filled.extend_from_slice(escape.get(..length)?);
+        }
+        rest = escape.get(length..)?;
     }
     filled.extend_from_slice(rest);
     CString::new(filled).ok()
 }
 
-fn extend<const N: usize>(filled: &mut Vec<u8>, parts: [&[u8]; N]) {
-    parts.into_iter().for_each(|part| filled.extend_from_slice(part));
+/// `None` for what is no time.
+fn append_time(line: &mut Vec<u8>, escape: u8, moment: Moment) -> Option<()> {
+    let millis = moment.now.to_unix_millis();
+    let fraction = || digits::<3>(millis.rem_euclid(1000));
+    let mut extend = |parts: &[&[u8]]| parts.iter().for_each(|part| line.extend_from_slice(part));
+    match escape {
+        b'm' => extend(&[moment.second, b".", &fraction(), b" ", moment.zone]),
+        b't' => extend(&[moment.second, b" ", moment.zone]),
+        b'n' => extend(&[itoa::Buffer::new().format(millis.div_euclid(1000)).as_bytes(), b".", &fraction()]),
+        _ => return None,
+    }
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MOMENT: Moment =
+        Moment { now: Timestamp(500_000_000_012_345), second: b"2015-11-05 01:53:20", zone: b"CET" };
+
     fn filled(format: &str) -> Option<String> {
-        let (now, format) = (Timestamp(500_000_000_012_345), CString::new(format).ok()?);
-        with_time(&format, now, b"2015-11-05 01:53:20", b"CET")?.into_string().ok()
+        with_time(format.as_bytes(), MOMENT)?.into_string().ok()
+    }
+
+    fn appended(format: &str) -> Option<String> {
+        let mut line = b"> ".to_vec();
+        append(&mut line, format.as_bytes(), MOMENT, 42)?;
+        String::from_utf8(line).ok()
     }
 
     #[test]
@@ -56,6 +92,20 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(filled(format).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn times_and_processes_need_nobody_else() {
+        for (format, expected) in [
+            ("%m [%p] ", "> 2015-11-05 01:53:20.012 CET [42] "),
+            ("%t%%%n é", "> 2015-11-05 01:53:20 CET%1446684800.012 é"),
+            ("", "> "),
+        ] {
+            assert_eq!(appended(format).as_deref(), Some(expected));
+        }
+        for format in ["%u", "%m %l", "%5p", "%", "%z"] {
+            assert_eq!(appended(format), None, "{format}");
         }
     }
 

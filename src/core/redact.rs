@@ -15,9 +15,11 @@ const MARKERS: [&str; 6] =
 /// Whether a text may hold a secret.
 pub fn is_sensitive(text: &[u8]) -> bool {
     // One pass: few places begin like a marker.
-    text.iter().enumerate().any(|(at, byte)| {
-        matches!(byte | 0x20, b'i' | b'a' | b's' | b'c' | b'r')
-            && MARKERS.iter().any(|marker| begins_with(&text[at..], marker))
+    text.windows(2).enumerate().any(|(at, start)| {
+        matches!(
+            [start[0] | 0x20, start[1] | 0x20],
+            [b'i', b'm'] | [b'a', b'u'] | [b's', b'e'] | [b'c', b'h'] | [b'r', b'e'] | [b'a', b'c']
+        ) && MARKERS.iter().any(|marker| begins_with(&text[at..], marker))
     })
 }
 

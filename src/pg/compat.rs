@@ -444,7 +444,7 @@ pub fn write_to_collector(line: &mut [u8]) {
 }
 
 /// Appends a line's prefix by its format (`log_line_prefix`), which does not ask for the current time: that would be the
-/// one of the line before. `None` where it asks for what is not to be had.
+/// one of the line before. `None` where that is not to be had.
 #[cfg(not(any(feature = "pg14", feature = "pg15")))]
 pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
     // SAFETY: all zeros are an error at no level with no texts; the buffer is initialized before it is filled, and
@@ -462,18 +462,6 @@ pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
 }
 
 #[cfg(any(feature = "pg14", feature = "pg15"))]
-pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
-    let mut rest = format.to_bytes();
-    while let Some(at) = rest.iter().position(|&letter| letter == b'%') {
-        line.extend_from_slice(&rest[..at]);
-        match rest.get(at + 1)? {
-            // SAFETY: a static variable.
-            b'p' => line.extend_from_slice(itoa::Buffer::new().format(unsafe { pg_sys::MyProcPid }).as_bytes()),
-            b'%' => line.push(b'%'),
-            _ => return None,
-        }
-        rest = &rest[at + 2..];
-    }
-    line.extend_from_slice(rest);
-    Some(())
+pub fn append_log_prefix(_line: &mut Vec<u8>, _format: &CStr) -> Option<()> {
+    None
 }

@@ -1,6 +1,6 @@
 //! Reading PostgreSQL's parse and plan trees.
 
-use super::{compat, guc, role};
+use super::{compat, guc, role, text};
 use crate::core::guard::{How, Statement};
 use crate::core::names::LookUp;
 use crate::core::presented;
@@ -188,7 +188,7 @@ unsafe fn name_of(name: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: by contract.
-    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    text::utf8(unsafe { CStr::from_ptr(name) }.to_bytes())
 }
 
 /// A relation whose permissions are checked.

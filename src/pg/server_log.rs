@@ -5,7 +5,7 @@
 //! as that is left to `ereport()`.
 
 use super::{compat, xact};
-use crate::core::log_prefix;
+use crate::core::log_prefix::{self, Moment};
 use crate::core::time::Timestamp;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -27,10 +27,13 @@ struct Second {
 
 thread_local! {
     static SECOND: RefCell<Option<Second>> = const { RefCell::new(None) };
+    /// The line that is being written, kept for the next.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Writes a message, which has no line feed, as one line. `false` if that is left to `ereport()`.
 pub fn write(label: &[u8], message: &[u8]) -> bool {
+    const KEPT: usize = 16 * 1024;
     let Some(severity) = compat::severity_of_log() else { return false };
     // SAFETY: settings of this process. LOG is written at all levels up to ERROR.
     let is_simple = unsafe {
@@ -38,41 +41,44 @@ pub fn write(label: &[u8], message: &[u8]) -> bool {
             && pg_sys::Log_error_verbosity < pg_sys::PGErrorVerbosity::PGERROR_VERBOSE as c_int
             && pg_sys::log_min_messages <= pg_sys::PGERROR as c_int
     };
-    if !is_simple {
-        return false;
-    }
-    const ROOM_FOR_PREFIX: usize = 256;
-    let mut line = Vec::with_capacity(message.len() + ROOM_FOR_PREFIX);
-    if append_prefix(&mut line).is_none() {
-        return false;
-    }
-    for part in [severity.to_bytes(), b":  ", label, message, b"\n"] {
-        line.extend_from_slice(part);
-    }
-    // SAFETY: set once, by the postmaster.
-    if unsafe { redirection_done } {
-        compat::write_to_collector(&mut line);
-    } else {
-        // PostgreSQL does not look for errors here, either.
-        let _ = std::io::stderr().write_all(&line);
-    }
-    true
+    is_simple
+        && LINE.with_borrow_mut(|line| {
+            line.clear();
+            line.shrink_to(KEPT);
+            if append_prefix(line).is_none() {
+                return false;
+            }
+            for part in [severity.to_bytes(), b":  ", label, message, b"\n"] {
+                line.extend_from_slice(part);
+            }
+            // SAFETY: set once, by the postmaster.
+            if unsafe { redirection_done } {
+                compat::write_to_collector(line);
+            } else {
+                // PostgreSQL does not look for errors here, either.
+                let _ = std::io::stderr().write_all(line);
+            }
+            true
+        })
 }
 
 fn append_prefix(line: &mut Vec<u8>) -> Option<()> {
-    // SAFETY: null or a NUL-terminated setting, which does not change meanwhile.
-    let format = unsafe {
+    // SAFETY: null or a NUL-terminated setting, which does not change meanwhile; a static variable.
+    let (format, pid) = unsafe {
         if pg_sys::Log_line_prefix.is_null() {
             return Some(());
         }
-        CStr::from_ptr(pg_sys::Log_line_prefix)
+        (CStr::from_ptr(pg_sys::Log_line_prefix).to_bytes(), pg_sys::MyProcPid)
     };
     let now = Timestamp(xact::clock());
-    let format = SECOND.with_borrow_mut(|second| {
-        let second = Second::of(second, now)?;
-        log_prefix::with_time(format, now, &second.shown, &second.zone_name)
-    })?;
-    compat::append_log_prefix(line, &format)
+    SECOND.with_borrow_mut(|second| {
+        let Second { shown, zone_name, .. } = Second::of(second, now)?;
+        let moment = Moment { now, second: shown, zone: zone_name };
+        log_prefix::append(line, format, moment, pid).or_else(|| {
+            line.clear();
+            compat::append_log_prefix(line, &log_prefix::with_time(format, moment)?)
+        })
+    })
 }
 
 impl Second {

@@ -11,11 +11,16 @@ pub fn is_utf8() -> bool {
     raw::GetDatabaseEncoding() == UTF8
 }
 
+/// Text that is meant to be UTF-8. Nearly always it is, which is faster to see than to look for what is not.
+pub fn utf8(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), str::to_owned)
+}
+
 /// As [`from_server`], but for use after an error, too, when no conversion can be looked up: letters of other
 /// encodings are lost then. Raises nothing.
 pub fn from_server_anyhow(bytes: &[u8]) -> String {
     if is_utf8() || bytes.is_ascii() {
-        return String::from_utf8_lossy(bytes).into_owned();
+        return utf8(bytes);
     }
     let plain = || bytes.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect();
     if !raw::IsTransactionState() {
@@ -32,11 +37,7 @@ pub fn from_server(bytes: &[u8]) -> String {
     unsafe {
         let source = bytes.as_ptr() as *const c_char;
         let converted = pg_sys::pg_server_to_any(source, bytes.len() as c_int, UTF8);
-        if std::ptr::eq(converted, source) {
-            String::from_utf8_lossy(bytes).into_owned()
-        } else {
-            CStr::from_ptr(converted).to_string_lossy().into_owned()
-        }
+        if std::ptr::eq(converted, source) { utf8(bytes) } else { utf8(CStr::from_ptr(converted).to_bytes()) }
     }
 }
 
