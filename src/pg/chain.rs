@@ -238,7 +238,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
             // Statistics of statements have no place for it.
             (*query).queryId = 0;
         }
-        if gate::is_impersonating() {
+        if gate::is_impersonating() && !nodes::has_no_names(query) {
             after_analysis(pstate, query);
         }
     }

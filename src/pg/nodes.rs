@@ -273,6 +273,20 @@ impl Query {
     }
 }
 
+/// Whether a statement is one of those that are in every transaction and name no objects: nothing runs and nothing is
+/// looked up before its own hook sees it.
+///
+/// # Safety
+/// `query` is a query that was analyzed.
+pub unsafe fn has_no_names(query: *const pg_sys::Query) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: by contract.
+    unsafe {
+        let utility = (*query).utilityStmt;
+        !utility.is_null() && matches!((*utility).type_, T_TransactionStmt | T_VariableSetStmt)
+    }
+}
+
 /// The look-up that an analysis was. EXPLAIN, CREATE TABLE AS and DECLARE CURSOR report the query inside them once
 /// more when they run; its names were looked up with their own, and its range table is not that of the report's state.
 ///
