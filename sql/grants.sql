@@ -112,6 +112,7 @@ AS $$
 DECLARE
     system_role oid := immuta.system_role();
     step record;
+    touched oid[] := '{}';
     done bigint := 0;
 BEGIN
     FOR step IN
@@ -202,6 +203,7 @@ BEGIN
                 format('GRANT %s ON %s TO %s', step.words, step.target, step.roles), 'SQL_ASCII'));
         ELSE NULL;
         END CASE;
+        touched := touched || step.object;
         done := done + 1;
         IF done % 1000 = 0 THEN
             RAISE NOTICE '% statements on data sources', done;
@@ -222,6 +224,11 @@ BEGIN
     UPDATE immuta.grant_made g
     SET grantor = coalesce(immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege), system_role)
     WHERE g.grantor = 0 AND (source_ids IS NULL OR g.data_source_id = ANY (source_ids));
+    IF touched <> '{}' THEN
+        PERFORM immuta.equalise_after(
+            (SELECT array_agg(b.user_id) FROM immuta.subscriber b WHERE b.role = ANY (try_apply_grants.grantees)),
+            touched);
+    END IF;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.try_apply_grants(bigint[], oid[]) FROM PUBLIC;
@@ -594,21 +601,27 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     step record;
+    touched bigint[] := '{}';
 BEGIN
     FOR step IN
         WITH gone AS (
             DELETE FROM immuta.class_member m
             WHERE m.class_id = ANY (class_ids) AND (of_user IS NULL OR m.user_id = of_user)
-            RETURNING m.class_id, m.role
+            RETURNING m.class_id, m.user_id, m.role
         )
-        SELECT k.rolname AS class_role, string_agg(format('%I', r.rolname), ', ' ORDER BY r.rolname) AS roles
+        SELECT k.rolname AS class_role, string_agg(format('%I', r.rolname), ', ' ORDER BY r.rolname) AS roles,
+               array_agg(g.user_id) AS user_ids
         FROM gone g JOIN immuta.access_class c ON c.id = g.class_id JOIN pg_roles k ON k.oid = c.role
         JOIN pg_roles r ON r.oid = g.role
         GROUP BY k.rolname
     LOOP
         PERFORM immuta.as_system(format('REVOKE %I FROM %s', step.class_role, step.roles));
+        touched := touched || step.user_ids;
         RETURN QUERY SELECT 'revoked', 'ROLE ' || quote_ident(step.class_role), 'from ' || step.roles;
     END LOOP;
+    IF touched <> '{}' THEN
+        PERFORM immuta.equalise_after(touched, NULL);
+    END IF;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.revoke_memberships(integer[], bigint) FROM PUBLIC;
@@ -625,6 +638,7 @@ DECLARE
     one_class record;
     one_user bigint;
     step record;
+    touched bigint[] := '{}';
     done bigint := 0;
 BEGIN
     FOR one_class IN
@@ -662,17 +676,19 @@ BEGIN
                 WHERE (class_ids IS NULL OR k.class_id = ANY (class_ids)) AND (user_ids IS NULL OR k.user_id = ANY (user_ids))
                 EXCEPT SELECT w.class_id, w.user_id FROM wanted w) o
             WHERE m.class_id = o.class_id AND m.user_id = o.user_id
-            RETURNING m.class_id, m.role
+            RETURNING m.class_id, m.user_id, m.role
         ), added AS (
             INSERT INTO immuta.class_member AS m SELECT w.class_id, w.user_id, w.role FROM wanted w
-            ON CONFLICT DO NOTHING RETURNING m.class_id, m.role
+            ON CONFLICT DO NOTHING RETURNING m.class_id, m.user_id, m.role
         ), step AS (
-            SELECT s.phase, k.rolname AS class_role, r.rolname, row_number() OVER (PARTITION BY s.phase, k.rolname ORDER BY r.rolname) AS n
+            SELECT s.phase, k.rolname AS class_role, s.user_id, r.rolname,
+                   row_number() OVER (PARTITION BY s.phase, k.rolname ORDER BY r.rolname) AS n
             FROM (SELECT 1 AS phase, g.* FROM gone g UNION ALL SELECT 2, a.* FROM added a) s
             JOIN immuta.access_class c ON c.id = s.class_id
             JOIN pg_roles k ON k.oid = c.role JOIN pg_roles r ON r.oid = s.role
         )
-        SELECT s.phase, s.class_role, string_agg(format('%I', s.rolname), ', ' ORDER BY s.n) AS roles, count(*) AS members
+        SELECT s.phase, s.class_role, string_agg(format('%I', s.rolname), ', ' ORDER BY s.n) AS roles,
+               array_agg(s.user_id) AS user_ids, count(*) AS members
         FROM step s GROUP BY s.phase, s.class_role, s.n / 500 ORDER BY 1, 2
     LOOP
         IF step.phase = 1 THEN
@@ -682,6 +698,7 @@ BEGIN
             PERFORM immuta.run_as(system_role, convert_to(
                 format('GRANT %I TO %s', step.class_role, step.roles) || options, 'SQL_ASCII'));
         END IF;
+        touched := touched || step.user_ids;
         done := done + step.members;
         IF step.members >= 499 THEN
             RAISE NOTICE '% memberships', done;
@@ -691,6 +708,9 @@ BEGIN
         detail := CASE step.phase WHEN 1 THEN 'from ' ELSE 'to ' END || step.roles;
         RETURN NEXT;
     END LOOP;
+    IF touched <> '{}' THEN
+        PERFORM immuta.equalise_after(touched, NULL);
+    END IF;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.apply_members(integer[], bigint[]) FROM PUBLIC;

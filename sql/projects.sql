@@ -65,6 +65,35 @@ $$;
 REVOKE ALL ON FUNCTION immuta.project_id(text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.project_id(text) IS 'internal: id of a project; 42704 for one that does not exist';
 
+-- Whatever decides what all members may read changes under one lock, that of the connection: two administrators who
+-- each see only their own change would give more together than either means to. It is written, not only locked, so that
+-- a transaction that looks at an older snapshot gets a serialization failure.
+CREATE FUNCTION immuta.lock_projects() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF immuta.is_connected(false) THEN
+        PERFORM immuta.lock_connection();
+    ELSE
+        UPDATE immuta.connection_state s SET version = s.version + 1 WHERE s.xmin <> pg_current_xact_id()::xid;
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.lock_projects() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.lock_projects() IS 'internal: one change of projects or mappings at a time';
+
+-- The lock comes before the rows: two administrators never wait for each other in turn.
+CREATE FUNCTION immuta.lock_project(project text) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.lock_projects();
+    RETURN immuta.project_id(project);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.lock_project(text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.lock_project(text) IS 'internal: id of a project that is about to be changed';
+
 CREATE FUNCTION immuta.member_roles(project_id integer) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -106,6 +135,7 @@ $$;
 REVOKE ALL ON FUNCTION immuta.granted_columns(oid, oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.granted_columns(oid, oid) IS 'internal: the columns whose reading is granted to a role itself';
 
+-- Whoever calls this holds the lock.
 CREATE FUNCTION immuta.equalise(project_id integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -115,7 +145,10 @@ DECLARE
     columns name[];
     changed integer := 0;
 BEGIN
-    SELECT p.postgres_role INTO project_role FROM immuta.project p WHERE p.id = project_id FOR UPDATE;
+    SELECT p.postgres_role INTO project_role FROM immuta.project p WHERE p.id = project_id;
+    IF NOT FOUND THEN
+        RETURN 0; -- It is being dropped.
+    END IF;
     DELETE FROM immuta.project_data_source s
     WHERE s.project_id = equalise.project_id AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation);
     FOR source IN
@@ -150,17 +183,45 @@ REVOKE ALL ON FUNCTION immuta.equalise(integer) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.equalise(integer) IS 'internal: gives the role of a project what all its members have; how many tables that changed';
 
 CREATE FUNCTION immuta.equalise_projects() RETURNS integer
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT coalesce(sum(immuta.equalise(p.id)), 0)::integer FROM (SELECT id FROM immuta.project ORDER BY id) p $$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.lock_projects();
+    RETURN (SELECT coalesce(sum(immuta.equalise(p.id)), 0) FROM (SELECT id FROM immuta.project ORDER BY id) p);
+END
+$$;
 REVOKE ALL ON FUNCTION immuta.equalise_projects() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.equalise_projects() TO immuta_admin;
-COMMENT ON FUNCTION immuta.equalise_projects() IS 'gives the roles of all projects what all their members have now: after grants to them were changed; how many grants that changed';
+COMMENT ON FUNCTION immuta.equalise_projects() IS
+    'gives the roles of all projects what all their members have now: after grants by hand; how many tables changed';
+
+-- After a change of access: of these users, to these relations or to all in these schemas. NULL stands for all.
+CREATE FUNCTION immuta.equalise_after(user_ids bigint[], objects oid[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.equalise(a.id) FROM (
+        SELECT p.id FROM immuta.project p
+        WHERE (user_ids IS NULL OR EXISTS (
+                  SELECT FROM immuta.project_member m
+                  WHERE m.project_id = p.id AND m.user_id IN (SELECT unnest(user_ids))))
+          AND (objects IS NULL OR EXISTS (
+                  SELECT FROM immuta.project_data_source s JOIN pg_class c ON c.oid = s.relation
+                  WHERE s.project_id = p.id
+                    AND (c.oid IN (SELECT unnest(objects)) OR c.relnamespace IN (SELECT unnest(objects)))))
+        ORDER BY p.id) a;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.equalise_after(bigint[], oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.equalise_after(bigint[], oid[]) IS
+    'internal: equalises the projects that a change of access concerns';
 
 CREATE FUNCTION immuta.mapping_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.equalise(m.project_id) FROM immuta.project_member m WHERE m.user_id = NEW.id ORDER BY m.project_id;
+    PERFORM immuta.lock_projects();
+    PERFORM immuta.equalise_after(ARRAY[NEW.id], NULL);
     RETURN NULL;
 END
 $$;
@@ -168,6 +229,20 @@ REVOKE ALL ON FUNCTION immuta.mapping_changed() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.mapping_changed() IS 'internal: equalises the projects of a user who has another role now';
 CREATE TRIGGER equalise_row AFTER UPDATE OF userid, mapping, postgres_role ON immuta.user_account
 FOR EACH ROW EXECUTE FUNCTION immuta.mapping_changed();
+
+CREATE FUNCTION immuta.member_gone() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.lock_projects();
+    PERFORM immuta.equalise(OLD.project_id);
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.member_gone() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.member_gone() IS 'internal: equalises a project that a user left, or was dropped from';
+CREATE TRIGGER equalise_row AFTER DELETE ON immuta.project_member
+FOR EACH ROW EXECUTE FUNCTION immuta.member_gone();
 
 CREATE FUNCTION immuta.create_project(name text, postgres_role name = NULL) RETURNS name
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -199,7 +274,7 @@ CREATE FUNCTION immuta.drop_project(project text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    dropped integer := immuta.project_id(project);
+    dropped integer := immuta.lock_project(project);
     project_role regrole;
 BEGIN
     DELETE FROM immuta.project p WHERE p.id = dropped RETURNING p.postgres_role INTO project_role;
@@ -217,7 +292,7 @@ CREATE FUNCTION immuta.add_project_data_source(project text, relation regclass) 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed integer := immuta.project_id(project);
+    changed integer := immuta.lock_project(project);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
                    AND c.relpersistence <> 't' AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace)) THEN
@@ -236,7 +311,7 @@ CREATE FUNCTION immuta.remove_project_data_source(project text, relation regclas
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed integer := immuta.project_id(project);
+    changed integer := immuta.lock_project(project);
     was_there boolean;
 BEGIN
     DELETE FROM immuta.project_data_source s WHERE s.project_id = changed AND s.relation = remove_project_data_source.relation;
@@ -253,7 +328,7 @@ CREATE FUNCTION immuta.add_project_member(project text, userid text, iamid text 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed integer := immuta.project_id(project);
+    changed integer := immuta.lock_project(project);
 BEGIN
     INSERT INTO immuta.project_member VALUES (changed, immuta.user_id(userid, iamid), false) ON CONFLICT DO NOTHING;
     PERFORM immuta.equalise(changed);
@@ -267,13 +342,10 @@ CREATE FUNCTION immuta.remove_project_member(project text, userid text, iamid te
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed integer := immuta.project_id(project);
-    was_there boolean;
+    changed integer := immuta.lock_project(project);
 BEGIN
     DELETE FROM immuta.project_member m WHERE m.project_id = changed AND m.user_id = immuta.user_id(userid, iamid);
-    was_there := FOUND;
-    PERFORM immuta.equalise(changed);
-    RETURN was_there;
+    RETURN FOUND;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.remove_project_member(text, text, text) FROM PUBLIC;

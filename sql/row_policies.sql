@@ -124,6 +124,7 @@ BEGIN
     IF all_of_them AND target IS NOT NULL AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = remove_row_policies.relation) THEN
         PERFORM immuta.as_system('ALTER TABLE ' || target || ' DISABLE ROW LEVEL SECURITY');
     END IF;
+    PERFORM immuta.equalise_after(NULL, ARRAY[remove_row_policies.relation]);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.remove_row_policies(oid, integer[], boolean) FROM PUBLIC;

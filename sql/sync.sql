@@ -213,6 +213,7 @@ BEGIN
         PERFORM immuta.apply_row_policy(lost.id);
         RETURN QUERY SELECT 'row policy created', lost.relation::regclass::text, lost.name;
     END LOOP;
+    RETURN QUERY SELECT 'projects equalised', e || ' tables', NULL FROM immuta.equalise_projects() e WHERE e > 0;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC;
