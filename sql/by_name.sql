@@ -98,7 +98,6 @@ DECLARE
     explained text;
     code text;
     said text;
-    detail text;
 BEGIN
     IF userid IS NULL OR sql IS NULL OR iamid IS NULL THEN
         RAISE EXCEPTION 'userid, sql and iamid must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -109,14 +108,10 @@ BEGIN
         RAISE EXCEPTION 'rolled back';
     EXCEPTION WHEN OTHERS THEN
         IF explained IS NULL THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-            IF pg_catalog.starts_with(detail, 'IMPERSONATION_') THEN
-                -- Functions that the planner calls can raise errors that look like ours: on record all the same.
-                PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
-                RAISE;
-            END IF;
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
         END IF;
     END;
+    -- For a user without a role this raises what explained() did.
     PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
     RETURN QUERY SELECT
         CASE WHEN explained IS NOT NULL THEN true WHEN code OPERATOR(pg_catalog.=) '42501' THEN false END,

@@ -403,6 +403,7 @@ pub fn role_of_user(userid: &[u8], iamid: &[u8]) -> Result<u32, Report> {
 /// Puts a dry run on record: the user, the statement, and the SQLSTATE with which it would fail.
 #[pg_extern(sql = false)]
 fn immuta_record_dry_run(userid: &[u8], iamid: &[u8], statement: &[u8], code: Option<&str>) {
+    immuta_require_preload();
     let role = role_of_user(userid, iamid).unwrap_or_else(|error| raise(error));
     let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let identity = Identity { iamid: utf8(iamid), userid: utf8(userid) };

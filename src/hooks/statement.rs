@@ -38,6 +38,9 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
         }
         return Ok(Before { as_nested: *statement == Statement::CallOrDo, ..Before::default() });
     }
+    if gate::is_dry_run() {
+        guard::while_impersonating(statement).map_err(Error::from)?;
+    }
     if is_guarded() && !guarded::has_authority() {
         guard::without_token(statement, settable).map_err(Error::from)?;
         if *statement == Statement::ExplainQuery {
@@ -146,6 +149,8 @@ pub fn permissions(permissions: Permissions) -> Result<(), Report> {
     if gate::is_impersonating() {
         audit::accesses(&permissions);
         impersonation::check_relations(&permissions)?;
+    } else if gate::is_dry_run() {
+        impersonation::check_relations(&permissions)?;
     } else if is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
     }
@@ -168,6 +173,8 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if gate::is_impersonating() {
         audit::calls(function);
         session_scope::resume()?;
+    }
+    if gate::is_impersonating() || gate::is_dry_run() {
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {

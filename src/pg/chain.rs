@@ -443,7 +443,8 @@ fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> 
 }
 
 fn refuse(report: Report) -> ! {
-    if let Some(handlers) = HANDLERS.get() {
+    // A dry run is on record by itself, with what it came to.
+    if let Some(handlers) = HANDLERS.get().filter(|_| !gate::is_dry_run()) {
         (handlers.refused)(&report);
     }
     raise(report)

@@ -2,7 +2,8 @@
 //! run. Errors are PostgreSQL's own, with all their fields: see [`super::chain`].
 
 use super::report::{Report, raise};
-use super::{guc, raw};
+use super::{gate, guc, raw, xact};
+use crate::error::Error;
 use once_cell::sync::OnceCell;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -51,7 +52,8 @@ pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInf
 }
 
 /// Becomes the user's role. Functions that the planner calls write nothing, and do nothing that would outlive the
-/// transaction, as in a maintenance command; and what is refused is said in English.
+/// transaction, as in a maintenance command; what is refused under an impersonation the hooks refuse here, too; and what
+/// is refused is said in English.
 #[pg_guard]
 unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
     // SAFETY: two arguments of type bytea and one of type text, in the encoding of the database; the copies are palloc'd
@@ -73,8 +75,11 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         let role = match FIND_ROLE.get().map(|find_role| find_role(&userid, &iamid)) {
             Some(Ok(role)) => role,
             Some(Err(report)) => raise(report),
-            None => raise(crate::error::Error::NotPreloaded.into()),
+            None => raise(Error::NotPreloaded.into()),
         };
+        if gate::is_dry_run() {
+            raise(Error::WhileImpersonating("a dry run is no place for another".into()).into());
+        }
         // Options in parentheses: whatever the text begins with, it can add none.
         let explain = [b"EXPLAIN (FORMAT TEXT) ".as_slice(), &statement].concat();
         let copy = |text: Vec<u8>| pg_sys::pstrdup(CString::new(text).unwrap_or_default().as_ptr()).cast_const();
@@ -98,6 +103,7 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         let sandbox = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
         raw::SetUserIdAndSecContext(role.into(), security | sandbox);
         pg_sys::SPI_connect();
+        gate::set_dry_run(xact::nest_level());
         Sandbox { statement, explain, settings_level, user, security }
     }
 }
@@ -143,9 +149,23 @@ unsafe extern "C-unwind" fn leave(sandbox: Sandbox) -> pg_sys::Datum {
             }
         }
         pg_sys::SPI_finish();
+        end();
         raw::SetUserIdAndSecContext(sandbox.user, sandbox.security);
         guc::undo_settings(sandbox.settings_level);
         let text = pg_sys::cstring_to_text_with_len(plan.as_ptr() as *const c_char, plan.len() as c_int);
         pg_sys::Datum::from(text)
+    }
+}
+
+fn end() {
+    gate::set_dry_run(0);
+    // No undoing of settings takes back what seeds random().
+    xact::reseed();
+}
+
+/// A (sub)transaction aborts, and the dry run with it that began there. Must not fail.
+pub fn abort() {
+    if gate::is_dry_run() && gate::dry_run() >= xact::nest_level() {
+        end();
     }
 }

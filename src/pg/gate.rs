@@ -1,8 +1,9 @@
-//! The exit that every hook takes first: four loads and three comparisons for a session that has nothing to do
+//! The exit that every hook takes first: five loads and three comparisons for a session that has nothing to do
 //! with impersonation.
 
 use super::raw;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counts everything that may change who may impersonate whom: roles, memberships, schemas, our tables.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -23,6 +24,8 @@ static RESUMES: AtomicBool = AtomicBool::new(false);
 static PRESENTED: AtomicU32 = AtomicU32::new(0);
 /// Whether the impersonation of the session ended in this transaction, which may yet abort.
 static ENDED: AtomicBool = AtomicBool::new(false);
+/// Nesting level of the transaction in which a dry run began; 0 outside of one.
+static DRY_RUN: AtomicI32 = AtomicI32::new(0);
 
 /// Counts changes of relations and schemas, whosever.
 static RELATIONS: AtomicU64 = AtomicU64::new(1);
@@ -96,7 +99,10 @@ pub fn is_ordinary_session() -> bool {
 
 #[inline]
 pub fn wants_attention() -> bool {
-    IMPERSONATING.load(Relaxed) || PRESENTED.load(Relaxed) != 0 || ENDED.load(Relaxed)
+    IMPERSONATING.load(Relaxed)
+        || PRESENTED.load(Relaxed) != 0
+        || ENDED.load(Relaxed)
+        || DRY_RUN.load(Relaxed) != 0
 }
 
 pub fn is_impersonating() -> bool {
@@ -150,6 +156,20 @@ pub fn is_presented(parameter: u32) -> bool {
 
 pub fn set_ended(on: bool) {
     ENDED.store(on, Relaxed);
+}
+
+/// Whether whatever runs now is called by the planner in a dry run.
+pub fn is_dry_run() -> bool {
+    dry_run() != 0
+}
+
+pub fn dry_run() -> c_int {
+    DRY_RUN.load(Relaxed)
+}
+
+/// Notes the nesting level of the transaction in which a dry run begins, or 0.
+pub fn set_dry_run(level: c_int) {
+    DRY_RUN.store(level, Relaxed);
 }
 
 /// What was found of the session user is to be found again.

@@ -1,7 +1,7 @@
 //! Transaction and subtransaction callbacks.
 
 use super::report::{Report, raise};
-use super::{chain, gate, raw};
+use super::{chain, dry_run, gate, raw};
 use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
 use pgrx::{IntoDatum, pg_guard, pg_sys};
@@ -52,6 +52,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         if event == XACT_EVENT_ABORT && pg_sys::ActivePortal.is_null() {
             chain::restore_depth(0);
         }
+        if event == XACT_EVENT_ABORT {
+            dry_run::abort();
+        }
     }
 }
 
@@ -87,6 +90,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
         SUBXACT_EVENT_START_SUB => (handlers.subtransaction_started)(subxact),
         SUBXACT_EVENT_COMMIT_SUB => (handlers.subtransaction_committed)(subxact),
         SUBXACT_EVENT_ABORT_SUB => {
+            dry_run::abort();
             if let Some(depth) = (handlers.subtransaction_aborted)(subxact) {
                 chain::restore_depth(depth);
             }

@@ -149,6 +149,72 @@ def test_a_dry_run_writes_nothing(world):
         world.sql("DROP TABLE app.written; DROP FUNCTION app.writes(), app.escapes()")
 
 
+RESIDUE = {
+    "lock": "PERFORM pg_try_advisory_lock(4711)",
+    "lock at last": "BEGIN PERFORM pg_try_advisory_lock(4711); EXCEPTION WHEN OTHERS THEN NULL; END; "
+                    "EXECUTE 'SELECT pg_advisory_lock_shared(4711)'",
+    "unlock": "PERFORM pg_advisory_unlock_all()",
+    "setting": "PERFORM set_config('work_mem', '77MB', false)",
+    "identity": "PERFORM set_config('immuta.impersonation_userid', 'bob', true)",
+    "seed": "PERFORM setseed(0.5)",
+    "channel": "EXECUTE 'LISTEN c'",
+    "notification": "PERFORM pg_notify('c', 'x')",
+    "temporary table": "CREATE TEMP TABLE left_behind (a int)",
+    "prepared statement": "EXECUTE 'PREPARE left_behind AS SELECT 1'",
+    "cursor": "EXECUTE 'DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1'",
+    "library": "EXECUTE 'LOAD ''$libdir/plugins/no_such_library'' '",
+    "number": "PERFORM nextval('app.numbers')",
+    "number set": "PERFORM setval('app.numbers', 77)",
+    "connection": "PERFORM app.connects('left_behind', 'dbname=nowhere')",
+    "other statements": "PERFORM count(*) FROM pg_prepared_statements",
+    "the extension's tables": "PERFORM count(*) FROM immuta.user_account",
+}
+UNDONE = ("setting", "seed", "notification")
+
+
+@pytest.mark.parametrize("what, body", RESIDUE.items(), ids=RESIDUE.keys())
+def test_a_dry_run_leaves_nothing_behind(world, what, body):
+    """What an impersonated user could not leave, the planner cannot leave for him in an administrator's session."""
+    world.sql("CREATE SEQUENCE app.numbers; GRANT ALL ON app.numbers TO PUBLIC; "
+              "GRANT SELECT ON immuta.user_account TO bob; GRANT USAGE ON SCHEMA immuta TO bob; "
+              "CREATE FUNCTION app.connects(text, text) RETURNS text STRICT LANGUAGE c AS '$libdir/dblink', 'dblink_connect'; "
+              f"CREATE FUNCTION app.does() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN 1; END $$; "
+              "CREATE FUNCTION app.leaves() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN app.does(); END'")
+    session = """SELECT array(SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+        current_setting('work_mem'), current_setting('immuta.impersonation_userid'),
+        array(SELECT pg_listening_channels()), to_regclass('pg_temp.left_behind'),
+        array(SELECT name FROM pg_prepared_statements), array(SELECT name FROM pg_cursors WHERE is_holdable),
+        (SELECT last_value FROM app.numbers), current_user, current_setting('transaction_read_only')"""
+    connection = psycopg2.connect(**world.server.dsn(dbname=world.dbname))
+    connection.autocommit = True
+    try:
+        query(connection, "SELECT pg_advisory_lock(11)")
+        before = query(connection, session)
+        [row] = query(connection, "SELECT allowed, sqlstate FROM immuta.test_access('bob', 'SELECT app.leaves()')")
+        assert query(connection, session) == before
+        assert row == (True, None) if what in UNDONE else row in ((False, "42501"), (None, "25006"))
+        random = query(connection, "SELECT random()")
+        query(connection, "SELECT setseed(0.5)")
+        assert query(connection, "SELECT random()") != random
+        # It is over, however it ended.
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            query(connection, "SELECT immuta.explained('bob', 'bim', 'SELECT 1/0')")
+        query(connection, "SELECT pg_advisory_lock(12), pg_advisory_unlock(12)")
+    finally:
+        connection.close()
+        world.sql("DROP FUNCTION app.leaves(), app.does(), app.connects(text, text); DROP SEQUENCE app.numbers; "
+                  "REVOKE SELECT ON immuta.user_account FROM bob; REVOKE USAGE ON SCHEMA immuta FROM bob")
+
+
+@pytest.mark.parametrize("statement", [
+    "SELECT pg_try_advisory_lock(4711)", "SELECT * FROM pg_cursors", "SELECT pg_advisory_unlock_all()"])
+def test_a_dry_run_refuses_what_an_impersonation_refuses(world, statement):
+    [(allowed, sqlstate, message)] = world.sql(
+        "SELECT allowed, sqlstate, message FROM immuta.test_access('alice', %s)", (statement,))
+    assert (allowed, sqlstate) == (False, "42501") and "not allowed while impersonating" in message
+    assert world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+
+
 def test_a_dry_run_uses_the_callers_search_path_and_transaction(world):
     connection = psycopg2.connect(**world.server.dsn(dbname=world.dbname))
     query(connection, "SET search_path = app")
