@@ -120,8 +120,9 @@ AS $$
                 WHERE NOT me.rolsuper AND r.oid <> me.oid AND pg_has_role(me.oid, r.oid, 'MEMBER')
                   AND r.rolname NOT IN ('bodata_impersonate_user', 'immuta_impersonation', 'immuta_mappable')),
     relations AS (SELECT c.oid, c.oid::regclass::text AS name, c.relowner, c.relacl FROM pg_class c
-                  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace::regnamespace::text NOT IN
-                        ('pg_catalog', 'information_schema', 'immuta', 'pg_toast')),
+                  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace NOT IN
+                        ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace,
+                         'pg_toast'::regnamespace)),
     findings AS (
         SELECT 1 AS place, 'is an ordinary role' AS what, r.attribute AS found,
                'Take away what it does not need' AS todo
@@ -166,7 +167,8 @@ AS $$
         SELECT 10, 'finds no privileged functions', p.oid::regprocedure::text,
                'These run with their owner''s rights, without a token: REVOKE EXECUTE from those that read or write for anybody'
         FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner, me
-        WHERE p.prosecdef AND NOT me.rolsuper AND p.pronamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'immuta')
+        WHERE p.prosecdef AND NOT me.rolsuper
+          AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace)
           AND (o.rolsuper OR o.rolname::text IN (SELECT btrim(t, ' "') FROM regexp_split_to_table(current_setting('bodata.trusted_definers'), ',') t))
           AND has_schema_privilege(me.oid, p.pronamespace, 'USAGE') AND has_function_privilege(me.oid, p.oid, 'EXECUTE')
     ),

@@ -52,8 +52,8 @@ pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInf
 }
 
 /// Becomes the user's role. Functions that the planner calls write nothing, and do nothing that would outlive the
-/// transaction, as in a maintenance command; what is refused under an impersonation the hooks refuse here, too; and what
-/// is refused is said in English.
+/// transaction, as in a maintenance command; what is refused under an impersonation the hooks refuse here, too. What is
+/// refused is said in English.
 #[pg_guard]
 unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
     // SAFETY: two arguments of type bytea and one of type text, in the encoding of the database; the copies are palloc'd

@@ -76,6 +76,16 @@ def test_findings(world, check, do, undo, what):
     assert report(world)[check][0]
 
 
+def test_names_are_compared_whatever_their_quotes(world):
+    """What counts as the system's is told by its OID, not by how its name is written."""
+    before = report(world)
+    world.sql("SET quote_all_identifiers = on")
+    try:
+        assert report(world) == before
+    finally:
+        world.sql("RESET quote_all_identifiers")
+
+
 def test_who_may_ask(world, service):
     with refuses("42501"):
         query(service, "SELECT * FROM immuta.doctor()")

@@ -177,7 +177,8 @@ def test_a_dry_run_leaves_nothing_behind(world, what, body):
     """What an impersonated user could not leave, the planner cannot leave for him in an administrator's session."""
     world.sql("CREATE SEQUENCE app.numbers; GRANT ALL ON app.numbers TO PUBLIC; "
               "GRANT SELECT ON immuta.user_account TO bob; GRANT USAGE ON SCHEMA immuta TO bob; "
-              "CREATE FUNCTION app.connects(text, text) RETURNS text STRICT LANGUAGE c AS '$libdir/dblink', 'dblink_connect'; "
+              "CREATE FUNCTION app.connects(text, text) RETURNS text STRICT LANGUAGE c "
+              "AS '$libdir/dblink', 'dblink_connect'; "
               f"CREATE FUNCTION app.does() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN 1; END $$; "
               "CREATE FUNCTION app.leaves() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN app.does(); END'")
     session = """SELECT array(SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
