@@ -317,11 +317,17 @@ pub fn column_name(relation: u32, column: i16) -> Option<String> {
     unsafe { owned(pg_sys::get_attname(relation.into(), column, true)) }
 }
 
-/// Kind and name of any object, in the words of PostgreSQL; `None` for one that is gone.
+/// Kind and name of any object, in the words of PostgreSQL; `None` for one that is gone, and for what is no object by
+/// itself (an inheritance, a setting of a role), although changes of it are announced as if it were.
 pub fn described_object(class: u32, oid: u32) -> Option<(String, String)> {
+    // `pg_largeobject`, the class of large objects; PostgreSQL's own list has that of their metadata.
+    const LARGE_OBJECTS: u32 = 2613;
     let address = pg_sys::ObjectAddress { classId: class.into(), objectId: oid.into(), objectSubId: 0 };
     // SAFETY: missing_ok; as in owned().
     unsafe {
+        if class != LARGE_OBJECTS && !pg_sys::is_objectclass_supported(address.classId) {
+            return None;
+        }
         let name = owned(pg_sys::getObjectIdentity(&address, true))?;
         Some((owned(pg_sys::getObjectTypeDescription(&address, true))?, name))
     }

@@ -6,7 +6,7 @@ import random
 import pytest
 from conftest import MODES
 from harness.wire import Wire
-from harness.world import SERVICE
+from harness.world import SERVICE, impersonate, query
 
 STATEMENTS = 1500
 
@@ -89,3 +89,39 @@ def test_every_statement_is_on_record_once(world, trail, mode):
                 if r["action"] == "IMPERSONATE" and r["auditPayload"]["event"] == "ENDED"]
     assert outcomes == ends
     assert len({error for _, error in expected}) >= 12, "every kind of error"
+
+
+CHANGES = [
+    "CREATE TABLE alice.root (a int, b int) PARTITION BY RANGE (a)",
+    "CREATE TABLE alice.leaf PARTITION OF alice.root FOR VALUES FROM (0) TO (9)",
+    "ALTER TABLE alice.root DETACH PARTITION alice.leaf",
+    "ALTER TABLE alice.root ATTACH PARTITION alice.leaf FOR VALUES FROM (0) TO (9)",
+    "CREATE TABLE alice.base (a int PRIMARY KEY)", "CREATE TABLE alice.heir () INHERITS (alice.base)",
+    "ALTER TABLE alice.heir NO INHERIT alice.base", "ALTER TABLE alice.base CLUSTER ON base_pkey",
+    "ALTER TABLE alice.base SET WITHOUT CLUSTER", "ALTER ROLE alice SET search_path = alice", "ALTER ROLE alice RESET ALL",
+    "CREATE TEXT SEARCH CONFIGURATION alice.words (COPY = pg_catalog.english)",
+    "ALTER TEXT SEARCH CONFIGURATION alice.words ALTER MAPPING FOR word WITH simple",
+    "CREATE FOREIGN TABLE alice.far (a int) SERVER far OPTIONS (table_name 'x')",
+    "ALTER FOREIGN TABLE alice.far OPTIONS (SET table_name 'y')", "SELECT lo_create(4711)",
+    "ALTER LARGE OBJECT 4711 OWNER TO alice", "ALTER DEFAULT PRIVILEGES IN SCHEMA alice GRANT SELECT ON TABLES TO bob",
+    "CREATE USER MAPPING FOR alice SERVER far",
+]
+
+
+def test_changes_of_what_has_no_name(world, service, trail):
+    """An inheritance, a setting of a role: PostgreSQL announces them like objects, but cannot describe them."""
+    world.sql("CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; "
+              "GRANT USAGE ON FOREIGN SERVER far TO alice")
+    try:
+        impersonate(service, world.token("alice"))
+        for statement in CHANGES:
+            query(service, statement)
+        service.rollback()
+        records = {r["auditPayload"]["query"]: r for r in trail.new() if r["auditPayload"].get("query")}
+        assert [q for q, r in records.items() if r["actionStatus"] == "SUCCESS" and q in CHANGES] == CHANGES
+        for statement, kind in (("ALTER LARGE OBJECT", "LARGE_OBJECT"), ("ALTER DEFAULT", "DEFAULT_ACL"),
+                                ("CREATE USER", "USER_MAPPING")):
+            [record] = [r for q, r in records.items() if q.startswith(statement)]
+            assert record["auditPayload"]["objectsAccessed"][0]["objectType"] == kind
+    finally:
+        world.sql("DROP EXTENSION postgres_fdw CASCADE")
