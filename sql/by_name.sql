@@ -106,9 +106,15 @@ BEGIN
         explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
         -- Whatever functions did that the planner called is rolled back.
         RAISE EXCEPTION 'rolled back';
-    EXCEPTION WHEN OTHERS THEN
+    -- OTHERS leaves two out, which functions can raise that the planner calls: on record all the same.
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         IF explained IS NULL THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
+            IF code OPERATOR(pg_catalog.=) '57014' THEN
+                PERFORM immuta.record_dry_run(
+                    pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+                RAISE;
+            END IF;
         END IF;
     END;
     -- For a user without a role this raises what explained() did.

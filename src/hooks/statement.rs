@@ -77,6 +77,8 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
             impersonation::confirm()?;
         }
         require_usage(query);
+    }
+    if gate::is_confined() {
         SESSION.with_borrow_mut(|session| session.begin_execution(execution));
     } else if is_guarded() {
         if !guarded::has_authority() {
@@ -98,11 +100,11 @@ pub fn prepared(before: Before) -> Result<(), Report> {
 
 /// Before a query runs, for the first time or again.
 pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
+    session_scope::resume()?;
+    if gate::is_confined() && !SESSION.with_borrow(|session| session.has_begun(execution)) {
+        return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
+    }
     if gate::is_impersonating() {
-        session_scope::resume()?;
-        if !SESSION.with_borrow(|session| session.has_begun(execution)) {
-            return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
-        }
         audit::runs(execution);
         if depth == 0 {
             impersonation::confirm()?;
@@ -174,7 +176,7 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         audit::calls(function);
         session_scope::resume()?;
     }
-    if gate::is_impersonating() || gate::is_dry_run() {
+    if gate::is_confined() {
         return impersonation::check_function(function).map_err(Report::from);
     }
     if is_guarded() && !guarded::has_authority() {

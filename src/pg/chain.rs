@@ -327,7 +327,7 @@ unsafe extern "C-unwind" fn executor_end(query_desc: *mut pg_sys::QueryDesc) {
             Some(previous) => previous(query_desc),
             None => raw::standard_ExecutorEnd(query_desc),
         }
-        if gate::is_impersonating() {
+        if gate::is_confined() {
             after_end(query_desc as usize);
         }
     }

@@ -2,7 +2,7 @@
 //! run. Errors are PostgreSQL's own, with all their fields: see [`super::chain`].
 
 use super::report::{Report, raise};
-use super::{gate, guc, raw, xact};
+use super::{cursor, gate, guc, raw, xact};
 use crate::error::Error;
 use once_cell::sync::OnceCell;
 use pgrx::{PgList, pg_guard, pg_sys};
@@ -79,6 +79,9 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         };
         if gate::is_dry_run() {
             raise(Error::WhileImpersonating("a dry run is no place for another".into()).into());
+        }
+        if cursor::is_any_held() {
+            raise(Error::CursorHeld.into());
         }
         // Options in parentheses: whatever the text begins with, it can add none.
         let explain = [b"EXPLAIN (FORMAT TEXT) ".as_slice(), &statement].concat();

@@ -163,6 +163,11 @@ pub fn is_dry_run() -> bool {
     dry_run() != 0
 }
 
+/// Whether whatever runs now is a user's.
+pub fn is_confined() -> bool {
+    is_impersonating() || is_dry_run()
+}
+
 pub fn dry_run() -> c_int {
     DRY_RUN.load(Relaxed)
 }

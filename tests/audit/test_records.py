@@ -560,14 +560,20 @@ def test_dry_runs(world, trail):
     world.sql("SET bodata.audit_sink = 'file'")
     world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT id FROM app.flights')")
     world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT * FROM app.hidden')")
-    # A function that the planner calls cannot keep the dry run off the record.
-    world.sql("""CREATE FUNCTION app.evades() RETURNS int IMMUTABLE LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'x' USING DETAIL = 'IMPERSONATION_X'; END $$""")
-    assert world.sql("SELECT sqlstate FROM immuta.test_access('alice', 'SELECT app.evades()')") == [("P0001",)]
     world.sql("SELECT * FROM immuta.test_access('alice', 'SELECT pg_advisory_lock(1)')")
-    world.sql("DROP FUNCTION app.evades()")
-    allowed, denied, evaded, refused = trail.new()
-    for record in (allowed, denied, evaded, refused):
+    # A function that the planner calls cannot keep the dry run off the record, whatever it raises.
+    codes = ("P0001", "P0004", "57014", "57P01", "XX000")
+    for code in codes:
+        world.sql(f"""CREATE FUNCTION app.evades() RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}', DETAIL = 'IMPERSONATION_X'; END $$""")
+        try:
+            assert world.sql("SELECT sqlstate FROM immuta.test_access('alice', 'SELECT app.evades()')") == [(code,)]
+        except psycopg2.errors.QueryCanceled:
+            assert code == "57014"
+        world.sql("DROP FUNCTION app.evades()")
+    allowed, denied, refused, *evaded = trail.new()
+    assert [record["auditPayload"]["errorCode"] for record in evaded] == list(codes)
+    for record in (allowed, denied, refused, *evaded):
         assert (record["actor"]["id"], record["actor"]["impersonatedBy"]) == ("alice", "postgres")
         assert record["auditPayload"]["accessControls"]["scope"] == "dry run"
     assert (allowed["actionStatus"], denied["actionStatus"]) == ("SUCCESS", "UNAUTHORIZED")

@@ -216,6 +216,33 @@ def test_a_dry_run_refuses_what_an_impersonation_refuses(world, statement):
     assert world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
+def test_a_dry_run_does_not_meet_the_callers_cursors(world):
+    """Their rows are the administrator's, and no rollback would move them back: better such a cursor fails."""
+    world.sql("CREATE FUNCTION app.fetches() RETURNS text LANGUAGE plpgsql AS "
+              "$$ DECLARE c refcursor := 'c'; seen text; BEGIN FETCH c INTO seen; RETURN seen; END $$; "
+              "CREATE FUNCTION app.reads() RETURNS text LANGUAGE plpgsql IMMUTABLE "
+              "AS 'BEGIN RETURN app.fetches(); END'; "
+              "CREATE FUNCTION app.loops() RETURNS text LANGUAGE plpgsql IMMUTABLE AS "
+              "$$ DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP RETURN r; END LOOP; END $$")
+    connection = psycopg2.connect(**world.server.dsn(dbname=world.dbname))
+    reads, loops = (f"SELECT sqlstate FROM immuta.test_access('alice', 'SELECT app.{f}()')" for f in ("reads", "loops"))
+    try:
+        query(connection, "DECLARE c CURSOR FOR SELECT i FROM generate_series(1, 3) i")
+        assert query(connection, loops) == [(None,)] and query(connection, reads) == [("42501",)]
+        with refuses("55000"):
+            query(connection, "FETCH c")
+        connection.rollback()
+        query(connection, "DECLARE c CURSOR WITH HOLD FOR SELECT i FROM generate_series(1, 3) i")
+        connection.commit()
+        assert query(connection, loops) == query(connection, reads) == [("25000",)]
+        assert query(connection, "FETCH c") == [(1,)]
+        query(connection, "CLOSE c")
+        assert query(connection, reads) == [("34000",)]
+    finally:
+        connection.close()
+        world.sql("DROP FUNCTION app.fetches(), app.reads(), app.loops()")
+
+
 def test_a_dry_run_uses_the_callers_search_path_and_transaction(world):
     connection = psycopg2.connect(**world.server.dsn(dbname=world.dbname))
     query(connection, "SET search_path = app")
