@@ -117,8 +117,10 @@ AS $$
       AND NOT EXISTS (SELECT FROM immuta.member_roles(project_id) r
                       WHERE NOT coalesce(has_column_privilege(r, relation, a.attnum, 'SELECT')
                                          AND has_schema_privilege(r, c.relnamespace, 'USAGE'), false))
-      -- The role of a project is no subscriber: row policies would not hold for it.
-      AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND starts_with(p.polname::text, 'immuta_row_'))
+      -- What takes rows from some roles only (subscribers, say) would not take them from the role of the project.
+      AND NOT EXISTS (SELECT FROM pg_policy y, immuta.project p
+                      WHERE y.polrelid = relation AND NOT y.polpermissive
+                        AND p.id = project_id AND NOT y.polroles && ARRAY[0, p.postgres_role::oid])
 $$;
 REVOKE ALL ON FUNCTION immuta.equalised_columns(integer, oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.equalised_columns(integer, oid) IS 'internal: the columns that every member of a project may read';

@@ -94,6 +94,31 @@ def test_grants_that_change_are_found(world, project):
         world.sql("GRANT SELECT ON app.flights TO alice")
 
 
+@pytest.mark.parametrize("roles, is_open", [
+    ("alice", False), ("alice, carol", False), ("PUBLIC", True), ("alice, project_mobility", True)])
+def test_restrictive_policies_are_not_evaded(world, service, project, roles, is_open):
+    """The role of a project is none of those from whom a policy takes rows."""
+    world.sql("CREATE TABLE app.shared (id int); INSERT INTO app.shared VALUES (1), (2); "
+              "GRANT SELECT ON app.shared TO alice; ALTER TABLE app.shared ENABLE ROW LEVEL SECURITY; "
+              "CREATE POLICY everybody ON app.shared USING (true); "
+              f"CREATE POLICY fewer ON app.shared AS RESTRICTIVE TO {roles} USING (id = 1)")
+    try:
+        add(world, "alice")
+        world.sql("SELECT immuta.add_project_data_source('mobility', 'app.shared')")
+        assert (columns(world, "app.shared") == ["id"]) is is_open
+        for project_name in (None, "mobility"):
+            world.sql("SELECT immuta.set_current_project(%s, 'alice')", (project_name,))
+            impersonate(service, world.token("alice"))
+            if is_open or not project_name:
+                assert query(service, "SELECT id FROM app.shared") == [(1,)]
+            else:
+                with refuses("42501"):
+                    query(service, "SELECT id FROM app.shared")
+            service.rollback()
+    finally:
+        world.sql("DROP TABLE app.shared")
+
+
 def test_in_the_project_only_its_data_can_be_seen(world, service, project):
     """As the role of the project: its tables, its row policies; from the next transaction on, and back."""
     add(world, "alice", "carol")
