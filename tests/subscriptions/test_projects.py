@@ -92,6 +92,16 @@ def test_a_row_policy_closes_a_table_until_it_is_dropped(project):
         project.world.sql("REVOKE data_owner FROM immuta_system")
 
 
+def test_ddl_of_the_owner(project):
+    """Tables that go, or leave the schema that is registered, end in the project as for its members."""
+    project.owner.notices.clear()
+    project.ddl("DROP TABLE sales.customers")
+    assert columns(project) == (3, 0)
+    project.ddl("ALTER TABLE sales.orders SET SCHEMA other")
+    assert columns(project) == (0, 0) and project.owner.notices == []
+    assert project.world.value("SELECT bool_and(ok) FROM immuta.doctor_of_projects()")
+
+
 def test_sync_makes_up_for_grants_by_hand(project):
     project.ddl("GRANT SELECT ON sales.totals TO user_ann, user_ben")
     project.sql("SELECT immuta.add_project_data_source('p', 'sales.totals')")
