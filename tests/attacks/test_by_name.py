@@ -56,6 +56,7 @@ ATTACKS = [
     *[(37, f"{verb} {name} = '{user}'", *ACTIVE) for verb in ("SET", "SET LOCAL", "SET SESSION") for name in NAMES
       for user in ("bob", "alice", "")],
     *[(37, f"RESET {name}", *ACTIVE) for name in NAMES],
+    *[(37, f"{verb} {name} FROM CURRENT", *ACTIVE) for verb in ("SET", "SET LOCAL") for name in NAMES],
     *[(37, f"SET LOCAL {name} TO DEFAULT", *ACTIVE) for name in NAMES],
     *[(37, do(f"SET LOCAL {name} = 'bob';"), *ACTIVE) for name in NAMES],
     *[(37, f"SELECT set_config('{name}', '{user}', {is_local})", *DENIED)

@@ -23,11 +23,13 @@ ATTACKS = [
     *[(1, statement, *ACTIVE) for statement in (
         "RESET ROLE", "SET ROLE NONE", "SET ROLE 'none'", "SET ROLE bob", "SET ROLE alice", "SET ROLE svc",
         "SET ROLE postgres", "SET LOCAL ROLE NONE", "SET SESSION ROLE NONE", "SET role TO DEFAULT", "RESET role",
-        'SET "role" = none', 'SET "Role" = none', "SET LOCAL rOLE TO 'svc'", 'RESET "ROLE"', "SET role = ''")],
+        'SET "role" = none', 'SET "Role" = none', "SET LOCAL rOLE TO 'svc'", 'RESET "ROLE"', "SET role = ''",
+        "SET role FROM CURRENT", "SET LOCAL role FROM CURRENT")],
     *[(5, statement, *ACTIVE) for statement in (
         "SET SESSION AUTHORIZATION svc", "SET SESSION AUTHORIZATION postgres", "SET SESSION AUTHORIZATION DEFAULT",
         "SET LOCAL SESSION AUTHORIZATION DEFAULT", "RESET SESSION AUTHORIZATION", "RESET session_authorization",
-        "SET session_authorization = 'postgres'", 'SET "Session_Authorization" TO DEFAULT')],
+        "SET session_authorization FROM CURRENT", "SET session_authorization = 'postgres'",
+        'SET "Session_Authorization" TO DEFAULT')],
 
     # set_config() passes the executor; PostgreSQL's own lock answers.
     *[(2, f"SELECT set_config('{name}', '{value}', {is_local})", *DENIED)
