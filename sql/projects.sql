@@ -137,9 +137,8 @@ $$;
 REVOKE ALL ON FUNCTION immuta.granted_columns(oid, oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.granted_columns(oid, oid) IS 'internal: the columns whose reading is granted to a role itself';
 
--- Whoever calls this holds the lock.
-CREATE FUNCTION immuta.equalise(project_id integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION immuta.try_equalise(project_id integer) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     project_role regrole;
@@ -152,13 +151,15 @@ BEGIN
         RETURN 0; -- It is being dropped.
     END IF;
     DELETE FROM immuta.project_data_source s
-    WHERE s.project_id = equalise.project_id AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation);
+    WHERE s.project_id = try_equalise.project_id AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation);
     FOR source IN
         -- Those of the project, and those that its role can still read.
         SELECT c.oid, c.oid::regclass AS relation, n.nspname, n.oid AS namespace, n.nspacl,
-               EXISTS (SELECT FROM immuta.project_data_source s WHERE s.project_id = equalise.project_id AND s.relation = c.oid) AS is_member
+               EXISTS (SELECT FROM immuta.project_data_source s
+                       WHERE s.project_id = try_equalise.project_id AND s.relation = c.oid) AS is_member
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid IN (SELECT s.relation FROM immuta.project_data_source s WHERE s.project_id = equalise.project_id)
+        WHERE c.oid IN (SELECT s.relation FROM immuta.project_data_source s
+                        WHERE s.project_id = try_equalise.project_id)
            OR c.oid IN (SELECT d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = project_role
                         AND d.classid = 'pg_class'::regclass AND d.deptype = 'a'
                         AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
@@ -179,6 +180,25 @@ BEGIN
         END IF;
     END LOOP;
     RETURN changed;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.try_equalise(integer) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.try_equalise(integer) IS 'internal: see equalise()';
+
+-- Whoever calls this holds the lock. For the attempts see immuta.apply_grants().
+CREATE FUNCTION immuta.equalise(project_id integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    FOR attempt IN 1..5 LOOP
+        BEGIN
+            RETURN immuta.try_equalise(project_id);
+        EXCEPTION WHEN internal_error OR undefined_table OR invalid_schema_name THEN
+            IF attempt = 5 THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.equalise(integer) FROM PUBLIC;

@@ -4,6 +4,7 @@ import psycopg2
 import pytest
 from conftest import SYSTEM, refuses
 from harness.world import query
+from test_concurrency import run_together
 
 READS = "SELECT has_any_column_privilege('project_p', 'sales.orders', 'SELECT')"
 
@@ -191,3 +192,20 @@ def test_who_waits_sees_what_was_committed(project):
     query(second, "SELECT immuta.remove_project_member('p', 'ann')")
     second.commit()
     assert columns(project) == (3, 3)
+
+
+def test_a_table_that_is_being_altered(project):
+    """GRANT waits for ALTER TABLE of the same table, and then fails: it is tried again."""
+    project.sql("SELECT immuta.create_user('cid')")
+    project.owner.autocommit = False
+    project.ddl("ALTER TABLE sales.orders ADD COLUMN more int")
+
+    def alter():
+        for _ in range(400):
+            if project.world.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
+                                   (project.system.info.backend_pid,)):
+                break
+        project.owner.commit()
+
+    assert run_together(lambda: project.sql("SELECT immuta.add_project_member('p', 'cid')"), alter) == []
+    assert columns(project) == (0, 0)
