@@ -54,6 +54,8 @@ struct State {
     session: Option<(u64, u32, Rc<Session>)>,
     ids: Option<Ids>,
     statements: u64,
+    /// When the message came that called a function last.
+    call_message: i64,
     /// What was accessed while no statement was open: by functions that the planner calls, by deferred triggers. It
     /// goes to the next record of a statement.
     pending: Objects,
@@ -77,6 +79,7 @@ thread_local! {
             session: None,
             ids: None,
             statements: 0,
+            call_message: i64::MIN,
             pending: Objects::new(),
             is_ending: false,
             is_leaving: false,
@@ -380,7 +383,13 @@ pub fn calls(function: u32) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        if state.trail.is_empty() && !statement::has_message_text() {
+        let message = raw::GetCurrentStatementStartTimestamp();
+        if !statement::has_message_text() && state.call_message != message {
+            // What is owed to a sink is asked for by the next statement.
+            let _ = state.end_call();
+        }
+        if !statement::has_message_text() && state.trail.current().is_none() {
+            state.call_message = message;
             let opening = Opening::of_call();
             let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
             state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);

@@ -220,10 +220,13 @@ def test_function_call_messages_are_statements(connect, world, trail):
     session.begin()
     assert session.wire.call(oid, "3").send().read().error is None
     session.ok("SELECT 1")
+    session.ok("DECLARE idle CURSOR FOR SELECT 2")
     assert session.wire.call(oid, "3").send().read().error is None
+    assert session.wire.call(oid, "4").send().read().error is None
+    session.ok("CLOSE idle")
     session.ok("COMMIT")
-    called, selected, again = trail.queries()
-    for record in (called, again):
+    called, selected, second, third, _ = trail.queries()
+    for record in (called, second, third):
         assert record["auditPayload"]["technologyContext"]["command"] == "FUNCTION CALL"
         assert "app.busy" in objects(record)
     assert selected["auditPayload"]["query"] == "SELECT 1"
