@@ -24,10 +24,12 @@ COMMENT ON COLUMN immuta.connection_state.active IS 'false until the first chang
 
 CREATE TABLE immuta.system_account (
     one boolean NOT NULL DEFAULT true CONSTRAINT system_account_pkey PRIMARY KEY,
+    role oid,
     role_name name NOT NULL,
     CONSTRAINT system_account_one_check CHECK (one)
 );
 COMMENT ON TABLE immuta.system_account IS 'one row: the role that creates roles and grants';
+COMMENT ON COLUMN immuta.system_account.role IS 'OID of the role in this cluster: it may be renamed';
 
 CREATE TABLE immuta.registered_schema (
     schema_name name NOT NULL CONSTRAINT registered_schema_pkey PRIMARY KEY,
@@ -223,6 +225,8 @@ $$;
 REVOKE ALL ON FUNCTION immuta.resolve_names() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.resolve_names() IS 'internal: gives a row the OIDs that its names have here';
 
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.system_account
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.registered_schema
 FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.data_source
@@ -252,7 +256,7 @@ DECLARE
     account record;
 BEGIN
     SELECT a.role_name, r.oid, r.rolsuper INTO account
-    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.rolname = a.role_name;
+    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.oid = a.role;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no system account is set' USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'A superuser names the role that grants: SELECT immuta.set_system_account(...). See docs/subscriptions.md.';
@@ -261,7 +265,8 @@ BEGIN
         RAISE EXCEPTION 'the system account "%" %', account.role_name,
                 CASE WHEN account.rolsuper THEN 'is a superuser' ELSE 'does not exist' END
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'A superuser sets another one: SELECT immuta.set_system_account(...).';
+                  HINT = CASE WHEN account.rolsuper THEN 'Take SUPERUSER from it again.'
+                              ELSE 'A superuser sets another one: SELECT immuta.set_system_account(...).' END;
     END IF;
     RETURN account.oid;
 END

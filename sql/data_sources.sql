@@ -361,7 +361,7 @@ AS $$
         ELSE CASE WHEN p.readable THEN 'read only' ELSE 'not grantable' END || ': no grant option for ' || p.refused END
     FROM immuta.data_source d
     LEFT JOIN pg_class c ON c.oid = d.relation
-    LEFT JOIN (SELECT r.oid AS role FROM immuta.system_account s JOIN pg_roles r ON r.rolname = s.role_name) a ON true
+    LEFT JOIN (SELECT r.oid AS role FROM immuta.system_account s JOIN pg_roles r ON r.oid = s.role) a ON true
     LEFT JOIN LATERAL (
         SELECT bool_and(g.ok) FILTER (WHERE g.access = 'READ') AS readable,
                string_agg(g.privilege, ', ' ORDER BY g.place, g.privilege) FILTER (WHERE NOT g.ok) AS refused

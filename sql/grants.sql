@@ -797,7 +797,7 @@ COMMENT ON FUNCTION immuta.settle_mapping(bigint) IS 'internal: subscriptions fo
 CREATE FUNCTION immuta.is_connected(by_insert boolean) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.system_account a JOIN pg_roles r ON r.rolname = a.role_name WHERE NOT r.rolsuper)
+    SELECT EXISTS (SELECT FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE NOT r.rolsuper)
        AND (NOT by_insert OR EXISTS (SELECT FROM immuta.connection_state s WHERE s.active))
 $$;
 REVOKE ALL ON FUNCTION immuta.is_connected(boolean) FROM PUBLIC;
@@ -825,10 +825,8 @@ BEGIN
         DELETE FROM immuta.policy_member m WHERE m.user_id = OLD.id;
         DELETE FROM immuta.subscription s WHERE s.user_id = OLD.id;
         DELETE FROM immuta.user_profile f WHERE f.user_id = OLD.id;
-        IF immuta.is_connected(false) THEN
-            PERFORM immuta.release_role(OLD.id);
-        END IF;
-        DELETE FROM immuta.subscriber b WHERE b.user_id = OLD.id;
+        -- Without the system account nothing could be taken from his role: then he stays.
+        PERFORM immuta.system_role(), immuta.release_role(OLD.id) FROM immuta.subscriber b WHERE b.user_id = OLD.id;
         RETURN OLD;
     END IF;
     IF NEW.postgres_role IS NOT NULL

@@ -7,7 +7,7 @@ AS $$
 DECLARE
     account record;
     made text;
-    former name := (SELECT a.role_name FROM immuta.system_account a JOIN pg_roles r ON r.rolname = a.role_name);
+    former oid := (SELECT r.oid FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role);
 BEGIN
     SELECT r.* INTO account FROM pg_roles r WHERE r.rolname = set_system_account.role_name;
     IF NOT FOUND THEN
@@ -21,7 +21,7 @@ BEGIN
         RAISE EXCEPTION 'the system account needs CREATEROLE' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('ALTER ROLE %I CREATEROLE', role_name);
     END IF;
-    IF former IS NOT NULL AND former <> role_name THEN
+    IF former <> account.oid THEN
         -- The former account takes back what it granted: nobody else could.
         PERFORM immuta.lock_connection();
         PERFORM FROM immuta.revoke_memberships(ARRAY(SELECT k.id FROM immuta.access_class k), NULL);
@@ -29,11 +29,11 @@ BEGIN
         PERFORM FROM immuta.revoke_grants();
     END IF;
     INSERT INTO immuta.system_account AS a (role_name) VALUES (set_system_account.role_name)
-    ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role_name = EXCLUDED.role_name;
+    ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role = EXCLUDED.role, role_name = EXCLUDED.role_name;
     -- From 16 on CREATEROLE is not enough to grant or drop a role: it takes ADMIN, which whoever creates a role has on it.
     SELECT string_agg(format('%I', r.rolname), ', ') INTO made
     FROM pg_roles r WHERE r.oid IN (SELECT k.role FROM immuta.access_class k);
-    IF made IS NOT NULL AND current_setting('server_version_num')::integer >= 160000 AND former <> role_name THEN
+    IF made IS NOT NULL AND current_setting('server_version_num')::integer >= 160000 AND former <> account.oid THEN
         EXECUTE format('GRANT %s TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', made, role_name);
     END IF;
     PERFORM immuta.lock_connection();
@@ -72,7 +72,7 @@ COMMENT ON FUNCTION immuta.revoke_grants() IS 'internal: takes back every grant 
 CREATE FUNCTION immuta.drift() RETURNS TABLE (what text, object text, detail text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH account AS MATERIALIZED (SELECT r.oid AS role FROM immuta.system_account a JOIN pg_roles r ON r.rolname = a.role_name),
+    WITH account AS MATERIALIZED (SELECT r.oid AS role FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role),
     wanted AS MATERIALIZED (SELECT * FROM immuta.wanted_grants(NULL, NULL)),
     managed AS MATERIALIZED (
         SELECT b.role FROM immuta.subscriber b WHERE b.role IS NOT NULL
@@ -157,6 +157,7 @@ BEGIN
     WHERE d.relation IS NULL AND n.nspname = d.schema_name AND c.relname = d.table_name
       AND NOT EXISTS (SELECT FROM immuta.data_source o WHERE o.relation = c.oid);
     -- Roles that were renamed or dropped.
+    UPDATE immuta.system_account a SET role_name = r.rolname FROM pg_roles r WHERE r.oid = a.role AND r.rolname <> a.role_name;
     UPDATE immuta.access_class k SET role_name = r.rolname FROM pg_roles r WHERE r.oid = k.role AND r.rolname <> k.role_name;
     UPDATE immuta.subscriber b SET role_name = r.rolname FROM pg_roles r WHERE r.oid = b.role AND r.rolname <> b.role_name;
     FOR lost IN
@@ -226,8 +227,8 @@ AS $$
     SELECT 'system account', r.oid IS NOT NULL AND r.rolcreaterole AND NOT r.rolsuper,
            CASE WHEN r.oid IS NULL THEN 'role "' || a.role_name || '" does not exist: set another one with immuta.set_system_account()'
                 WHEN r.rolsuper THEN 'it must not be a superuser' WHEN NOT r.rolcreaterole THEN 'it needs CREATEROLE'
-                ELSE a.role_name END
-    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.rolname = a.role_name
+                ELSE r.rolname END
+    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.oid = a.role
     UNION ALL
     SELECT 'subscriptions after a restore', s.active, CASE WHEN s.active THEN 'in step'
            ELSE 'Run immuta.sync() once: before that, new users and tables are not looked at.' END

@@ -285,6 +285,41 @@ def test_a_renamed_role_is_followed_and_a_dropped_one_replaced(sales):
     assert sales.drift() == [] and sales.sql("SELECT * FROM immuta.sync()") == []
 
 
+def test_a_renamed_system_account_stays_the_one(sales):
+    """By its OID; what then has its old name is another role."""
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.orders')")
+    sales.world.sql("ALTER ROLE immuta_system RENAME TO renamed; CREATE ROLE immuta_system CREATEROLE")
+    try:
+        sales.sql("SELECT immuta.drop_user('ann'), immuta.subscribe('ben', 'sales.orders')")
+        assert sales.world.value("SELECT count(*) FROM pg_roles WHERE rolname = 'user_ann'") == 0
+        assert sales.access("ben", "sales.orders") == "READ" and sales.drift() == []
+        # A dump finds it by its name.
+        sales.sql("SELECT * FROM immuta.sync()")
+        assert sales.world.value("SELECT role_name::text FROM immuta.system_account") == "renamed"
+    finally:
+        sales.world.sql("DROP ROLE immuta_system; ALTER ROLE renamed RENAME TO immuta_system")
+        sales.world.sql("SELECT immuta.set_system_account('immuta_system')")
+
+
+@pytest.mark.parametrize("lose, find", [
+    ("ALTER ROLE immuta_system SUPERUSER", "ALTER ROLE immuta_system NOSUPERUSER"),
+    ("UPDATE immuta.system_account SET role = 0", "SELECT immuta.set_system_account('immuta_system')")])
+def test_without_the_system_account_who_has_a_role_is_not_dropped(sales, lose, find):
+    """His role would keep its grants, and nobody would know."""
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.orders')")
+    sales.world.sql(lose)
+    try:
+        with refuses("55000") as seen:
+            sales.world.sql("SELECT immuta.drop_user('ann')")
+        assert "system account" in seen.message and seen.hint
+        sales.world.sql("SELECT immuta.drop_user('ben')")
+    finally:
+        sales.world.sql(find)
+    assert sales.role("ann") == "user_ann" and sales.access("ann", "sales.orders") == "READ"
+    sales.sql("SELECT immuta.drop_user('ann')")
+    assert sales.world.value("SELECT count(*) FROM pg_roles WHERE rolname = 'user_ann'") == 0 and sales.drift() == []
+
+
 # -- requests and expiry ----------------------------------------------------------------------------------------------
 
 def test_requests(sales):
