@@ -54,7 +54,8 @@ CREATE TABLE immuta.data_source (
 COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
 COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it is missing after a restore';
 COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, not by itself';
-COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches';
+COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
+COMMENT ON COLUMN immuta.data_source.excluded_numbers IS 'their numbers now: columns may be renamed';
 COMMENT ON COLUMN immuta.data_source.row_security_made IS 'row level security was switched on for row policies';
 
 CREATE TABLE immuta.user_profile (

@@ -102,6 +102,22 @@ $$;
 REVOKE ALL ON FUNCTION immuta.registered_relations(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.registered_relations(oid[]) IS 'internal: what belongs to registered schemas now; not partitions, not what came with an extension';
 
+-- A renamed column stays excluded, and what comes under a name that was excluded is excluded.
+CREATE FUNCTION immuta.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
+RETURNS TABLE (names name[], numbers smallint[])
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH excluded AS (
+        SELECT a.attname, a.attnum FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+          AND (a.attnum = ANY (excluded_numbers) OR a.attname = ANY (excluded_columns))
+    )
+    SELECT ARRAY(SELECT unnest(excluded_columns) UNION SELECT e.attname FROM excluded e ORDER BY 1),
+           ARRAY(SELECT e.attnum FROM excluded e ORDER BY 1)
+$$;
+REVOKE ALL ON FUNCTION immuta.exclusions(oid, name[], smallint[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.exclusions(oid, name[], smallint[]) IS 'internal: the columns that are excluded by these names and numbers now';
+
 -- Data sources that are no longer what is recorded of them.
 CREATE FUNCTION immuta.changed_data_sources(relations oid[])
 RETURNS TABLE (id bigint, is_gone boolean, schema_name name, table_name name, excluded_columns name[], excluded_numbers smallint[])
@@ -111,13 +127,10 @@ AS $$
         SELECT d.id,
                c.oid IS NULL OR immuta.relation_fault(c.oid) IS NOT NULL
                OR d.by_schema AND NOT EXISTS (SELECT FROM immuta.registered_schema r WHERE r.namespace = c.relnamespace) AS is_gone,
-               n.nspname, c.relname, x.names, x.numbers
+               n.nspname, c.relname, e.names, e.numbers
         FROM immuta.data_source d
         LEFT JOIN pg_class c ON c.oid = d.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
-        LATERAL (SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}') AS names,
-                        coalesce(array_agg(a.attnum ORDER BY a.attnum), '{}') AS numbers
-                 FROM pg_attribute a
-                 WHERE a.attrelid = c.oid AND a.attnum = ANY (d.excluded_numbers) AND NOT a.attisdropped) x
+        LATERAL immuta.exclusions(c.oid, d.excluded_columns, d.excluded_numbers) e
         WHERE relations IS NULL OR d.relation = ANY (relations)) s
     JOIN immuta.data_source d ON d.id = s.id
     WHERE s.is_gone OR s.nspname <> d.schema_name OR s.relname <> d.table_name
@@ -242,12 +255,9 @@ BEGIN
     UPDATE immuta.data_source d
     SET by_schema = false,
         tags = coalesce(immuta.clean_tags(register_data_source.tags), d.tags),
-        excluded_columns = CASE WHEN exclude_columns IS NULL THEN d.excluded_columns ELSE x.names END,
-        excluded_numbers = CASE WHEN exclude_columns IS NULL THEN d.excluded_numbers ELSE x.numbers END
-    FROM (SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}') AS names,
-                 coalesce(array_agg(a.attnum ORDER BY a.attnum), '{}') AS numbers
-          FROM pg_attribute a
-          WHERE a.attrelid = register_data_source.data_source AND a.attname = ANY (exclude_columns) AND NOT a.attisdropped) x
+        excluded_columns = CASE WHEN exclude_columns IS NULL THEN d.excluded_columns ELSE e.names END,
+        excluded_numbers = CASE WHEN exclude_columns IS NULL THEN d.excluded_numbers ELSE e.numbers END
+    FROM immuta.exclusions(register_data_source.data_source, exclude_columns, '{}') e
     WHERE d.id = source_id;
     PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.settle_sources(ARRAY[source_id]) s;
 END
@@ -369,7 +379,7 @@ AS $$
                      immuta.is_grantable(a.role, 's', c.relnamespace, 0::smallint, 'USAGE') AS ok
               UNION ALL
               SELECT CASE k.access WHEN 'READ' THEN 1 ELSE 2 END, k.access, k.privilege,
-                     CASE WHEN d.excluded_numbers = '{}' OR k.privilege IN ('DELETE', 'TRUNCATE')
+                     CASE WHEN d.excluded_columns = '{}' OR k.privilege IN ('DELETE', 'TRUNCATE')
                           THEN immuta.is_grantable(a.role, 'r', c.oid, 0::smallint, k.privilege)
                           ELSE NOT EXISTS (SELECT FROM pg_attribute t
                                            WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped

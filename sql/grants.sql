@@ -27,7 +27,7 @@ AS $$
         FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
     ), relation AS (
-        SELECT r.role, d.id, d.relation, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner, p.privilege
+        SELECT r.role, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner, p.privilege
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
@@ -37,12 +37,13 @@ AS $$
           AND NOT (p.privilege = 'TRUNCATE' AND EXISTS (SELECT FROM immuta.row_policy y WHERE y.data_source_id = d.id))
     )
     SELECT w.id, w.role, 'r', w.relation, 0::smallint, w.privilege
-    FROM relation w WHERE w.excluded_numbers = '{}' OR w.privilege IN ('DELETE', 'TRUNCATE')
+    FROM relation w WHERE w.excluded_columns = '{}' OR w.privilege IN ('DELETE', 'TRUNCATE')
     UNION
     SELECT w.id, w.role, 'r', w.relation, a.attnum, w.privilege
     FROM relation w JOIN pg_attribute a ON a.attrelid = w.relation
-    WHERE w.excluded_numbers <> '{}' AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
+    WHERE w.excluded_columns <> '{}' AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
       AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers)
+      AND a.attname <> ALL (w.excluded_columns)
     UNION
     -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'
