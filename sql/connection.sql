@@ -49,6 +49,8 @@ CREATE TABLE immuta.data_source (
     excluded_columns name[] NOT NULL DEFAULT '{}',
     excluded_numbers smallint[] NOT NULL DEFAULT '{}',
     row_security_made boolean NOT NULL DEFAULT false,
+    held boolean NOT NULL DEFAULT false,
+    confirmed bigint[] NOT NULL DEFAULT '{}',
     registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
@@ -57,6 +59,15 @@ COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, n
 COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
 COMMENT ON COLUMN immuta.data_source.excluded_numbers IS 'their numbers now: columns may be renamed';
 COMMENT ON COLUMN immuta.data_source.row_security_made IS 'row level security was switched on for row policies';
+COMMENT ON COLUMN immuta.data_source.held IS 'nobody is granted it before an administrator confirms it';
+COMMENT ON COLUMN immuta.data_source.confirmed IS 'data sources of which it may show what they hide';
+
+CREATE TABLE immuta.guarded_name (
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    CONSTRAINT guarded_name_pkey PRIMARY KEY (schema_name, table_name)
+);
+COMMENT ON TABLE immuta.guarded_name IS 'names that data sources with row policies or excluded columns had: what takes their place is held';
 
 CREATE TABLE immuta.user_profile (
     user_id bigint NOT NULL CONSTRAINT user_profile_pkey PRIMARY KEY,
@@ -177,20 +188,28 @@ COMMENT ON TABLE immuta.grant_made IS 'the grants that data sources need: only t
 COMMENT ON COLUMN immuta.grant_made.kind IS 'r: relation; s: schema';
 COMMENT ON COLUMN immuta.grant_made.grantor IS 'in whose name it was granted; NULL: somebody had granted it before, so it stays';
 
+CREATE TABLE immuta.part (
+    relation oid NOT NULL,
+    data_source_id bigint NOT NULL,
+    CONSTRAINT part_pkey PRIMARY KEY (relation, data_source_id)
+);
+COMMENT ON TABLE immuta.part IS 'partitions and children of data sources with row policies or excluded columns, also former ones';
+
 CREATE TABLE immuta.pending_sync (
     relation oid NOT NULL
 );
 COMMENT ON TABLE immuta.pending_sync IS 'relations whose DDL did not get the lock of the connection in time: the next change looks at them';
 
 REVOKE ALL ON immuta.connection_state, immuta.system_account, immuta.registered_schema, immuta.data_source, immuta.user_profile,
-    immuta.subscriber, immuta.subscription, immuta.subscription_policy, immuta.access_class, immuta.row_policy,
-    immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync FROM PUBLIC;
+    immuta.guarded_name, immuta.part, immuta.subscriber, immuta.subscription, immuta.subscription_policy,
+    immuta.access_class, immuta.row_policy, immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync FROM PUBLIC;
 REVOKE ALL ON SEQUENCE immuta.data_source_id_seq, immuta.subscription_policy_id_seq, immuta.access_class_id_seq,
     immuta.row_policy_id_seq FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.system_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.registered_schema', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.data_source', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.guarded_name', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_profile', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.subscriber', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.subscription', '');

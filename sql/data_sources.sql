@@ -83,6 +83,7 @@ BEGIN
     WHERE p.data_sources && source_ids;
     DELETE FROM immuta.subscription s WHERE s.data_source_id = ANY (source_ids);
     DELETE FROM immuta.row_policy p WHERE p.data_source_id = ANY (source_ids);
+    DELETE FROM immuta.part p WHERE p.data_source_id = ANY (source_ids);
     DELETE FROM immuta.data_source d WHERE d.id = ANY (source_ids);
     RETURN QUERY SELECT * FROM immuta.settle_sources(source_ids);
 END
@@ -101,6 +102,106 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION immuta.registered_relations(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.registered_relations(oid[]) IS 'internal: what belongs to registered schemas now; not partitions, not what came with an extension';
+
+-- What a data source hides by row policies or excluded columns, others can show.
+
+CREATE FUNCTION immuta.guarded_sources() RETURNS TABLE (id bigint, relation oid)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.id, d.relation FROM immuta.data_source d
+    WHERE d.excluded_columns <> '{}' OR EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = d.id)
+$$;
+REVOKE ALL ON FUNCTION immuta.guarded_sources() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.guarded_sources() IS 'internal: data sources with row policies or excluded columns';
+
+-- Once it is detached, nothing in the catalogs tells whose partition a table was.
+CREATE FUNCTION immuta.note_parts(relations oid[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE below AS (
+        SELECT i.inhrelid AS relation, i.inhparent AS parent FROM pg_inherits i
+        WHERE relations IS NULL OR i.inhrelid = ANY (relations)
+        UNION
+        SELECT b.relation, i.inhparent FROM below b JOIN pg_inherits i ON i.inhrelid = b.parent
+    )
+    INSERT INTO immuta.part
+    SELECT b.relation, g.id FROM below b JOIN immuta.guarded_sources() g ON g.relation = b.parent
+    ON CONFLICT DO NOTHING
+$$;
+REVOKE ALL ON FUNCTION immuta.note_parts(oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.note_parts(oid[]) IS 'internal: remembers the partitions and children of guarded data sources; NULL stands for all';
+
+-- A parent shows the rows of its children, and they those of their parent. A view shows what its owner sees, unless it
+-- is a security invoker.
+CREATE FUNCTION immuta.shown_by(relations oid[]) RETURNS TABLE (relation oid, guarded bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE guarded AS MATERIALIZED (
+        SELECT * FROM immuta.guarded_sources()
+    ), shows AS (
+        SELECT c.oid AS relation, c.oid AS object FROM pg_class c
+        WHERE c.oid = ANY (relations) AND EXISTS (SELECT FROM guarded)
+          AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
+                          WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
+        UNION
+        SELECT s.relation, o.object
+        FROM shows s, LATERAL (
+            SELECT p.refobjid AS object FROM pg_rewrite w JOIN pg_depend p
+              ON p.classid = 'pg_rewrite'::regclass AND p.objid = w.oid AND p.refclassid = 'pg_class'::regclass
+            WHERE w.ev_class = s.object
+            UNION ALL
+            SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = s.object) o
+    )
+    SELECT s.relation, g.id FROM shows s JOIN guarded g ON g.relation = s.object WHERE g.relation <> s.relation
+    UNION
+    SELECT s.relation, g.id
+    FROM shows s JOIN immuta.part p ON p.relation = s.object JOIN guarded g ON g.id = p.data_source_id
+    WHERE g.relation <> s.relation
+$$;
+REVOKE ALL ON FUNCTION immuta.shown_by(oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.shown_by(oid[]) IS 'internal: of which guarded data sources these relations show what is hidden';
+
+-- NULL stands for all data sources.
+CREATE FUNCTION immuta.unconfirmed(relations oid[])
+RETURNS TABLE (id bigint, relation oid, held boolean, guarded bigint[], reason text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH source AS MATERIALIZED (
+        SELECT * FROM immuta.data_source d WHERE relations IS NULL OR d.relation = ANY (relations)
+    )
+    SELECT s.id, s.relation, s.held, array_agg(g.id) FILTER (WHERE g.id IS NOT NULL),
+           coalesce('it shows what is hidden of '
+                    || string_agg(quote_ident(g.schema_name) || '.' || quote_ident(g.table_name), ', ' ORDER BY g.id),
+                    'it has the name of a table with row policies or excluded columns')
+    FROM source s
+    LEFT JOIN immuta.shown_by(ARRAY(SELECT x.relation FROM source x)) b
+           ON b.relation = s.relation AND b.guarded <> ALL (s.confirmed)
+    LEFT JOIN immuta.data_source g ON g.id = b.guarded
+    WHERE s.held OR g.id IS NOT NULL
+    GROUP BY s.id, s.relation, s.held
+$$;
+REVOKE ALL ON FUNCTION immuta.unconfirmed(oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.unconfirmed(oid[]) IS 'internal: data sources that an administrator has to confirm, and why';
+
+-- After row policies or excluded columns came.
+CREATE FUNCTION immuta.guard(source_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    shown text;
+BEGIN
+    PERFORM immuta.note_parts(NULL);
+    SELECT string_agg(u.relation::regclass::text, ', ' ORDER BY u.relation::regclass::text) INTO shown
+    FROM immuta.unconfirmed(NULL) u WHERE source_id = ANY (u.guarded) AND NOT u.held;
+    IF shown IS NOT NULL THEN
+        RAISE WARNING 'what is hidden here is shown by %', shown
+            USING HINT = 'Make views security invokers (from PostgreSQL 15 on), or confirm each: '
+                         || 'SELECT immuta.register_data_source(...).';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.guard(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.guard(bigint) IS 'internal: warns of other data sources that show what this one hides';
 
 -- A renamed column stays excluded, and what comes under a name that was excluded is excluded.
 CREATE FUNCTION immuta.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
@@ -139,6 +240,15 @@ $$;
 REVOKE ALL ON FUNCTION immuta.changed_data_sources(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.changed_data_sources(oid[]) IS 'internal: data sources whose relation was renamed, moved or dropped';
 
+CREATE FUNCTION immuta.is_guarded_name(schema_name name, table_name name) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM immuta.guarded_name g
+                   WHERE g.schema_name = is_guarded_name.schema_name AND g.table_name = is_guarded_name.table_name)
+$$;
+REVOKE ALL ON FUNCTION immuta.is_guarded_name(name, name) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.is_guarded_name(name, name) IS 'internal: whether a data source of this name had row policies or excluded columns';
+
 -- Brings data sources in step with these relations (NULL: with all), and grants with them.
 CREATE FUNCTION immuta.sync_objects(relations oid[]) RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -148,7 +258,9 @@ DECLARE
     source record;
     gone bigint[] := '{}';
     changed bigint[] := '{}';
+    added oid[] := '{}';
 BEGIN
+    PERFORM immuta.note_parts(relations);
     FOR found_schema IN
         SELECT r.schema_name AS recorded, r.namespace, n.nspname AS now_named
         FROM immuta.registered_schema r LEFT JOIN pg_namespace n ON n.oid = r.namespace
@@ -158,42 +270,70 @@ BEGIN
             DELETE FROM immuta.registered_schema r WHERE r.schema_name = found_schema.recorded;
             UPDATE immuta.subscription_policy p SET schemas = array_remove(p.schemas, found_schema.recorded)
             WHERE found_schema.recorded = ANY (p.schemas);
+            DELETE FROM immuta.guarded_name g WHERE g.schema_name = found_schema.recorded;
             RETURN QUERY SELECT 'schema removed', found_schema.recorded::text, NULL;
         ELSE
             UPDATE immuta.registered_schema r SET schema_name = found_schema.now_named WHERE r.namespace = found_schema.namespace;
             UPDATE immuta.subscription_policy p SET schemas = array_replace(p.schemas, found_schema.recorded, found_schema.now_named)
             WHERE found_schema.recorded = ANY (p.schemas);
+            UPDATE immuta.guarded_name g SET schema_name = found_schema.now_named
+            WHERE g.schema_name = found_schema.recorded;
             RETURN QUERY SELECT 'schema renamed', found_schema.now_named::text, 'was ' || found_schema.recorded;
         END IF;
     END LOOP;
     FOR source IN
-        SELECT c.*, d.schema_name AS old_schema, d.table_name AS old_table
+        SELECT c.*, d.schema_name AS old_schema, d.table_name AS old_table,
+               (c.schema_name, c.table_name) IS DISTINCT FROM (d.schema_name, d.table_name) OR c.is_gone AS leaves,
+               EXISTS (SELECT FROM immuta.guarded_sources() g WHERE g.id = c.id) AS guarded
         FROM immuta.changed_data_sources(relations) c JOIN immuta.data_source d ON d.id = c.id ORDER BY c.id
     LOOP
+        IF source.leaves AND source.guarded THEN
+            INSERT INTO immuta.guarded_name SELECT r.schema_name, source.old_table
+            FROM immuta.registered_schema r WHERE r.schema_name = source.old_schema ON CONFLICT DO NOTHING;
+        END IF;
         IF source.is_gone THEN
             gone := gone || source.id;
             RETURN QUERY SELECT 'data source removed', format('%I.%I', source.old_schema, source.old_table), NULL;
         ELSE
             UPDATE immuta.data_source d SET schema_name = source.schema_name, table_name = source.table_name,
-                   excluded_columns = source.excluded_columns, excluded_numbers = source.excluded_numbers
+                   excluded_columns = source.excluded_columns, excluded_numbers = source.excluded_numbers,
+                   held = d.held OR d.by_schema AND source.leaves AND NOT source.guarded
+                          AND immuta.is_guarded_name(source.schema_name, source.table_name)
             WHERE d.id = source.id;
             changed := changed || source.id;
             RETURN QUERY SELECT 'data source changed', format('%I.%I', source.schema_name, source.table_name),
                                 format('was %I.%I', source.old_schema, source.old_table);
         END IF;
     END LOOP;
+    FOR source IN
+        INSERT INTO immuta.data_source AS d (schema_name, table_name, by_schema, held)
+        SELECT r.schema_name, r.table_name, true, immuta.is_guarded_name(r.schema_name, r.table_name)
+        FROM immuta.registered_relations(relations) r
+        WHERE NOT EXISTS (SELECT FROM immuta.data_source o WHERE o.relation = r.relation)
+        RETURNING d.id, d.relation, d.schema_name, d.table_name
+    LOOP
+        changed := changed || source.id;
+        added := added || source.relation;
+        RETURN QUERY SELECT 'data source added', format('%I.%I', source.schema_name, source.table_name), NULL;
+    END LOOP;
+    -- Held is what is new, and what may have become another one: a view, and a table that got a guarded one as a part,
+    -- which is no data source any more. Of tables that were there before it is told.
+    FOR source IN
+        SELECT u.id, u.relation, u.reason,
+               u.held OR u.relation = ANY (added) OR c.relkind IN ('v', 'm') OR u.guarded && gone AS held
+        FROM immuta.unconfirmed(coalesce(relations, '{}') || added) u JOIN pg_class c ON c.oid = u.relation
+        WHERE u.id <> ALL (gone)
+    LOOP
+        UPDATE immuta.data_source d SET held = source.held WHERE d.id = source.id;
+        RAISE WARNING 'data source "%" is not confirmed: %', source.relation::regclass, source.reason
+            USING HINT = CASE WHEN source.held THEN 'Nobody is granted it before an administrator confirms it'
+                              ELSE 'An administrator has to confirm it' END
+                         || ': SELECT immuta.register_data_source(...).';
+        RETURN QUERY SELECT 'not confirmed', source.relation::regclass::text, source.reason;
+    END LOOP;
     IF gone <> '{}' THEN
         RETURN QUERY SELECT * FROM immuta.remove_data_sources(gone);
     END IF;
-    FOR source IN
-        INSERT INTO immuta.data_source AS d (schema_name, table_name, by_schema)
-        SELECT r.schema_name, r.table_name, true FROM immuta.registered_relations(relations) r
-        WHERE NOT EXISTS (SELECT FROM immuta.data_source o WHERE o.relation = r.relation)
-        RETURNING d.id, d.schema_name, d.table_name
-    LOOP
-        changed := changed || source.id;
-        RETURN QUERY SELECT 'data source added', format('%I.%I', source.schema_name, source.table_name), NULL;
-    END LOOP;
     -- Columns and sequences may be other ones.
     changed := changed || ARRAY(SELECT d.id FROM immuta.data_source d WHERE d.relation = ANY (relations));
     IF changed <> '{}' THEN
@@ -212,6 +352,7 @@ AS $$
                    WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation))
         OR EXISTS (SELECT FROM immuta.registered_schema r LEFT JOIN pg_namespace n ON n.oid = r.namespace
                    WHERE n.nspname IS DISTINCT FROM r.schema_name)
+        OR EXISTS (SELECT FROM immuta.unconfirmed(relations) u WHERE NOT u.held)
         OR EXISTS (WITH touched AS (SELECT array_agg(d.id) AS ids FROM immuta.data_source d WHERE d.relation = ANY (relations)),
                    wanted AS (SELECT w.* FROM touched t, LATERAL immuta.wanted_grants(t.ids, NULL) w WHERE t.ids IS NOT NULL),
                    made AS (SELECT g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege
@@ -230,6 +371,7 @@ DECLARE
     fault text := immuta.relation_fault(data_source);
     unknown name;
     source_id bigint;
+    shown text;
 BEGIN
     IF data_source IS NULL THEN
         RAISE EXCEPTION 'data_source must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -252,13 +394,26 @@ BEGIN
         WHERE c.oid = register_data_source.data_source
         RETURNING d.id INTO source_id;
     END IF;
+    PERFORM immuta.note_parts(ARRAY[register_data_source.data_source::oid]);
+    SELECT u.reason INTO shown FROM immuta.unconfirmed(ARRAY[register_data_source.data_source::oid]) u
+    WHERE u.guarded IS NOT NULL;
+    IF FOUND THEN
+        RAISE WARNING 'who may read "%" is not restricted by that: %', data_source, shown
+            USING HINT = 'From PostgreSQL 15 on a view with security_invoker shows each user what he may see himself.';
+    END IF;
+    DELETE FROM immuta.guarded_name g USING immuta.data_source d
+    WHERE d.id = source_id AND g.schema_name = d.schema_name AND g.table_name = d.table_name;
     UPDATE immuta.data_source d
-    SET by_schema = false,
+    SET by_schema = false, held = false,
+        confirmed = ARRAY(SELECT b.guarded FROM immuta.shown_by(ARRAY[register_data_source.data_source::oid]) b),
         tags = coalesce(immuta.clean_tags(register_data_source.tags), d.tags),
         excluded_columns = CASE WHEN exclude_columns IS NULL THEN d.excluded_columns ELSE e.names END,
         excluded_numbers = CASE WHEN exclude_columns IS NULL THEN d.excluded_numbers ELSE e.numbers END
     FROM immuta.exclusions(register_data_source.data_source, exclude_columns, '{}') e
     WHERE d.id = source_id;
+    IF exclude_columns <> '{}' THEN
+        PERFORM immuta.guard(source_id);
+    END IF;
     PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.settle_sources(ARRAY[source_id]) s;
 END
 $$;
@@ -317,6 +472,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    DELETE FROM immuta.guarded_name g WHERE g.schema_name = unregister_schema.schema_name;
     UPDATE immuta.subscription_policy p SET schemas = array_remove(p.schemas, unregister_schema.schema_name)
     WHERE unregister_schema.schema_name = ANY (p.schemas);
     PERFORM FROM immuta.sync_objects(NULL);
@@ -367,6 +523,7 @@ AS $$
     SELECT CASE
         WHEN c.oid IS NULL THEN 'missing'
         WHEN a.role IS NULL THEN 'no system account'
+        WHEN d.held THEN 'not confirmed: ' || (SELECT u.reason FROM immuta.unconfirmed(ARRAY[c.oid]) u)
         WHEN p.refused IS NULL THEN 'ok'
         ELSE CASE WHEN p.readable THEN 'read only' ELSE 'not grantable' END || ': no grant option for ' || p.refused END
     FROM immuta.data_source d

@@ -27,12 +27,14 @@ AS $$
         FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
     ), relation AS (
-        SELECT r.role, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner, p.privilege
+        SELECT r.role, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
+               p.privilege
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
         JOIN immuta.privileges_of_kind(c.relkind) p ON p.access IN ('READ', r.access)
         WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (grantees IS NULL OR r.role = ANY (grantees))
+          AND NOT d.held
           -- Row security does not apply to TRUNCATE.
           AND NOT (p.privilege = 'TRUNCATE' AND EXISTS (SELECT FROM immuta.row_policy y WHERE y.data_source_id = d.id))
     )
@@ -877,6 +879,7 @@ DECLARE
     system_role oid := immuta.system_role();
 BEGIN
     TRUNCATE immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made;
+    PERFORM immuta.note_parts(NULL);
     PERFORM immuta.refresh_policy_members(NULL, NULL);
     PERFORM immuta.assign_classes(NULL);
     INSERT INTO immuta.class_member

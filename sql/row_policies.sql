@@ -57,7 +57,9 @@ BEGIN
     WHERE p.id = policy_id;
     IF rule.relkind NOT IN ('r', 'p') THEN
         RAISE EXCEPTION '"%" cannot have row policies', rule.relation::regclass
-            USING ERRCODE = 'wrong_object_type', HINT = 'Only tables and partitioned tables can; of a view, its tables.';
+            USING ERRCODE = 'wrong_object_type',
+                  HINT = 'Only tables and partitioned tables can. A view obeys those of its tables if it is a security '
+                         || 'invoker (from PostgreSQL 15 on); else it shows what its owner sees.';
     END IF;
     IF NOT pg_has_role(immuta.system_role(), rule.relowner, 'USAGE') THEN
         RAISE EXCEPTION 'the system account may not create row policies on "%"', rule.relation::regclass
@@ -158,6 +160,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
     PERFORM immuta.apply_row_policy(written);
+    PERFORM immuta.guard(source_id);
     PERFORM FROM immuta.apply_grants(ARRAY[source_id]);
 END
 $$;

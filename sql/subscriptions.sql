@@ -27,6 +27,12 @@ BEGIN
     IF valid_until <= now() THEN
         RAISE EXCEPTION 'the subscription would end before it begins' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF (SELECT d.held FROM immuta.data_source d WHERE d.id = source_id) THEN
+        RAISE EXCEPTION 'data source "%" is not confirmed', data_source
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = (SELECT u.reason FROM immuta.unconfirmed(ARRAY[data_source::oid]) u),
+                  HINT = 'Confirm it with immuta.register_data_source().';
+    END IF;
     carried_by := immuta.ensure_role(grant_subscription.user_id);
     IF carried_by IS NULL THEN
         RAISE EXCEPTION 'the user has no role that could carry subscriptions: %',

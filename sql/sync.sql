@@ -126,6 +126,10 @@ AS $$
     SELECT 'data source missing', format('%I.%I', r.schema_name, r.table_name), 'its schema is registered'
     FROM immuta.registered_relations(NULL) r WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation)
     UNION
+    SELECT 'not confirmed', format('%I.%I', d.schema_name, d.table_name),
+           u.reason || CASE WHEN u.held THEN ': nobody is granted it' ELSE '' END
+    FROM immuta.unconfirmed(NULL) u JOIN immuta.data_source d ON d.id = u.id
+    UNION
     SELECT 'row policy missing', format('%I.%I', d.schema_name, d.table_name), p.name
     FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id
     WHERE NOT immuta.has_policy(d.relation, 'immuta_row_' || p.id)
@@ -150,6 +154,7 @@ BEGIN
     END IF;
     PERFORM immuta.lock_connection();
     PERFORM immuta.watch_ddl();
+    DELETE FROM immuta.part p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
     -- What is known by its name only, since a restore.
     UPDATE immuta.registered_schema r SET namespace = n.oid FROM pg_namespace n
     WHERE r.namespace IS NULL AND n.nspname = r.schema_name;
@@ -255,6 +260,7 @@ CREATE FUNCTION immuta.follow_ddl(touched oid[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
 BEGIN
+    PERFORM immuta.note_parts(touched);
     IF immuta.is_out_of_step(touched) THEN
         PERFORM immuta.lock_connection();
         PERFORM FROM immuta.sync_objects(touched);
@@ -284,7 +290,7 @@ BEGIN
     IF immuta.is_watching() THEN
         -- The relations, and whatever hangs on them: partitions come and go by ALTER TABLE of their parent, tables
         -- follow a schema to another name, sequences become a column's.
-        PERFORM immuta.follow_ddl(array_agg(DISTINCT o.oid)) FROM (
+        PERFORM immuta.follow_ddl(coalesce(array_agg(DISTINCT o.oid), '{}')) FROM (
             SELECT c.objid AS oid FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
             UNION ALL
             SELECT i.inhrelid FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits i ON i.inhparent = c.objid
@@ -293,6 +299,7 @@ BEGIN
             SELECT r.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class p ON p.oid = c.objid AND p.relkind = 'p'
             CROSS JOIN immuta.registered_relations(NULL) r
             WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE'
+              AND NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation)
             UNION ALL
             SELECT d.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class r ON r.relnamespace = c.objid
             JOIN immuta.data_source d ON d.relation = r.oid
