@@ -346,8 +346,7 @@ CREATE FUNCTION immuta.mark_role(role oid, marker text, marked boolean) RETURNS 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
-               WHERE r.rolname = marker AND m.member = mark_role.role) = marked THEN
+    IF pg_has_role(mark_role.role, marker, 'USAGE') = marked THEN
         RETURN;
     END IF;
     EXECUTE CASE WHEN marked THEN format('GRANT %I TO %I', marker, pg_get_userbyid(mark_role.role)) || immuta.membership_options()
@@ -406,9 +405,19 @@ $$;
 REVOKE ALL ON FUNCTION immuta.ensure_role(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.ensure_role(bigint) IS 'internal: the role for a user''s subscriptions, made if there is none';
 
+CREATE FUNCTION immuta.is_used_elsewhere(role oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_shdepend s JOIN pg_database b ON b.oid = s.dbid
+                   WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = is_used_elsewhere.role
+                     AND b.datname <> current_database())
+$$;
+REVOKE ALL ON FUNCTION immuta.is_used_elsewhere(oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.is_used_elsewhere(oid) IS 'internal: whether a role has rights in another database of the cluster';
+
 -- A role of ours that nobody needs any more; roles of users are dropped by the owner of the extension, as the system
--- account has no ADMIN on them. One that owns something, or was granted something by hand, stays, but nobody reaches it
--- by its name.
+-- account has no ADMIN on them. One that owns something, or was granted something by hand or in another database of the
+-- cluster, stays. Nobody reaches it by its name then, but row policies go on to hold for it.
 CREATE FUNCTION immuta.retire_role(role oid, is_users boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -419,6 +428,11 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
+        IF EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+                   WHERE m.member = retire_role.role AND r.rolname NOT IN ('immuta_mappable', 'immuta_subscriber')
+                     AND immuta.is_used_elsewhere(r.oid)) THEN
+            RAISE EXCEPTION 'it has rights in another database' USING ERRCODE = 'dependent_objects_still_exist';
+        END IF;
         IF is_users THEN
             EXECUTE format('DROP ROLE %I', role_name);
         ELSE
@@ -426,7 +440,7 @@ BEGIN
         END IF;
     EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR object_in_use THEN
         RAISE WARNING 'role "%" is not needed any more, but cannot be dropped: %', role_name, SQLERRM;
-        PERFORM immuta.mark_role(retire_role.role, 'immuta_mappable', false), immuta.mark_role(retire_role.role, 'immuta_subscriber', false);
+        PERFORM immuta.mark_role(retire_role.role, 'immuta_mappable', false);
     END;
 END
 $$;
@@ -892,6 +906,14 @@ BEGIN
     FROM immuta.wanted_grants(NULL, NULL) w,
          LATERAL (SELECT immuta.grantor_of(system_role, w.grantee, w.kind, w.object, w.attnum, w.privilege) AS grantor) g
     WHERE g.grantor IS NOT NULL;
+    -- A role that has grants in another database of the cluster is that one's, and so are its members.
+    UPDATE immuta.access_class k SET role = NULL, role_name = NULL
+    WHERE immuta.is_used_elsewhere(k.role);
+    IF FOUND THEN
+        DELETE FROM immuta.class_member m USING immuta.access_class k WHERE k.id = m.class_id AND k.role IS NULL;
+        PERFORM FROM immuta.apply_members(NULL, NULL);
+        PERFORM FROM immuta.apply_grants(NULL);
+    END IF;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.adopt() FROM PUBLIC;

@@ -113,6 +113,10 @@ AS $$
     FROM immuta.class_member m JOIN immuta.access_class k ON k.id = m.class_id
     WHERE NOT EXISTS (SELECT FROM pg_auth_members c WHERE c.roleid = k.role AND c.member = m.role)
     UNION
+    -- Row policies are for this role.
+    SELECT 'membership missing', 'ROLE immuta_subscriber', 'of ' || b.role::regrole
+    FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role WHERE NOT pg_has_role(b.role, 'immuta_subscriber', 'USAGE')
+    UNION
     SELECT 'user without a role', u.userid || ' (' || u.iamid || ')', coalesce(c.problem, 'not made yet')
     FROM (SELECT w.user_id FROM immuta.wanted_members(NULL, NULL) w
           UNION SELECT s.user_id FROM immuta.subscription s WHERE s.state = 'approved') s
@@ -188,7 +192,7 @@ BEGIN
     END LOOP;
     FOR lost IN
         SELECT b.role FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role
-        WHERE NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = 'immuta_subscriber'::regrole AND m.member = b.role)
+        WHERE NOT pg_has_role(b.role, 'immuta_subscriber', 'USAGE')
     LOOP
         PERFORM immuta.mark_role(lost.role, 'immuta_subscriber', true);
         RETURN QUERY SELECT 'granted', 'ROLE immuta_subscriber', 'to ' || lost.role::regrole;

@@ -1,7 +1,7 @@
 """Dump and restore to another server: the same access there, and everything goes on."""
 
 import pytest
-from conftest import SYSTEM, VERSION
+from conftest import SYSTEM, VERSION, clean, reads
 from harness.server import Server
 from harness.world import World, impersonate, query
 
@@ -43,7 +43,6 @@ def filled(sales):
     sales.world.sql("ALTER ROLE user_ben RENAME TO benjamin")
     sales.sql("SELECT * FROM immuta.sync()")
     yield sales
-    from conftest import clean
     clean(sales.world)
     sales.world.sql("DROP ROLE cleo; REVOKE data_owner FROM immuta_system")
 
@@ -125,6 +124,38 @@ def test_without_the_grants(filled, tmp_path):
         bare.admin.close()
     finally:
         filled.world.sql("DROP DATABASE bare WITH (FORCE)")
+
+
+def test_two_databases_of_one_cluster(sales, tmp_path):
+    """They share the roles of users. What one of them takes away, the other keeps, and restricted as it was."""
+    sales.world.sql("GRANT data_owner TO immuta_system")
+    sales.ddl("DROP VIEW sales.totals; ALTER TABLE sales.orders ENABLE ROW LEVEL SECURITY;"
+              "CREATE POLICY everything ON sales.orders USING (true)")
+    sales.sql("SELECT immuta.create_subscription_policy('clerks', schemas => '{sales}', groups => '{clerks}')")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.orders'), immuta.create_user('cleo'),"
+              " immuta.set_user_groups('ben', '{clerks}'), immuta.set_user_groups('cleo', '{clerks}')")
+    sales.sql("SELECT immuta.create_row_policy('one', 'sales.orders', 'amount = 1')")
+    before = sales.world.sql(ACCESS)
+    sales.world.server.run_client("pg_dump", "-Fc", "-f", tmp_path / "dump", dbname="immuta")
+    sales.world.sql("CREATE DATABASE second")
+    try:
+        sales.world.server.run_client("pg_restore", "-d", "second", "--exit-on-error", tmp_path / "dump")
+        second = World(sales.world.server, "second")
+        second.sql("SELECT * FROM immuta.sync()")
+        classes = "SELECT role FROM immuta.access_class"
+        assert second.sql(ACCESS) == before and second.sql(classes) != sales.world.sql(classes)
+        assert second.sql("SELECT * FROM immuta.sync()") == second.sql("SELECT * FROM immuta.drift()") == sales.drift() == []
+        # A group that ends in one, a user who goes from one.
+        second.sql("SELECT immuta.set_user_groups('cleo', '{}'), immuta.drop_user('ann'), immuta.drop_user('ben')")
+        assert [row[2] for row in second.sql(ACCESS)] == [False, False]
+        assert sales.world.sql(ACCESS) == before and sales.drift() == []
+        for user in ("ann", "ben", "cleo"):
+            assert reads(sales, user, "SELECT amount FROM sales.orders") == [(1,)], user
+        second.admin.close()
+    finally:
+        sales.world.sql("DROP DATABASE second WITH (FORCE)")
+        clean(sales.world)
+        sales.world.sql("REVOKE data_owner FROM immuta_system")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

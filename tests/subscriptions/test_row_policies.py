@@ -2,7 +2,7 @@
 
 import psycopg2
 import pytest
-from conftest import clean, reads, refuses
+from conftest import VERSION, clean, reads, refuses
 from harness.world import impersonate, query
 
 BY_REGION = "region = (SELECT immuta.user_attribute('region'))"
@@ -88,6 +88,20 @@ def test_who_leaves_another_database_stays_restricted(ruled):
     ruled.sql("SELECT immuta.drop_user('carl')")
     assert ruled.world.sql("SELECT pg_has_role('carl', 'immuta_subscriber', 'MEMBER')") == [(True,)]
     ruled.world.sql("DROP ROLE carl")
+
+
+@pytest.mark.parametrize("loss", ["REVOKE immuta_subscriber FROM user_ann"] + (
+    ["GRANT immuta_subscriber TO user_ann WITH INHERIT FALSE"] if int(VERSION) > 15 else []))
+def test_a_lost_marker_is_drift_and_comes_back(ruled, loss):
+    """Where the table had row level security of its own, the row policies would not hold."""
+    ruled.ddl("DROP VIEW sales.totals; ALTER TABLE sales.orders ENABLE ROW LEVEL SECURITY;"
+              "CREATE POLICY everything ON sales.orders USING (true)")
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
+    ruled.world.sql(loss)
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+    assert ruled.drift() == [("membership missing", "ROLE immuta_subscriber", "of user_ann")]
+    assert ruled.sql("SELECT * FROM immuta.sync()") == [("granted", "ROLE immuta_subscriber", "to user_ann")]
+    assert reads(ruled, "ann", COUNT) == [(2,)] and ruled.drift() == []
 
 
 def test_nobody_truncates_what_he_cannot_see(ruled):

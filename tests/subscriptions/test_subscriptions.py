@@ -293,7 +293,8 @@ def test_a_user_goes_with_his_role(sales):
     sales.sql("SELECT immuta.subscribe('ben', 'sales.orders')")
     sales.world.sql("CREATE SCHEMA left_over AUTHORIZATION user_ben")
     sales.sql("SELECT immuta.drop_user('ben')")
-    assert sales.world.value("SELECT count(*) FROM pg_auth_members WHERE member = 'user_ben'::regrole") == 0
+    assert sales.world.sql("SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'user_ben'::regrole") == [
+        ("immuta_subscriber",)]
     assert sales.world.value("SELECT count(*) FROM pg_class c, aclexplode(relacl) a WHERE grantee = 'user_ben'::regrole") == 0
     sales.sql("SELECT immuta.create_user('ben'), immuta.subscribe('ben', 'sales.orders')")
     assert sales.role("ben") != "user_ben"
