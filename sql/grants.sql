@@ -106,6 +106,16 @@ $$;
 REVOKE ALL ON FUNCTION immuta.describe_grant("char", oid, smallint, text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.describe_grant("char", oid, smallint, text) IS 'internal: a grant in words';
 
+-- By the catalogs as they are now, also in a transaction with an older snapshot.
+CREATE FUNCTION immuta.grant_target(kind "char", object oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN i.type IN ('schema', 'sequence') THEN upper(i.type) ELSE 'TABLE' END || ' ' || i.identity
+    FROM pg_identify_object(CASE WHEN kind = 's' THEN 'pg_namespace'::regclass ELSE 'pg_class'::regclass END, object, 0) i
+$$;
+REVOKE ALL ON FUNCTION immuta.grant_target("char", oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.grant_target("char", oid) IS 'internal: an object as GRANT names it; NULL if it is gone';
+
 -- Makes the grants on these data sources (to these roles) what they should be. Reports what it did, and what it may not
 -- grant. Revoking comes first: of a privilege on a table it takes those on the columns along.
 CREATE FUNCTION immuta.try_apply_grants(source_ids bigint[], grantees oid[])
@@ -116,6 +126,8 @@ DECLARE
     system_role oid := immuta.system_role();
     step record;
     touched oid[] := '{}';
+    target text;
+    astray bigint;
     done bigint := 0;
 BEGIN
     FOR step IN
@@ -178,32 +190,31 @@ BEGIN
             FROM worded w GROUP BY w.phase, w.kind, w.object, w.grantee
         )
         SELECT l.phase, l.words, l.kind, l.object, l.privileges, l.grantors, l.attnums, array_agg(l.grantee) AS grantees,
-               CASE WHEN l.kind = 's' THEN 'SCHEMA ' WHEN max(c.relkind) = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
-               || coalesce(quote_ident(max(n.nspname)) || '.' || quote_ident(max(c.relname)), quote_ident(max(s.nspname))) AS target,
+               immuta.grant_target(l.kind, l.object) AS target,
                string_agg(format('%I', r.rolname), ', ' ORDER BY r.rolname) AS roles
         FROM listed l
         JOIN pg_roles r ON r.oid = l.grantee
-        LEFT JOIN pg_class c ON l.kind = 'r' AND c.oid = l.object LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-        LEFT JOIN pg_namespace s ON l.kind = 's' AND s.oid = l.object
-        WHERE c.oid IS NOT NULL OR s.oid IS NOT NULL
         GROUP BY l.phase, l.kind, l.object, l.words, l.privileges, l.grantors, l.attnums
         UNION ALL
         SELECT 3, string_agg(DISTINCT m.privilege, ', '), NULL, NULL, NULL, NULL, NULL, NULL,
-               CASE WHEN m.kind = 's' THEN 'SCHEMA ' || m.object::regnamespace ELSE 'TABLE ' || m.object::regclass END, NULL
+               immuta.grant_target(m.kind, m.object), NULL
         FROM missing m WHERE NOT m.grantable GROUP BY m.kind, m.object
         ORDER BY phase, target, words
     LOOP
+        -- It may have been renamed since the loop began; what is renamed from here on is found out below.
+        target := CASE WHEN step.phase = 3 THEN step.target ELSE immuta.grant_target(step.kind, step.object) END;
+        CONTINUE WHEN target IS NULL;
         CASE step.phase
         WHEN 1 THEN
             BEGIN
                 PERFORM immuta.run_as(system_role, convert_to(
-                    format('REVOKE %s ON %s FROM %s', step.words, step.target, step.roles), 'SQL_ASCII'));
+                    format('REVOKE %s ON %s FROM %s', step.words, target, step.roles), 'SQL_ASCII'));
             EXCEPTION WHEN insufficient_privilege THEN
                 NULL; -- told below, if anything is left
             END;
         WHEN 2 THEN
             PERFORM immuta.run_as(system_role, convert_to(
-                format('GRANT %s ON %s TO %s', step.words, step.target, step.roles), 'SQL_ASCII'));
+                format('GRANT %s ON %s TO %s', step.words, target, step.roles), 'SQL_ASCII'));
         ELSE NULL;
         END CASE;
         touched := touched || step.object;
@@ -212,7 +223,7 @@ BEGIN
             RAISE NOTICE '% statements on data sources', done;
         END IF;
         what := (ARRAY['revoked', 'granted', 'not granted'])[step.phase];
-        object := step.target;
+        object := target;
         detail := step.words || coalesce(CASE step.phase WHEN 1 THEN ' from ' ELSE ' to ' END || step.roles,
                                          ': the system account has no grant option');
         IF step.phase = 1 AND EXISTS (
@@ -224,9 +235,16 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
-    UPDATE immuta.grant_made g
-    SET grantor = coalesce(immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege), system_role)
-    WHERE g.grantor = 0 AND (source_ids IS NULL OR g.data_source_id = ANY (source_ids));
+    WITH granted AS (
+        UPDATE immuta.grant_made g
+        SET grantor = immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege)
+        WHERE g.grantor = 0 AND (source_ids IS NULL OR g.data_source_id = ANY (source_ids))
+        RETURNING g.grantor
+    )
+    SELECT count(*) INTO astray FROM granted g WHERE g.grantor IS NULL;
+    IF astray > 0 THEN
+        RAISE EXCEPTION '% grants went to objects that were renamed meanwhile', astray USING ERRCODE = 'internal_error';
+    END IF;
     IF touched <> '{}' THEN
         PERFORM immuta.equalise_after(
             (SELECT array_agg(b.user_id) FROM immuta.subscriber b WHERE b.role = ANY (try_apply_grants.grantees)),
@@ -238,7 +256,8 @@ REVOKE ALL ON FUNCTION immuta.try_apply_grants(bigint[], oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.try_apply_grants(bigint[], oid[]) IS 'internal: makes the grants on data sources what they should be';
 
 -- GRANT does not wait for ALTER TABLE of the same table as two ALTER TABLE do for each other: it fails afterwards, with
--- "tuple concurrently updated", or because the table has another name.
+-- "tuple concurrently updated", or because the table has another name; or it was for another table, which then has this
+-- name: the savepoint undoes that.
 CREATE FUNCTION immuta.apply_grants(source_ids bigint[], grantees oid[] = NULL)
 RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -248,7 +267,7 @@ BEGIN
         BEGIN
             RETURN QUERY SELECT * FROM immuta.try_apply_grants(source_ids, grantees);
             RETURN;
-        EXCEPTION WHEN internal_error OR undefined_table OR invalid_schema_name THEN
+        EXCEPTION WHEN internal_error OR undefined_table OR undefined_column OR invalid_schema_name THEN
             IF attempt = 5 THEN
                 RAISE;
             END IF;

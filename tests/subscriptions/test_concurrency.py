@@ -86,6 +86,59 @@ def test_ddl_does_not_wait_long_for_an_administrator(sales):
     assert sales.access("ann", "sales.late") == "READ" and sales.drift() == []
 
 
+SWAPS = {
+    "table": "ALTER TABLE sales.orders RENAME TO kept; ALTER TABLE sales.customers RENAME TO orders;"
+             "ALTER TABLE sales.kept RENAME TO customers",
+    "column": "ALTER TABLE sales.orders RENAME region TO kept; ALTER TABLE sales.orders RENAME amount TO region;"
+              "ALTER TABLE sales.orders RENAME kept TO amount",
+}
+
+
+@pytest.mark.parametrize("tag, statement", [("GRANT", 1), ("GRANT", 2), ("REVOKE", 1)])
+@pytest.mark.parametrize("swapped", SWAPS)
+def test_what_is_renamed_meanwhile_is_not_mistaken(sales, tag, statement, swapped):
+    """Another one has the name when a GRANT or REVOKE is executed. What takes the place of excluded columns, and of
+    their table, is not granted."""
+    sales.ddl("DROP VIEW sales.totals; ALTER TABLE sales.customers ADD region text, ADD amount int")
+    sales.sql("SELECT immuta.register_data_source('sales.orders', exclude_columns => '{amount}')")
+    orders, customers = sales.world.sql("SELECT 'sales.orders'::regclass::oid, 'sales.customers'::regclass::oid")[0]
+    change = "SELECT immuta.subscribe('ann', 'sales.orders')"
+    if tag == "REVOKE":
+        sales.sql(change)
+        change = "SELECT immuta.unsubscribe('ann', 'sales.orders')"
+    sales.world.sql(f"""
+        CREATE SEQUENCE public.statements; GRANT USAGE ON SEQUENCE public.statements TO PUBLIC;
+        CREATE FUNCTION public.wait_a_while() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('public.statements') = {statement} THEN PERFORM pg_advisory_xact_lock(77); END IF;
+        END $$;
+        CREATE EVENT TRIGGER wait_a_while ON ddl_command_start WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.wait_a_while();
+        SELECT pg_advisory_lock(77)""")
+
+    def rename():
+        while not sales.world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            pass
+        sales.ddl(SWAPS[swapped])
+        sales.world.sql("SELECT pg_advisory_unlock(77)")
+
+    try:
+        errors = run_together(lambda: sales.sql(change), rename)
+    finally:
+        sales.world.sql("DROP EVENT TRIGGER wait_a_while; DROP FUNCTION public.wait_a_while(); DROP SEQUENCE public.statements")
+    if (tag, swapped) == ("REVOKE", "column"):
+        # Said, and not done.
+        assert [e.pgcode for e in errors] == ["42501"]
+        sales.sql(change)
+    else:
+        assert errors == []
+    readable = ("SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 "
+                "AND has_column_privilege('user_ann', a.attrelid, a.attnum, 'SELECT') ORDER BY 1")
+    assert sales.world.sql(readable, (orders,)) == (
+        [] if tag == "REVOKE" else [(1,)] if swapped == "column" else [(1,), (2,)])
+    assert sales.world.sql(readable, (customers,)) == []
+    sales.sql("SELECT immuta.add_user_to_group('ann', 'x')")
+    assert [d[:2] for d in sales.drift()] == ([("not confirmed", "sales.orders")] if swapped == "table" else [])
+
+
 def test_no_update_is_lost(sales):
     """Each adds his groups to the same user, in transactions of their own."""
     def worker(number):
