@@ -334,6 +334,9 @@ BEGIN
                         AND NOT EXISTS (SELECT FROM applying o WHERE o.combine = 'any' AND o.ok)
                    THEN ', but none of the others' ELSE '' END
     FROM applying a ORDER BY a.combine, a.name;
+    RETURN QUERY
+    SELECT 'data source', NULL::text, false, 'not confirmed: ' || u.reason
+    FROM immuta.unconfirmed(ARRAY[why.data_source::oid]) u WHERE u.held;
     SELECT b.role, c.problem INTO carried_by
     FROM immuta.carrier(asked_user) c LEFT JOIN immuta.subscriber b ON b.user_id = asked_user;
     RETURN QUERY

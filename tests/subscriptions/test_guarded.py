@@ -59,6 +59,8 @@ def test_it_is_held_until_it_is_confirmed(guarded, ddl, shows):
     assert [(what, name) for what, name, _ in guarded.drift()] == [("not confirmed", shows)]
     state = "SELECT state FROM immuta.data_sources WHERE schema_name || '.' || table_name = %s"
     assert guarded.value(state, (shows,)).startswith("not confirmed: it ")
+    why = "SELECT applies, detail ~ '^not confirmed: it ' FROM immuta.why('ann', %s) WHERE source = 'data source'"
+    assert guarded.sql(why, (shows,)) == [(False, True)]
     with refuses("55000") as seen:
         guarded.sql("SELECT immuta.subscribe('ann', %s)", (shows,))
     assert "register_data_source" in seen.hint
@@ -67,7 +69,7 @@ def test_it_is_held_until_it_is_confirmed(guarded, ddl, shows):
     guarded.sql("SELECT immuta.tag_data_source(%s, 'public')", (shows,))
     assert guarded.access("ann", shows) is None
     guarded.sql("SELECT immuta.register_data_source(%s)", (shows,))
-    assert guarded.access("ann", shows) == "READ" and guarded.drift() == []
+    assert guarded.access("ann", shows) == "READ" and guarded.drift() == [] == guarded.sql(why, (shows,))
 
 
 HARMLESS = [
