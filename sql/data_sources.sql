@@ -281,24 +281,26 @@ BEGIN
             RETURN QUERY SELECT 'schema renamed', found_schema.now_named::text, 'was ' || found_schema.recorded;
         END IF;
     END LOOP;
+    INSERT INTO immuta.guarded_name
+    SELECT d.schema_name, d.table_name
+    FROM immuta.changed_data_sources(relations) c JOIN immuta.guarded_sources() g ON g.id = c.id
+    JOIN immuta.data_source d ON d.id = c.id JOIN immuta.registered_schema r ON r.schema_name = d.schema_name
+    WHERE c.is_gone OR (c.schema_name, c.table_name) <> (d.schema_name, d.table_name)
+    ON CONFLICT DO NOTHING;
     FOR source IN
         SELECT c.*, d.schema_name AS old_schema, d.table_name AS old_table,
-               (c.schema_name, c.table_name) IS DISTINCT FROM (d.schema_name, d.table_name) OR c.is_gone AS leaves,
-               EXISTS (SELECT FROM immuta.guarded_sources() g WHERE g.id = c.id) AS guarded
+               (c.schema_name, c.table_name) <> (d.schema_name, d.table_name)
+               AND NOT EXISTS (SELECT FROM immuta.guarded_sources() g WHERE g.id = c.id) AS may_be_held
         FROM immuta.changed_data_sources(relations) c JOIN immuta.data_source d ON d.id = c.id ORDER BY c.id
     LOOP
-        IF source.leaves AND source.guarded THEN
-            INSERT INTO immuta.guarded_name SELECT r.schema_name, source.old_table
-            FROM immuta.registered_schema r WHERE r.schema_name = source.old_schema ON CONFLICT DO NOTHING;
-        END IF;
         IF source.is_gone THEN
             gone := gone || source.id;
             RETURN QUERY SELECT 'data source removed', format('%I.%I', source.old_schema, source.old_table), NULL;
         ELSE
             UPDATE immuta.data_source d SET schema_name = source.schema_name, table_name = source.table_name,
                    excluded_columns = source.excluded_columns, excluded_numbers = source.excluded_numbers,
-                   held = d.held OR d.by_schema AND source.leaves AND NOT source.guarded
-                          AND immuta.is_guarded_name(source.schema_name, source.table_name)
+                   held = d.held OR d.by_schema AND source.may_be_held
+                                    AND immuta.is_guarded_name(source.schema_name, source.table_name)
             WHERE d.id = source.id;
             changed := changed || source.id;
             RETURN QUERY SELECT 'data source changed', format('%I.%I', source.schema_name, source.table_name),

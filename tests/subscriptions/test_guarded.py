@@ -137,6 +137,19 @@ def test_it_is_found_without_the_triggers(guarded):
     assert {d[:2] for d in guarded.drift()} == {("not confirmed", f"sales.{n}") for n in ("orders", "seen", "part")}
 
 
+@pytest.mark.parametrize("hiding, other", [("one", "two"), ("two", "one")])
+def test_tables_that_changed_their_names(guarded, hiding, other):
+    """Seen only when both have done so, in whichever order they are looked at."""
+    guarded.ddl("CREATE TABLE sales.one (a int); CREATE TABLE sales.two (a int)")
+    guarded.sql("SELECT immuta.create_row_policy('none', %s, 'false')", (f"sales.{hiding}",))
+    guarded.world.sql("SET session_replication_role = replica; ALTER TABLE sales.one RENAME TO x; ALTER TABLE sales.two RENAME TO one;"
+                      "ALTER TABLE sales.x RENAME TO two; RESET session_replication_role")
+    guarded.sql("SELECT * FROM immuta.sync()")
+    assert [d[:2] for d in guarded.drift()] == [("not confirmed", f"sales.{hiding}")]
+    assert guarded.access("ann", f"sales.{hiding}") is None
+    assert reads(guarded, "ann", COUNT + f"sales.{other}") == [(0,)]
+
+
 def test_others_ddl_is_left_alone(guarded):
     """Who may not even see the extension's tables makes views and parts of his own."""
     guarded.world.sql("GRANT CREATE, USAGE ON SCHEMA other, sales TO plain")
