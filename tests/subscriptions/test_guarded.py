@@ -72,6 +72,14 @@ def test_it_is_held_until_it_is_confirmed(guarded, ddl, shows):
     assert guarded.access("ann", shows) == "READ" and guarded.drift() == [] == guarded.sql(why, (shows,))
 
 
+def test_what_takes_the_place_gets_rules_of_its_own(guarded):
+    guarded.ddl("DROP TABLE sales.orders; CREATE TABLE sales.orders (a int); INSERT INTO sales.orders VALUES (1), (2)")
+    guarded.sql("SELECT immuta.create_row_policy('one', 'sales.orders', 'a = 1')")
+    assert guarded.access("ann", "sales.orders") is None
+    guarded.sql("SELECT immuta.register_data_source('sales.orders')")
+    assert reads(guarded, "ann", COUNT + "sales.orders") == [(1,)] and guarded.drift() == []
+
+
 HARMLESS = [
     "CREATE TABLE sales.new (a int)",
     "CREATE VIEW sales.new AS SELECT name FROM sales.old",
