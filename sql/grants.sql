@@ -912,7 +912,7 @@ DECLARE
     system_role oid := immuta.system_role();
 BEGIN
     TRUNCATE immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made;
-    PERFORM immuta.note_parts(NULL);
+    PERFORM immuta.watch_ddl(), immuta.note_parts(NULL);
     PERFORM immuta.refresh_policy_members(NULL, NULL);
     PERFORM immuta.assign_classes(NULL);
     INSERT INTO immuta.class_member

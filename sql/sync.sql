@@ -157,7 +157,6 @@ BEGIN
         RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
     END IF;
     PERFORM immuta.lock_connection();
-    PERFORM immuta.watch_ddl();
     DELETE FROM immuta.part p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
     -- What is known by its name only, since a restore.
     UPDATE immuta.registered_schema r SET namespace = n.oid FROM pg_namespace n
@@ -332,27 +331,26 @@ $$;
 REVOKE ALL ON FUNCTION immuta.after_drop() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.after_drop() IS 'internal: data sources go with their tables';
 
--- Made only where there is something to watch: DDL in other databases is none of our business, at no cost. As members of
--- the extension they go with it, and are not dumped: sync(), which a restore needs anyway, makes them again.
+CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
+WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW',
+             'CREATE FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW',
+             'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'ALTER SCHEMA', 'CREATE SCHEMA')
+EXECUTE FUNCTION immuta.after_ddl();
+COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
+CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop();
+COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
+
+-- Off until there is something to watch: DDL in other databases is none of our business, at no cost.
+ALTER EVENT TRIGGER immuta_ddl DISABLE;
+ALTER EVENT TRIGGER immuta_drop DISABLE;
+
 CREATE FUNCTION immuta.watch_ddl() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_event_trigger t WHERE t.evtname = 'immuta_ddl') THEN
-        CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
-        WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW',
-                     'CREATE FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW',
-                     'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'ALTER SCHEMA', 'CREATE SCHEMA')
-        EXECUTE FUNCTION immuta.after_ddl();
-        COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
-        ALTER EXTENSION immuta_ext ADD EVENT TRIGGER immuta_ddl;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_event_trigger t WHERE t.evtname = 'immuta_drop') THEN
-        CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop();
-        COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
-        ALTER EXTENSION immuta_ext ADD EVENT TRIGGER immuta_drop;
-    END IF;
+    ALTER EVENT TRIGGER immuta_ddl ENABLE;
+    ALTER EVENT TRIGGER immuta_drop ENABLE;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.watch_ddl() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.watch_ddl() IS 'internal: makes the event triggers with which data sources follow DDL';
+COMMENT ON FUNCTION immuta.watch_ddl() IS 'internal: from now on data sources follow DDL';

@@ -31,9 +31,12 @@ COMPANIONS = ("pgaudit", "pg_stat_statements")
 PGAUDIT = {"14": "pgaudit-1.6", "15": "pgaudit-1.7", "16": "pgaudit-16", "17": "pgaudit-17", "18": "pgaudit-18"}
 PGAUDIT_NEEDS = ("libkrb5-dev", "krb5-multidev")
 
-# Queries that print every SECURITY DEFINER function, and every partitioned table and index, of the database. That ours are
-# among them is no fault.
+# Queries that print every SECURITY DEFINER function, every partitioned table and index, and every event trigger of the
+# database. That ours are among them is no fault.
 LISTS_ALL = {
+    "event_trigger": [
+        ("FROM pg_event_trigger as e,", "FROM (SELECT * FROM pg_event_trigger WHERE evtname !~ '^immuta') as e,"),
+    ],
     "opr_sanity": [("WHERE prosecdef\n", "WHERE prosecdef AND pronamespace <> to_regnamespace('immuta')\n")],
     "type_sanity": [
         ("WHERE relkind NOT IN (", "WHERE relnamespace <> to_regnamespace('immuta') AND relkind NOT IN ("),

@@ -3,7 +3,7 @@
 import psycopg2
 import pytest
 from conftest import reads, refuses
-from harness.world import impersonate, query
+from harness.world import World, impersonate, query
 
 NAMES = "SELECT schema_name || '.' || table_name FROM immuta.data_sources"
 
@@ -208,6 +208,27 @@ def test_ddl_does_not_fail_with_us(everybody):
     # Whatever changes next makes up for it.
     everybody.sql("SELECT immuta.create_user('next')")
     assert everybody.access("ann", "sales.new") == "READ" and everybody.drift() == []
+
+
+def test_event_triggers_begin_with_the_first_change(sales):
+    states = "SELECT array_agg(format('%s %s', evtname, evtenabled) ORDER BY evtname) FROM pg_event_trigger"
+    sales.world.sql("CREATE DATABASE quiet")
+    try:
+        quiet = World(sales.world.server, "quiet")
+        quiet.sql("CREATE EXTENSION immuta_ext; CREATE SCHEMA here; GRANT USAGE ON SCHEMA here TO immuta_system WITH GRANT OPTION")
+        assert quiet.value(states) == ["immuta_ddl D", "immuta_drop D"]
+        quiet.sql("SELECT immuta.set_system_account('immuta_system'); SELECT immuta.register_schema('here')")
+        assert quiet.value(states) == ["immuta_ddl O", "immuta_drop O"]
+        # Whoever switches them off has a reason.
+        quiet.sql("ALTER EVENT TRIGGER immuta_ddl DISABLE; CREATE TABLE here.unseen (a int)")
+        assert quiet.sql("SELECT what FROM immuta.drift()") == [("data source missing",)]
+        assert quiet.sql("SELECT what FROM immuta.doctor() d(what, ok, todo) WHERE NOT ok AND what = 'DDL is watched'")
+        quiet.sql("SELECT * FROM immuta.sync()")
+        assert quiet.sql("SELECT * FROM immuta.drift()") == []
+        assert quiet.value(states) == ["immuta_ddl D", "immuta_drop O"]
+        quiet.admin.close()
+    finally:
+        sales.world.sql("DROP DATABASE quiet WITH (FORCE)")
 
 
 def test_sync_makes_up_for_what_the_triggers_missed(everybody):
