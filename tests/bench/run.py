@@ -67,7 +67,12 @@ class CountedServer(Server):
             os.chown(self.counts, NOBODY, NOBODY)
         self.as_user = [*self.as_user, *self._command]
         self.start()
+        self.warm_up()
         return tokens
+
+    def warm_up(self):
+        """The first session after a start builds what all others find."""
+        self.instructions("app", transaction(), SHORT)
 
     def instructions(self, user, script, length):
         """Runs `script(connection, i)` in one session; instructions of its backend."""
@@ -148,6 +153,7 @@ def measure(version):
         costs["token, alternating"] = server.cost("svc", alternating([set_token(alice), set_token(bob)]))
         server.preload = None
         server.restart()
+        server.warm_up()
         costs["not loaded"] = server.cost("app", transaction())
     finally:
         server.destroy()
