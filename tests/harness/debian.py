@@ -59,8 +59,10 @@ def source(package, version=None):
             shutil.rmtree(work)
             continue
         archive = next(p for p in work.iterdir() if re.search(r"\.orig\.tar\.\w+$", p.name))
+        # Python of Debian 12 knows no filters yet.
+        how = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
         with tarfile.open(archive) as tar:
-            tar.extractall(work / "unpacked", filter="tar")
+            tar.extractall(work / "unpacked", **how)
         next((work / "unpacked").iterdir()).rename(folder)
         shutil.rmtree(work)
         return folder
