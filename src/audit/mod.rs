@@ -383,16 +383,18 @@ pub fn calls(function: u32) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        let message = raw::GetCurrentStatementStartTimestamp();
-        if !statement::has_message_text() && state.call_message != message {
-            // What is owed to a sink is asked for by the next statement.
-            let _ = state.end_call();
-        }
-        if !statement::has_message_text() && state.trail.current().is_none() {
-            state.call_message = message;
-            let opening = Opening::of_call();
-            let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
-            state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);
+        if !statement::has_message_text() {
+            let message = raw::GetCurrentStatementStartTimestamp();
+            if state.call_message != message {
+                // What is owed to a sink is asked for by the next statement.
+                let _ = state.end_call();
+            }
+            if state.trail.current().is_none() {
+                state.call_message = message;
+                let opening = Opening::of_call();
+                let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
+                state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);
+            }
         }
         if let Some(object) = objects::function(function) {
             state.objects().add(object);

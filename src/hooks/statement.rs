@@ -148,10 +148,8 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
 
 /// When permissions are checked, after PostgreSQL found nothing to object.
 pub fn permissions(permissions: Permissions) -> Result<(), Report> {
-    if gate::is_impersonating() {
+    if gate::is_confined() {
         audit::accesses(&permissions);
-        impersonation::check_relations(&permissions)?;
-    } else if gate::is_dry_run() {
         impersonation::check_relations(&permissions)?;
     } else if is_guarded() && !guarded::has_authority() {
         guarded::check_relations(&permissions)?;
