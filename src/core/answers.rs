@@ -1,4 +1,4 @@
-//! What token providers answer, read strictly: JSON objects with the members that count, of the right type.
+//! What token providers answer. JSON objects whose members that count are read strictly, and whose others are skipped.
 //!
 //! Sources: the user object of `GET /bim/rpc/user/current` (Immuta API), the introspection response (RFC 7662,
 //! section 2.2).
@@ -6,8 +6,7 @@
 use super::identity::{Authority, Identity, Subject};
 use super::time::Timestamp;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::collections::BTreeMap;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
 /// What is wrong with an answer.
@@ -26,72 +25,54 @@ pub enum Word {
 
 /// Reads the current user. `attribute` is the key in `profile.externalUserIds` that names the role.
 pub fn immuta_user(body: &[u8], attribute: &str) -> Result<Word, Nonsense> {
-    let user = Claims::of(body)?;
-    let (Some(iamid), Some(userid)) = (user.name("iamid")?, user.name("userid")?) else {
-        return Err("names no user");
-    };
+    let user = Answer(body);
+    // First: a user must not stay enabled by what he wrote into his profile.
     if user.flag("disabled")? == Some(true) {
         return Ok(Word::Inactive);
     }
-    let external_ids = match user.object("profile")? {
-        Some(profile) => profile.object("externalUserIds")?,
-        None => None,
+    let (Some(iamid), Some(userid)) = (user.name(&["iamid"])?, user.name(&["userid"])?) else {
+        return Err("names no user");
     };
-    let role_name = match external_ids {
-        Some(ids) => ids.name(attribute)?.map(str::to_owned),
-        None => None,
-    };
-    let authority = Authority::Iam(iamid.into());
-    Ok(Word::Active(Subject { authority, userid: userid.into(), role_name }, None))
+    let role_name = user.name(&["profile", "externalUserIds", attribute])?;
+    Ok(Word::Active(Subject { authority: Authority::Iam(iamid), userid, role_name }, None))
 }
 
 /// Reads an introspection response. The user is the first of `user_claims` that it has; `exp` may have a fraction.
 pub fn introspection(body: &[u8], user_claims: &[String]) -> Result<Word, Nonsense> {
-    let claims = Claims::of(body)?;
+    let claims = Answer(body);
     match claims.flag("active")? {
         Some(true) => {}
         Some(false) => return Ok(Word::Inactive),
         None => return Err("does not say whether the token is active"),
     }
-    let issuer = claims.text("iss")?.unwrap_or_default();
+    let issuer = claims.text(&["iss"])?.unwrap_or_default();
     let expires = claims.number("exp")?.map(Timestamp::from_unix);
     let mut user = None;
     for claim in user_claims {
-        user = user.or(claims.name(claim)?);
+        user = user.or(claims.name(&[claim])?);
     }
     let Some(userid) = user else { return Ok(Word::Nobody) };
-    let authority = Authority::Issuer(issuer.into());
-    Ok(Word::Active(Subject { authority, userid: userid.into(), role_name: None }, expires))
+    Ok(Word::Active(Subject { authority: Authority::Issuer(issuer), userid, role_name: None }, expires))
 }
 
 const WRONG_TYPE: Nonsense = "has a member of the wrong type";
 
-/// A JSON object without duplicate members. serde_json bounds its depth.
-#[derive(Debug)]
-struct Claims(BTreeMap<String, Claim>);
+/// A JSON object. Each look goes for one member and reads nothing else: the others need only be JSON, whatever a user
+/// may have written into them.
+struct Answer<'a>(&'a [u8]);
 
-/// A member. Lists are skipped: nothing that counts is one.
-#[derive(Debug)]
-enum Claim {
-    Text(String),
-    Number(f64),
-    Flag(bool),
-    Object(Claims),
-    List,
-    Null,
-}
-
-impl Claims {
-    fn of(body: &[u8]) -> Result<Claims, Nonsense> {
-        serde_json::from_slice(body).map_err(|_| "is not the JSON object it should be")
+impl Answer<'_> {
+    /// The member at the end of this path, which must not be there twice; `None` if it, or an object on the way, is
+    /// missing or null.
+    fn find(&self, path: &[&str]) -> Result<Option<Claim>, Nonsense> {
+        let mut source = serde_json::Deserializer::from_slice(self.0);
+        let found = Member(path).deserialize(&mut source);
+        let found = found.and_then(|found| source.end().map(|()| found));
+        found.map_err(|_| "is not the JSON object it should be")
     }
 
-    fn get(&self, name: &str) -> Option<&Claim> {
-        self.0.get(name).filter(|claim| !matches!(claim, Claim::Null))
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&str>, Nonsense> {
-        match self.get(name) {
+    fn text(&self, path: &[&str]) -> Result<Option<String>, Nonsense> {
+        match self.find(path)? {
             Some(Claim::Text(text)) => Ok(Some(text)),
             Some(_) => Err(WRONG_TYPE),
             None => Ok(None),
@@ -99,46 +80,100 @@ impl Claims {
     }
 
     /// A text that names somebody; an empty one names nobody.
-    fn name(&self, name: &str) -> Result<Option<&str>, Nonsense> {
-        match self.text(name)? {
-            None | Some("") => Ok(None),
-            Some(text) if Identity::is_well_formed(text) => Ok(Some(text)),
-            Some(_) => Err("has a name that cannot be one"),
+    fn name(&self, path: &[&str]) -> Result<Option<String>, Nonsense> {
+        match self.text(path)? {
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) if !Identity::is_well_formed(&text) => Err("has a name that cannot be one"),
+            text => Ok(text),
         }
     }
 
     fn flag(&self, name: &str) -> Result<Option<bool>, Nonsense> {
-        match self.get(name) {
-            Some(Claim::Flag(flag)) => Ok(Some(*flag)),
+        match self.find(&[name])? {
+            Some(Claim::Flag(flag)) => Ok(Some(flag)),
             Some(_) => Err(WRONG_TYPE),
             None => Ok(None),
         }
     }
 
     fn number(&self, name: &str) -> Result<Option<f64>, Nonsense> {
-        match self.get(name) {
-            Some(Claim::Number(number)) => Ok(Some(*number)),
-            Some(_) => Err(WRONG_TYPE),
-            None => Ok(None),
-        }
-    }
-
-    fn object(&self, name: &str) -> Result<Option<&Claims>, Nonsense> {
-        match self.get(name) {
-            Some(Claim::Object(object)) => Ok(Some(object)),
+        match self.find(&[name])? {
+            Some(Claim::Number(number)) => Ok(Some(number)),
             Some(_) => Err(WRONG_TYPE),
             None => Ok(None),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Claims, D::Error> {
-        match Claim::deserialize(deserializer)? {
-            Claim::Object(claims) => Ok(claims),
-            _ => Err(D::Error::custom("not an object")),
-        }
+/// The member at the end of a path.
+struct Member<'a>(&'a [&'a str]);
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = Option<Claim>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Claim>, D::Error> {
+        if self.0.is_empty() { Option::deserialize(deserializer) } else { deserializer.deserialize_any(self) }
     }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<Claim>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<Claim>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Option<Claim>, A::Error> {
+        let (mut found, mut is_found) = (None, false);
+        let Some((name, rest)) = self.0.split_first() else { return Ok(None) };
+        while let Some(is_it) = object.next_key_seed(IsCalled(name))? {
+            if !is_it {
+                // Skipped without recursion, so that its depth does not matter.
+                object.next_value::<IgnoredAny>()?;
+            } else if is_found {
+                return Err(A::Error::custom("duplicate member"));
+            } else {
+                is_found = true;
+                found = object.next_value_seed(Member(rest))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a member has this name. Names of others may be no text (lone surrogates).
+struct IsCalled<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for IsCalled<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for IsCalled<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<bool, E> {
+        Ok(name == self.0.as_bytes())
+    }
+}
+
+/// The value of a member that counts. Nothing that counts is an object or a list.
+enum Claim {
+    Text(String),
+    Number(f64),
+    Flag(bool),
+    Other,
 }
 
 impl<'de> Deserialize<'de> for Claim {
@@ -176,24 +211,14 @@ impl<'de> Visitor<'de> for ClaimVisitor {
         Ok(Claim::Number(number))
     }
 
-    fn visit_unit<E>(self) -> Result<Claim, E> {
-        Ok(Claim::Null)
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Claim, A::Error> {
-        // Not IgnoredAny, whose depth nobody bounds.
-        while list.next_element::<Claim>()?.is_some() {}
-        Ok(Claim::List)
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Claim::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Claim, A::Error> {
-        let mut claims = BTreeMap::new();
-        while let Some((name, claim)) = object.next_entry::<String, Claim>()? {
-            if claims.insert(name, claim).is_some() {
-                return Err(A::Error::custom("duplicate member"));
-            }
-        }
-        Ok(Claim::Object(Claims(claims)))
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Claim::Other)
     }
 }
 
@@ -260,9 +285,41 @@ mod tests {
             let nested = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let deep = |depth| format!(r#"{{"iamid":"bim","userid":"jdoe","x":{}}}"#, nested(depth));
             assert_eq!(immuta(&deep(100)), jdoe(None));
-            assert!(immuta(&deep(128)).is_err() && immuta(&deep(100_000)).is_err());
+            assert_eq!(immuta(&deep(100_000)), jdoe(None), "skipped, at no cost");
+            let named = |depth| format!(r#"{{"iamid":"bim","userid":{}}}"#, nested(depth));
+            assert!(immuta(&named(100)).is_err() && immuta(&named(100_000)).is_err());
+            assert!(immuta(&nested(100_000)).is_err());
         }
         assert!(immuta_user(b"{\"iamid\":\"bim\",\"userid\":\"\xff\"}", "a").is_err());
+    }
+
+    /// What a user can write into his profile must not turn "disabled" into no answer.
+    #[test]
+    fn what_does_not_count_is_skipped() {
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000_000));
+        for odd in [
+            r#"{"name":"\ud800"}"#,
+            r#"{"\udfff":1}"#,
+            r#"{"height":1e400}"#,
+            r#"{"name":"a","name":"b"}"#,
+            r#"{"externalUserIds":{"other":1,"other":"\ud800"}}"#,
+            &long,
+        ] {
+            let answer =
+                |rest: &str| immuta(&format!(r#"{{"iamid":"bim","userid":"jdoe",{rest}"profile":{odd}}}"#));
+            assert_eq!(answer(r#""disabled":true,"#), Ok(Word::Inactive));
+            assert_eq!(answer(""), jdoe(None));
+        }
+        for bad in [r#"{"postgresqlUser":"\ud800"}"#, r#"{"postgresqlUser":"a","postgresqlUser":"b"}"#, "7"] {
+            let answer = |rest: &str| {
+                let profile = format!(r#"{{"externalUserIds":{bad}}}"#);
+                immuta(&format!(r#"{{"profile":{profile},{rest}"iamid":"bim","userid":"jdoe"}}"#))
+            };
+            assert!(answer("").is_err(), "{bad}");
+            assert_eq!(answer(r#""disabled":true,"#), Ok(Word::Inactive));
+        }
+        assert_eq!(introspect(r#"{"active":false,"username":"\ud800","exp":1e400}"#), Ok(Word::Inactive));
+        assert_eq!(introspect(r#"{"active":true,"username":"a","note":1e400,"n":"\ud800"}"#), of("", "a", None));
     }
 
     fn introspect(body: &str) -> Result<Word, Nonsense> {

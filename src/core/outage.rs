@@ -1,4 +1,4 @@
-//! Why a token provider could not answer. Nothing here quotes what it sent: that may hold anything.
+//! Why there is no answer of a token provider, or none that can be used. Nothing here quotes what it sent: that may hold anything.
 
 use std::borrow::Cow;
 
@@ -32,6 +32,30 @@ pub enum Outage {
 }
 
 impl Outage {
+    /// Whether the provider said nothing, or only that it is out of order, so that its last answers may serve
+    /// (`bodata.provider_grace`). Whatever else it said in time may mean that the token counts no longer; and what is
+    /// set up wrongly here is to be seen.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Outage::NameNotFound
+            | Outage::Unreachable
+            | Outage::Tls
+            | Outage::Proxy
+            | Outage::Timeout
+            | Outage::ConnectionLost
+            | Outage::Busy
+            | Outage::NoResources => true,
+            Outage::Status(status) => (500..600).contains(status),
+            Outage::NotConfigured(_)
+            | Outage::PlainHttp(_)
+            | Outage::File(..)
+            | Outage::NotHttp
+            | Outage::TooLarge
+            | Outage::ClientRefused
+            | Outage::Nonsense(_) => false,
+        }
+    }
+
     pub fn why(&self) -> Cow<'static, str> {
         match self {
             Outage::NotConfigured(setting) => format!("{setting} is not set").into(),
@@ -53,5 +77,24 @@ impl Outage {
             Outage::Busy => "too many requests of this session hang".into(),
             Outage::NoResources => "no request could be made".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_and_server_errors_leave_the_last_answer_in_force() {
+        for status in [500, 502, 503, 504, 599] {
+            assert!(Outage::Status(status).is_silence(), "{status}");
+        }
+        for status in [100, 201, 204, 302, 400, 401, 404, 408, 410, 425, 429, 451, 499, 600, 999] {
+            assert!(!Outage::Status(status).is_silence(), "{status}");
+        }
+        assert!(Outage::Timeout.is_silence() && Outage::ConnectionLost.is_silence());
+        assert!(
+            !Outage::Nonsense("").is_silence() && !Outage::TooLarge.is_silence() && !Outage::NotHttp.is_silence()
+        );
     }
 }

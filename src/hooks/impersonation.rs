@@ -266,11 +266,11 @@ pub fn resolved(
             }
             Err(Failure::Refused(refusal)) => return Err(refusal.into()),
             Err(Failure::Outage(outage)) => match known.filter(|entry| entry.may_serve(now, &limits)) {
-                Some(entry) => {
+                Some(entry) if outage.is_silence() => {
                     report_outage(&outage, now);
                     map(entry)?
                 }
-                None => return Err(Error::ProviderUnavailable(outage)),
+                _ => return Err(Error::ProviderUnavailable(outage)),
             },
         },
     };
@@ -314,6 +314,11 @@ fn ask(
     }
     shared::counters().cache_misses.fetch_add(1, Relaxed);
     let answer = resolve::resolve(installed, digest, text, known_use, now);
+    if let Err(Failure::Outage(outage)) = &answer
+        && !outage.is_silence()
+    {
+        with_cache(|cache| cache.remove(digest));
+    }
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));
         if config::token_provider() != Provider::Local {

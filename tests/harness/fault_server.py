@@ -397,7 +397,11 @@ spoilt("array instead of object", lambda answer: json.dumps([answer]))
 spoilt("deep JSON", lambda _: nested(DEEP))
 spoilt("deep JSON, never closed", lambda _: "[" * (2 * DEEP))
 spoilt("deep JSON in the place of the user", with_user(nested(DEEP)))
-spoilt("deep JSON in another field", with_field(lambda _: "authorizations", nested(DEEP)))
+# What does not count is skipped, whatever it is.
+spoilt("deep JSON in another field", with_field(lambda _: "authorizations", nested(DEEP)), GOOD)
+spoilt("half a surrogate pair in another field", with_field(lambda _: "authorizations", r'{"\udc00": "\ud83d"}'), GOOD)
+spoilt("a number too large in another field", with_field(lambda _: "authorizations", "1e400"), GOOD)
+spoilt("another field twice", lambda answer: json.dumps(answer)[:-1] + ', "scim": {"a": 1, "a": 2}, "scim": 3}', GOOD)
 spoilt("200 without a user", lambda answer: json.dumps(
     {name: value for name, value in answer.items() if name not in ("userid", "username", "sub", "active")}))
 spoilt("null as the user", with_user("null"))

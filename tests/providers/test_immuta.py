@@ -1,11 +1,14 @@
 """Tokens of the Immuta API: who its users become, and how often it is asked."""
 
 import datetime
+import json
 import time
+from dataclasses import replace
 
 import psycopg2
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
+from harness.fault_server import BROKEN, GOOD, Fault, FaultServer, faults_for, response
 from harness.fixtures import carriers, refuses
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.world import impersonate, query
@@ -18,6 +21,17 @@ def wait_until(condition, seconds=10):
             return True
         time.sleep(0.05)
     return False
+
+
+def turning(fault, answer):
+    """A provider whose first answer is good."""
+    def play(talk):
+        if talk.number == 1:
+            talk.send(talk.good)
+        else:
+            fault.play(talk)
+
+    return FaultServer(replace(fault, play=play), answer=answer)
 
 
 @pytest.fixture
@@ -238,6 +252,49 @@ def test_grace(world, api, token, connect, settings, server):
     assert server.log()[before:].count("its last answers serve meanwhile") == 1
     time.sleep(3)
     assert outcome(connection, alices) == UNAVAILABLE[1]
+
+
+@pytest.mark.parametrize("fault, detail", [
+    *((name, UNAVAILABLE[1]) for name in ("429", "404", "204", "302 to another host", "invalid JSON", "null",
+                                          "body of 10 GiB", "garbage instead of HTTP", "userid is 7")),
+    *((name, "alice") for name in ("500", "502", "reset before an answer", "hangs before the headers",
+                                   "closed inside the body"))])
+def test_grace_is_for_silence_and_server_errors(world, connect, settings, fault, detail):
+    """What the provider says in time may mean that the token counts no longer, understood or not."""
+    user = {"iamid": "bim", "userid": "alice"}
+    world.tokens.append("a-token-for-grace")
+    settings(token_provider="immuta", token_revalidate_interval=0, provider_grace="1h", api_timeout="500ms")
+    with turning(faults_for(user)[fault], user) as server:
+        settings(api_url=server.url)
+        connection = connect()
+        assert outcome(connection, world.tokens[-1]) == "alice"
+        assert outcome(connection, world.tokens[-1]) == detail
+    if detail == UNAVAILABLE[1]:
+        assert outcome(connection, world.tokens[-1]) == detail, "nor later, when the provider says nothing"
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "402 Payment Required", "405 Method Not Allowed",
+                                    "408 Request Timeout", "410 Gone", "425 Too Early", "451 Unavailable", "301 Moved"])
+def test_no_grace_for_a_status(world, connect, settings, status):
+    user = {"iamid": "bim", "userid": "alice"}
+    settings(token_provider="immuta", token_revalidate_interval=0, provider_grace="1h")
+    play = Fault(status, BROKEN, lambda talk: talk.send(response(b"{}", status)))
+    with turning(play, user) as server:
+        settings(api_url=server.url)
+        connection = connect()
+        assert [outcome(connection, "any-token") for _ in range(2)] == ["alice", UNAVAILABLE[1]]
+
+
+@pytest.mark.parametrize("profile", [r'{"name": "\ud800"}', '{"a": 1e400}', '{"a": 1, "a": 2}', "[" * 500 + "]" * 500,
+                                     json.dumps("x" * 1_000_000)], ids=lambda text: text[:20])
+def test_no_profile_keeps_a_disabled_user_enabled(world, connect, settings, profile):
+    body = '{"iamid": "bim", "userid": "alice", "disabled": %s, "profile": ' + profile + "}"
+    settings(token_provider="immuta", token_revalidate_interval=0, provider_grace="1h")
+    play = Fault("disabled", GOOD, lambda talk: talk.send(response(body % "true")))
+    with turning(play, {"iamid": "bim", "userid": "alice"}) as server:
+        settings(api_url=server.url)
+        connection = connect()
+        assert [outcome(connection, "any-token") for _ in range(2)] == ["alice", INVALID[1]]
 
 
 def test_without_grace_an_outage_is_one(api, token, connect, settings):
