@@ -129,9 +129,13 @@ static INTROSPECTION_CLIENT_ID: GucSetting<Option<CString>> = GucSetting::<Optio
 static INTROSPECTION_CLIENT_SECRET_FILE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
 
-/// Claims that may hold the user id; the first that a response has counts.
+/// Claims that may hold the user id; the first that a response has counts. One only, as long as nobody says that others
+/// are of the same name space: the `sub` of a client may be what somebody's `username` is.
 static INTROSPECTION_USER_CLAIM: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"username, sub"));
+    GucSetting::<Option<CString>>::new(Some(c"username"));
+
+/// Whom a token must be meant for. Not looked at by default: not every server says it.
+static INTROSPECTION_AUDIENCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// How long, in seconds, the last good answer serves after it should have been renewed, if the provider cannot be
 /// reached. By default not at all: an outage must not prolong what may have been revoked.
@@ -325,6 +329,10 @@ pub fn introspection_client_secret_file() -> String {
 
 pub fn introspection_user_claim() -> Vec<String> {
     list(&INTROSPECTION_USER_CLAIM)
+}
+
+pub fn introspection_audience() -> String {
+    text(&INTROSPECTION_AUDIENCE)
 }
 
 pub fn negative_cache_ttl() -> Duration {
@@ -756,6 +764,14 @@ fn define_providers() {
         c"bodata.introspection_user_claim",
         c"Claims of an introspection response that may hold the user id.",
         &INTROSPECTION_USER_CLAIM,
+        Counts::Provider,
+    );
+    guc::define_text::<Line>(
+        c"bodata.introspection_audience",
+        c"What the audience (aud) of a token must contain.",
+        c"Empty: the audience is not looked at.",
+        &INTROSPECTION_AUDIENCE,
+        shown,
         Counts::Provider,
     );
 }

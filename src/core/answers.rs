@@ -8,6 +8,7 @@ use super::time::Timestamp;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
+use std::time::Duration;
 
 /// What is wrong with an answer.
 pub type Nonsense = &'static str;
@@ -19,8 +20,53 @@ pub enum Word {
     Active(Subject, Option<Timestamp>),
     /// It is not, or its user is disabled.
     Inactive,
-    /// It is, but stands for no user (for a client, say).
+    /// It is, but nobody can be impersonated by it here; why.
+    Unfit(Unfit),
+}
+
+/// Why an active token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It stands for no user (for a client, say).
     Nobody,
+    /// It is not meant for this service.
+    Audience,
+    /// It is not to be shown to a service, but to be exchanged for one that is.
+    Kind,
+    /// Its time has not come yet.
+    Early,
+}
+
+impl Unfit {
+    pub const COUNT: usize = 4;
+
+    /// What an introspection response that has this fault does.
+    pub fn why(self) -> &'static str {
+        match self {
+            Unfit::Nobody => "names no user",
+            Unfit::Audience => "does not name bodata.introspection_audience",
+            Unfit::Kind => "is about no access token",
+            Unfit::Early => "has an nbf in the future",
+        }
+    }
+
+    pub fn hint(self) -> &'static str {
+        match self {
+            Unfit::Nobody => "Check bodata.introspection_user_claim if this was the token of a user.",
+            Unfit::Audience => "Check bodata.introspection_audience if this token was meant for this server.",
+            Unfit::Kind => "Clients present access tokens, not refresh or ID tokens.",
+            Unfit::Early => "Check the clocks of both servers.",
+        }
+    }
+}
+
+/// What an introspection response is read for.
+pub struct Expected<'a> {
+    /// Claims that may hold the user; the first that is there counts.
+    pub user_claims: &'a [String],
+    /// What `aud` must contain; empty: anything.
+    pub audience: &'a str,
+    pub now: Timestamp,
 }
 
 /// Reads the current user. `attribute` is the key in `profile.externalUserIds` that names the role.
@@ -37,8 +83,15 @@ pub fn immuta_user(body: &[u8], attribute: &str) -> Result<Word, Nonsense> {
     Ok(Word::Active(Subject { authority: Authority::Iam(iamid), userid, role_name }, None))
 }
 
-/// Reads an introspection response. The user is the first of `user_claims` that it has; `exp` may have a fraction.
-pub fn introspection(body: &[u8], user_claims: &[String]) -> Result<Word, Nonsense> {
+/// How far the provider's clock may be ahead.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// What some servers call tokens that are no access tokens: in the member of RFC 7662, or in their own.
+const KINDS: [&str; 3] = ["token_type", "token_use", "typ"];
+const NO_ACCESS: [&str; 6] = ["refresh", "refresh_token", "offline", "offline_token", "id", "id_token"];
+
+/// Reads an introspection response. Times may have a fraction.
+pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense> {
     let claims = Answer(body);
     match claims.flag("active")? {
         Some(true) => {}
@@ -47,11 +100,26 @@ pub fn introspection(body: &[u8], user_claims: &[String]) -> Result<Word, Nonsen
     }
     let issuer = claims.text(&["iss"])?.unwrap_or_default();
     let expires = claims.number("exp")?.map(Timestamp::from_unix);
+    claims.number("iat")?;
+    let begins = claims.number("nbf")?.map(Timestamp::from_unix);
+    for kind in KINDS {
+        let kind = claims.text(&[kind])?.unwrap_or_default();
+        if NO_ACCESS.iter().any(|no| kind.eq_ignore_ascii_case(no)) {
+            return Ok(Word::Unfit(Unfit::Kind));
+        }
+    }
+    if begins.is_some_and(|begins| expected.now.plus(LEEWAY) < begins) {
+        return Ok(Word::Unfit(Unfit::Early));
+    }
+    if !expected.audience.is_empty() && !claims.texts("aud")?.iter().any(|audience| audience == expected.audience)
+    {
+        return Ok(Word::Unfit(Unfit::Audience));
+    }
     let mut user = None;
-    for claim in user_claims {
+    for claim in expected.user_claims {
         user = user.or(claims.name(&[claim])?);
     }
-    let Some(userid) = user else { return Ok(Word::Nobody) };
+    let Some(userid) = user else { return Ok(Word::Unfit(Unfit::Nobody)) };
     Ok(Word::Active(Subject { authority: Authority::Issuer(issuer), userid, role_name: None }, expires))
 }
 
@@ -76,6 +144,16 @@ impl Answer<'_> {
             Some(Claim::Text(text)) => Ok(Some(text)),
             Some(_) => Err(WRONG_TYPE),
             None => Ok(None),
+        }
+    }
+
+    /// A text, or several in a list.
+    fn texts(&self, name: &str) -> Result<Vec<String>, Nonsense> {
+        match self.find(&[name])? {
+            Some(Claim::Text(text)) => Ok(vec![text]),
+            Some(Claim::Texts(texts)) => Ok(texts),
+            Some(_) => Err(WRONG_TYPE),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -168,9 +246,10 @@ impl Visitor<'_> for IsCalled<'_> {
     }
 }
 
-/// The value of a member that counts. Nothing that counts is an object or a list.
+/// The value of a member that counts. Nothing that counts is an object, or a list of anything but texts.
 enum Claim {
     Text(String),
+    Texts(Vec<String>),
     Number(f64),
     Flag(bool),
     Other,
@@ -212,8 +291,14 @@ impl<'de> Visitor<'de> for ClaimVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Claim, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Claim::Other)
+        let (mut texts, mut is_of_texts) = (Vec::new(), true);
+        while let Some(element) = list.next_element::<Claim>()? {
+            match element {
+                Claim::Text(text) if is_of_texts => texts.push(text),
+                _ => is_of_texts = false,
+            }
+        }
+        Ok(if is_of_texts { Claim::Texts(texts) } else { Claim::Other })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Claim, A::Error> {
@@ -323,7 +408,12 @@ mod tests {
     }
 
     fn introspect(body: &str) -> Result<Word, Nonsense> {
-        introspection(body.as_bytes(), &["username".into(), "sub".into()])
+        introspect_for("", body)
+    }
+
+    fn introspect_for(audience: &str, body: &str) -> Result<Word, Nonsense> {
+        let user_claims = &["username".into(), "sub".into()];
+        introspection(body.as_bytes(), &Expected { user_claims, audience, now: Timestamp(0) })
     }
 
     fn of(issuer: &str, userid: &str, expires: Option<i64>) -> Result<Word, Nonsense> {
@@ -339,7 +429,7 @@ mod tests {
             introspect(r#"{"active":true,"username":null,"sub":"1","iss":"https://i"}"#),
             of("https://i", "1", None)
         );
-        assert_eq!(introspect(r#"{"active":true,"client_id":"c"}"#), Ok(Word::Nobody));
+        assert_eq!(introspect(r#"{"active":true,"client_id":"c"}"#), Ok(Word::Unfit(Unfit::Nobody)));
     }
 
     #[test]
@@ -347,6 +437,60 @@ mod tests {
         assert_eq!(introspect(r#"{"active":true,"sub":"1","exp":946684801}"#), of("", "1", Some(1_000_000)));
         assert_eq!(introspect(r#"{"active":true,"sub":"1","exp":946684801.5}"#), of("", "1", Some(1_500_000)));
         assert!(introspect(r#"{"active":true,"sub":"1","exp":"946684801"}"#).is_err());
+    }
+
+    #[test]
+    fn times_are_numbers_and_a_token_is_not_used_before_its_time() {
+        let with = |claims: &str| introspect(&format!(r#"{{"active":true,"sub":"1",{claims}}}"#));
+        // 946684800 is now.
+        for fine in [r#""nbf":946684800.25"#, r#""nbf":946684830"#, r#""iat":1e9"#, r#""iat":0.5,"nbf":null"#] {
+            assert_eq!(with(fine), of("", "1", None), "{fine}");
+        }
+        for early in [r#""nbf":946684830.5"#, r#""nbf":4e9"#, r#""nbf":1e300"#] {
+            assert_eq!(with(early), Ok(Word::Unfit(Unfit::Early)), "{early}");
+        }
+        for bad in
+            [r#""nbf":"0""#, r#""nbf":true"#, r#""iat":"0""#, r#""iat":[0]"#, r#""exp":{}"#, r#""nbf":1e400"#]
+        {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_access_tokens_count() {
+        let with = |claims: &str| introspect(&format!(r#"{{"active":true,"sub":"1",{claims}}}"#));
+        for fine in
+            [r#""token_type":"Bearer""#, r#""token_type":"DPoP","typ":"JWT""#, r#""token_use":"access_token""#]
+        {
+            assert_eq!(with(fine), of("", "1", None), "{fine}");
+        }
+        for other in [
+            r#""token_type":"refresh_token""#,
+            r#""token_type":"Refresh""#,
+            r#""token_type":"Bearer","token_use":"refresh_token""#,
+            r#""typ":"Offline""#,
+            r#""typ":"ID""#,
+        ] {
+            assert_eq!(with(other), Ok(Word::Unfit(Unfit::Kind)), "{other}");
+        }
+        assert!(with(r#""token_type":["refresh_token"]"#).is_err());
+    }
+
+    #[test]
+    fn a_token_may_have_to_be_for_us() {
+        let with = |claims: &str| introspect_for("db", &format!(r#"{{"active":true,"sub":"1"{claims}}}"#));
+        for fine in [r#","aud":"db""#, r#","aud":["web","db"]"#] {
+            assert_eq!(with(fine), of("", "1", None), "{fine}");
+        }
+        for other in
+            ["", r#","aud":null"#, r#","aud":"web""#, r#","aud":"DB""#, r#","aud":[]"#, r#","aud":["db2"]"#]
+        {
+            assert_eq!(with(other), Ok(Word::Unfit(Unfit::Audience)), "{other}");
+        }
+        for bad in [r#","aud":7"#, r#","aud":["db",7]"#, r#","aud":{"db":1}"#, r#","aud":[["db"]]"#] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+        assert_eq!(introspect(r#"{"active":true,"sub":"1","aud":7}"#), of("", "1", None), "not looked at");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! OAuth token introspection (RFC 7662): POST to `bodata.introspection_url`, authenticated as a client.
 
 use super::{Ruling, endpoint, http};
-use crate::core::answers;
+use crate::core::answers::{self, Expected};
 use crate::core::outage::Outage;
+use crate::core::time::Timestamp;
 use crate::core::token::Secret;
 use crate::{config, files};
 use base64::Engine;
@@ -41,12 +42,12 @@ fn encoded(text: &str) -> Zeroizing<String> {
     Zeroizing::new(byte_serialize(text.as_bytes()).collect())
 }
 
-pub fn resolve(token: &Secret) -> Result<Ruling, Outage> {
+pub fn resolve(token: &Secret, now: Timestamp) -> Result<Ruling, Outage> {
     let answer = http::fetch(request(token)?)?;
+    let (user_claims, audience) = (config::introspection_user_claim(), config::introspection_audience());
+    let expected = Expected { user_claims: &user_claims, audience: &audience, now };
     match answer.status {
-        200 => answers::introspection(&answer.body, &config::introspection_user_claim())
-            .map(Ruling::Word)
-            .map_err(Outage::Nonsense),
+        200 => answers::introspection(&answer.body, &expected).map(Ruling::Word).map_err(Outage::Nonsense),
         401 | 403 => Err(Outage::ClientRefused),
         status => Err(Outage::Status(status)),
     }

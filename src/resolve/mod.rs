@@ -6,7 +6,7 @@ mod introspection;
 mod local;
 
 use crate::config;
-use crate::core::answers::Word;
+use crate::core::answers::{Unfit, Word};
 use crate::core::endpoint::is_plain_http;
 use crate::core::identity::{Provider, Resolution};
 use crate::core::outage::Outage;
@@ -47,14 +47,14 @@ pub fn resolve(
         (Provider::Local, _) => return local::resolve(installed, digest, known_use, now).ok_or(invalid),
         (_, None) => return Err(invalid),
         (Provider::Immuta, Some(token)) => immuta::resolve(token),
-        (Provider::Introspection, Some(token)) => introspection::resolve(token),
+        (Provider::Introspection, Some(token)) => introspection::resolve(token, now),
     };
     match ruling.map_err(Failure::Outage)? {
         Ruling::Word(Word::Active(subject, expires)) if expires.is_none_or(|end| now < end) => {
             Ok(Resolution { provider, subject, last_used: now, expires, token_id: 0 })
         }
-        Ruling::Word(Word::Nobody) => {
-            report_nobody();
+        Ruling::Word(Word::Unfit(unfit)) => {
+            report_unfit(unfit);
             Err(invalid)
         }
         Ruling::Word(_) => Err(invalid),
@@ -83,15 +83,15 @@ fn endpoint(setting: &'static str, url: String) -> Result<String, Outage> {
 }
 
 /// To the client this is a token like any other that is not valid; the administrator may want to know. Once per
-/// session is enough.
-fn report_nobody() {
+/// session and reason is enough.
+fn report_unfit(unfit: Unfit) {
     thread_local! {
-        static REPORTED: Cell<bool> = const { Cell::new(false) };
+        static REPORTED: Cell<[bool; Unfit::COUNT]> = const { Cell::new([false; Unfit::COUNT]) };
     }
-    if !REPORTED.replace(true) {
-        report::log(
-            "an active token was refused because the introspection response names no user",
-            "Check bodata.introspection_user_claim if this was the token of a user.",
-        );
+    let mut reported = REPORTED.get();
+    if !std::mem::replace(&mut reported[unfit as usize], true) {
+        REPORTED.set(reported);
+        let why = unfit.why();
+        report::log(format!("an active token was refused because the introspection response {why}"), unfit.hint());
     }
 }

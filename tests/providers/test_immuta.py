@@ -484,7 +484,7 @@ def test_a_proxy_is_used_if_we_say_so(tls, authority, settings, connect):
     ("introspection_client_secret_file", "/nonexistent/secret"), ("introspection_client_secret_file", "PG_VERSION"),
     ("introspection_client_secret_file", "/dev/null"), ("api_proxy", "socks5://h:1"), ("api_proxy", "http://u:p@h"),
     ("api_timeout", "0"), ("api_timeout", "1h"), ("provider_grace", "-1"), ("user_mapping_attribute", "a\nb"),
-    ("introspection_user_claim", "a,,b")])
+    ("introspection_user_claim", "a,,b"), ("introspection_audience", "a\nb")])
 def test_a_bad_value_is_refused_when_it_is_set(world, name, value):
     world.sql("SET bodata.api_allow_http = off")
     if value == "PG_VERSION":

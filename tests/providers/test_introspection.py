@@ -7,6 +7,7 @@ import time
 
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
+from harness.fault_server import FaultServer
 from harness.fixtures import carriers, refuses
 from harness.oidc import OidcServer
 from harness.server import BUILD
@@ -46,6 +47,22 @@ def token(world, provider):
         return world.tokens[-1]
 
     return issue
+
+
+@pytest.fixture
+def stand_in(world, connect, settings):
+    """What comes of a token if this is said of it by a server of ours, whose answers have no issuer."""
+    world.sql("SELECT immuta.map_issuer('', 'bim')")
+    settings(token_provider="introspection", introspection_client_id="db",
+             introspection_client_secret_file=secret_file(world.server, "s3cret"))
+
+    def play(answer):
+        with FaultServer("good", answer=answer) as server:
+            settings(introspection_url=server.url)
+            return outcome(connect(), "any-token")
+
+    yield play
+    world.sql("SELECT immuta.unmap_issuer('')")
 
 
 def test_an_active_token(token, connect):
@@ -150,6 +167,48 @@ def test_issuers(world, provider, token, connect, settings):
 def test_the_claim_with_the_user_can_be_chosen(token, connect, settings, claims, role):
     settings(introspection_user_claim=claims)
     assert outcome(connect(), token()) == role
+
+
+def test_no_claim_stands_in_for_another_unless_we_say_so(connect, settings, stand_in):
+    """The `sub` of a client may be what somebody else's `username` is."""
+    answer = {"active": True, "sub": "alice", "client_id": "alice"}
+    assert stand_in(answer) == INVALID[1]
+    settings(introspection_user_claim="username, sub")
+    assert stand_in(answer) == "alice"
+    assert stand_in({**answer, "username": "bob"}) == "bob"
+
+
+@pytest.mark.parametrize("audience, claims, expected", [
+    ("", {}, "alice"), ("", {"aud": "web"}, "alice"), ("", {"aud": 7}, "alice"),
+    ("db", {"aud": "db"}, "alice"), ("db", {"aud": ["web", "db"]}, "alice"),
+    ("db", {}, INVALID[1]), ("db", {"aud": "web"}, INVALID[1]), ("db", {"aud": ["web"]}, INVALID[1]),
+    ("db", {"aud": []}, INVALID[1]), ("db", {"aud": None}, INVALID[1]), ("db", {"aud": "dbs"}, INVALID[1]),
+    ("db", {"aud": {"db": "db"}}, UNAVAILABLE[1]), ("db", {"aud": ["db", 7]}, UNAVAILABLE[1])])
+def test_the_audience(settings, stand_in, audience, claims, expected):
+    settings(introspection_audience=audience)
+    assert stand_in({"active": True, "username": "alice", **claims}) == expected
+
+
+@pytest.mark.parametrize("claims, expected", [
+    ({"token_type": "Bearer"}, "alice"), ({"token_type": "refresh_token"}, INVALID[1]),
+    ({"token_type": "Refresh"}, INVALID[1]), ({"token_type": "Bearer", "token_use": "refresh_token"}, INVALID[1]),
+    ({"typ": "Offline"}, INVALID[1]), ({"token_type": 7}, UNAVAILABLE[1]),
+    ({"nbf": 1.5}, "alice"), ({"iat": 1e9, "nbf": 1, "exp": 4e9}, "alice"), ({"nbf": 4_000_000_000}, INVALID[1]),
+    ({"nbf": 4e9}, INVALID[1]), ({"exp": 1.5}, INVALID[1]), ({"nbf": "1"}, UNAVAILABLE[1]),
+    ({"iat": "1"}, UNAVAILABLE[1]), ({"iat": [1]}, UNAVAILABLE[1])], ids=str)
+def test_kinds_and_times_of_tokens(stand_in, claims, expected):
+    assert stand_in({"active": True, "username": "alice", **claims}) == expected
+
+
+def test_the_administrator_is_told_why(world, settings, stand_in):
+    settings(introspection_audience="db")
+    before = len(world.server.log())
+    for claims in ({"aud": "web"}, {"aud": "web"}, {"nbf": 4e9}, {"token_type": "refresh_token"}):
+        stand_in({"active": True, "username": "alice", **claims})
+    log = world.server.log()[before:]
+    assert log.count("the introspection response does not name bodata.introspection_audience") == 2, "per session"
+    assert "the introspection response has an nbf in the future" in log
+    assert "the introspection response is about no access token" in log
 
 
 def test_it_is_only_used_over_tls_that_we_trust(provider, token, connect, settings):
