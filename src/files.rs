@@ -1,28 +1,57 @@
 //! Files that settings name: certificates to trust, and a client secret. Read when the setting is set, to say at once
 //! what is wrong, and again when they are needed.
 
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use ureq::tls::{Certificate, PemItem, parse_pem};
+use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
 const MAX_CERTIFICATES_BYTES: u64 = 1024 * 1024;
 const MAX_SECRET_BYTES: u64 = 4096;
 
-/// The certificates in a PEM file. The error tells what is wrong with the file.
+/// The certificates in a PEM file, all of which can be trusted. The error tells what is wrong with the file: rustls would
+/// leave out silently what it cannot read.
 pub fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
     let (_, pem) = read(path, MAX_CERTIFICATES_BYTES)?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
         match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(PemItem::Certificate(certificate)) => {
+                if let Some(fault) = fault_of_trusted(certificate.der()) {
+                    return Err(format!("holds a certificate that {fault}: number {}", found.len() + 1));
+                }
+                found.push(certificate);
+            }
             Ok(_) => {}
             Err(_) => return Err("is not in PEM format".into()),
         }
     }
     if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
+}
+
+/// Why nothing could be trusted for the sake of this certificate. One of an authority, or a self-signed one, can.
+fn fault_of_trusted(der: &[u8]) -> Option<&'static str> {
+    let der = CertificateDer::from(der);
+    let Ok(anchor) = webpki::anchor_from_trusted_cert(&der) else { return Some("cannot be read") };
+    let anchors = [anchor];
+    // As if a server showed it. Versions without extensions are for authorities only.
+    let certificate = EndEntityCert::try_from(&der).ok()?;
+    let verified = certificate.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        &anchors,
+        &[],
+        UnixTime::now(),
+        KeyUsage::server_auth(),
+        None,
+        None,
+    );
+    // Another error, its dates say, is told where it is used.
+    matches!(verified, Err(webpki::Error::UnknownIssuer))
+        .then_some("is neither that of a certificate authority nor self-signed")
 }
 
 /// The secret in a file that nobody but the server may read: its own with no rights for others, or root's with at
@@ -129,6 +158,7 @@ mod tests {
             assert!(certificates(Sample::of("ca", bad, 0o644).path()).is_err());
         }
         let pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-        assert_eq!(certificates(Sample::of("ca", pem, 0o644).path()).map(|found| found.len()), Ok(1));
+        let found = certificates(Sample::of("ca", pem, 0o644).path());
+        assert_eq!(found.map(drop), Err("holds a certificate that cannot be read: number 1".into()));
     }
 }

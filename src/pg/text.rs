@@ -44,6 +44,10 @@ pub fn from_server(bytes: &[u8]) -> String {
 /// Converts UTF-8 to the database encoding (`pg_any_to_server`), for example to look a name up. `None` for text that
 /// nothing in this database can be called by: with a NUL byte, or a character that the encoding lacks.
 pub fn to_server(text: &str) -> Option<CString> {
+    // PostgreSQL has an error of its own for it, which is no conversion's.
+    if text.contains('\0') {
+        return None;
+    }
     let source = text.as_ptr() as *const c_char;
     let converted = PgTryBuilder::new(|| {
         // SAFETY: as in from_server(). A conversion holds nothing that an error would leave behind.

@@ -3,9 +3,15 @@
 import os
 import ssl
 from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 
 class Authority:
@@ -35,6 +41,26 @@ class Authority:
         with open(key, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(leaf.private_key_pem.bytes())
         return certificate, key
+
+    def self_signed(self, folder, is_authority):
+        """A certificate of 127.0.0.1 that no authority issued, as a PEM file, and the context of a server with it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        now = datetime.now(timezone.utc)
+        address = x509.IPAddress(ip_address("127.0.0.1"))
+        made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+                .not_valid_after(now + timedelta(days=30))
+                .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+                .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+                .sign(key, hashes.SHA256()))
+        certificate, key_file = Path(folder) / "self-signed.pem", Path(folder) / "self-signed.key"
+        certificate.write_bytes(made.public_bytes(Encoding.PEM))
+        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key_file)
+        key_file.unlink()
+        return certificate, context
 
     def client_context(self):
         """For a client in this process."""

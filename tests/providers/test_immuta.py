@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import time
 from dataclasses import replace
 
@@ -395,6 +396,40 @@ def test_a_bad_certificate_is_refused(tls, authority, settings, connect, names, 
     with refuses(*UNAVAILABLE) as seen:
         impersonate(connect(), good)
     assert "no trusted TLS connection" in seen.message
+
+
+@pytest.mark.parametrize("is_authority, expected", [(False, "alice"), (True, UNAVAILABLE[1])])
+def test_a_self_signed_certificate(tls, authority, settings, connect, is_authority, expected):
+    certificate, context = authority.self_signed(authority.ca_file.parent, is_authority)
+    certificate.chmod(0o644)
+    good = tls(context)
+    assert outcome(connect(), good) == UNAVAILABLE[1]
+    settings(api_ca_file=certificate)
+    assert outcome(connect(), good) == expected
+
+
+def test_what_can_vouch_for_nothing_is_refused(world, authority):
+    """A certificate that an authority issued to a server, or one that cannot be read, also beside good ones."""
+    folder = authority.ca_file.parent / "server"
+    issued = authority.server_files(folder, "127.0.0.1")[0].read_bytes()
+    garbage = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+    file = authority.ca_file.with_name("mixed.pem")
+    for more, why in ((issued, "neither that of a certificate authority nor self-signed: number 2"),
+                      (garbage, "cannot be read: number 2")):
+        file.write_bytes(authority.ca_file.read_bytes() + more)
+        file.chmod(0o644)
+        with pytest.raises(psycopg2.Error) as raised:
+            world.sql("SET bodata.api_ca_file = %s", (str(file),))
+        assert raised.value.pgcode == "22023" and why in raised.value.diag.message_detail
+    file.write_bytes(authority.ca_file.read_bytes() * 2)
+    world.sql("SET bodata.api_ca_file = %s", (str(file),))
+    world.sql("RESET bodata.api_ca_file")
+
+
+@pytest.mark.skipif(not os.path.exists("/etc/ssl/certs/ca-certificates.crt"), reason="no authorities of the system")
+def test_the_authorities_of_the_system(world):
+    world.sql("SET bodata.api_ca_file = '/etc/ssl/certs/ca-certificates.crt'")
+    world.sql("RESET bodata.api_ca_file")
 
 
 def test_no_tls_on_the_other_side(api, token, connect, settings, authority):

@@ -162,6 +162,11 @@ def test_issuers(world, provider, token, connect, settings):
         connection.rollback()
 
 
+@pytest.mark.parametrize("issuer", ["\0", "https://id.example.com\0", "日本", "x" * 100_000])
+def test_an_issuer_that_cannot_be_mapped(stand_in, issuer):
+    assert stand_in({"active": True, "username": "alice", "iss": issuer}) == NOT_ALLOWED[1]
+
+
 @pytest.mark.parametrize("claims, role", [("sub", NOT_MAPPED[1]), ("nothing, username", "alice"),
                                           ("nothing", INVALID[1])])
 def test_the_claim_with_the_user_can_be_chosen(token, connect, settings, claims, role):
