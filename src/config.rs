@@ -384,6 +384,11 @@ pub fn session_settings() -> Vec<String> {
     list(&SESSION_SETTINGS)
 }
 
+/// Whether that may name settings that are not PostgreSQL's own.
+pub fn session_settings_name_custom() -> bool {
+    guc::contains(&SESSION_SETTINGS, b'.')
+}
+
 pub fn shared_settings() -> Vec<String> {
     list(&SHARED_SETTINGS)
 }

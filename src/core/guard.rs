@@ -155,14 +155,23 @@ fn is_identity_parameter(name: &str) -> bool {
 
 /// Whether a parameter says who the session is, or what this extension does.
 pub fn is_of_identity(name: &str) -> bool {
-    let prefix = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    is_identity_parameter(name) || prefix("bodata.") || prefix("immuta.")
+    is_identity_parameter(name) || is_ours(name)
 }
 
-/// Whether `name` is in the list; an entry that ends in `*` stands for every name that begins so.
+/// Whether a parameter is this extension's.
+pub fn is_ours(name: &str) -> bool {
+    begins(name, "bodata.") || begins(name, "immuta.")
+}
+
+fn begins(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// Whether `name` is in the list; an entry that ends in `*` stands for every name that begins so. Without a dot it does
+/// not stand for names that have one: PostgreSQL's own settings have none, those of modules and applications do.
 pub fn is_session_setting(name: &str, list: &[String]) -> bool {
     list.iter().any(|entry| match entry.strip_suffix('*') {
-        Some(prefix) => name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)),
+        Some(prefix) => begins(name, prefix) && (prefix.contains('.') || !name.contains('.')),
         None => name.eq_ignore_ascii_case(entry),
     })
 }
@@ -352,6 +361,10 @@ mod tests {
         assert!(is_session_setting("Default_Transaction_isolation", &list));
         assert!(is_session_setting("TimeZone", &list));
         assert!(!is_session_setting("default_t", &list));
+        assert!(!is_session_setting("default_transaction_my.own", &list));
+        assert!(
+            is_session_setting("my.own", &names(&["my.*"])) && !is_session_setting("my.own", &names(&["my*"]))
+        );
         assert!(!is_session_setting("timezone2", &list));
         assert!(!is_session_setting("dé", &names(&["d\u{e9}x*"])));
     }

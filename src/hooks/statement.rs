@@ -94,7 +94,7 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
 /// statement that could present a token.
 pub fn prepared(before: Before) -> Result<(), Report> {
     let presented = gate::has_presented();
-    guc::undo_settings_except(before.settings_level, settable);
+    undo_settings(before.settings_level);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
 }
 
@@ -118,7 +118,7 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
-        guc::undo_settings_except(before.settings_level, settable);
+        undo_settings(before.settings_level);
     }
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;
@@ -182,6 +182,11 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
     }
     Ok(())
+}
+
+/// Undoes what a statement has set, except what this session may set.
+fn undo_settings(level: i32) {
+    guc::undo_settings_except(level, config::session_settings_name_custom(), settable);
 }
 
 /// What this session may set without a token.

@@ -198,7 +198,7 @@ pub fn can_act_as(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     return unsafe { pg_sys::has_privs_of_role(member, role) || pg_sys::member_can_set_role(member, role) };
 }
 
-/// All settings of this server process.
+/// All settings of this server process. Since 16 this sorts them: nothing to be done at every statement.
 pub fn all_settings() -> Vec<*mut pg_sys::config_generic> {
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     // SAFETY: guc.c's array holds GetNumConfigOptions() pointers; it is copied before anything can change it.
@@ -213,6 +213,21 @@ pub fn all_settings() -> Vec<*mut pg_sys::config_generic> {
         let settings = pg_sys::get_guc_variables(&mut count);
         std::slice::from_raw_parts(settings, usize::try_from(count).unwrap_or(0)).to_vec()
     };
+}
+
+/// The setting of this name; null if there is none.
+pub fn setting(name: &CStr) -> *mut pg_sys::config_generic {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    return all_settings()
+        .into_iter()
+        // SAFETY: guc.c's parameters have NUL-terminated names.
+        .find(|&setting| {
+            unsafe { CStr::from_ptr((*setting).name) }.to_bytes().eq_ignore_ascii_case(name.to_bytes())
+        })
+        .unwrap_or(std::ptr::null_mut());
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: a NUL-terminated string; makes nothing, raises nothing.
+    return unsafe { pg_sys::find_option(name.as_ptr(), false, true, 0) };
 }
 
 /// Memory that guc.c may free: `malloc` up to 15, `guc_malloc` since. Null when there is none left.

@@ -136,11 +136,7 @@ pub fn define_token(keeps_text: fn() -> bool) {
 
 /// A parameter in guc.c's table; null if there is none of this name.
 pub fn find(name: &CStr) -> *mut pg_sys::config_generic {
-    let setting = compat::all_settings().into_iter().find(|&setting| {
-        // SAFETY: guc.c's parameters have NUL-terminated names.
-        unsafe { CStr::from_ptr((*setting).name) == name }
-    });
-    setting.unwrap_or(std::ptr::null_mut())
+    compat::setting(name)
 }
 
 /// Takes the token out of the value: keeps its digest, wipes the text, leaves the mask.
@@ -566,6 +562,15 @@ unsafe extern "C-unwind" fn check_list<C: ListCheck>(
     }
 }
 
+/// Whether a text setting has this character (of ASCII); cheaper than a look at a copy of it.
+pub fn contains(setting: &GucSetting<Option<CString>>, character: u8) -> bool {
+    // SAFETY: guc.c's variable, null or NUL-terminated.
+    unsafe {
+        let value = *setting.as_ptr();
+        !value.is_null() && CStr::from_ptr(value).to_bytes().contains(&character)
+    }
+}
+
 /// Whether a text setting is empty; cheaper than a look at a copy of it.
 pub fn is_empty(setting: &GucSetting<Option<CString>>) -> bool {
     // SAFETY: guc.c's variable, null or NUL-terminated.
@@ -620,10 +625,8 @@ pub fn apply_settings_of(role: u32, lasting: Lasting) {
     if settings.is_empty() {
         return;
     }
-    let all = compat::all_settings();
     for (name, value) in settings {
-        let is_fixed = all.iter().any(|&setting| is_fixed(setting, &name));
-        if is_fixed || guard::is_of_identity(&name.to_string_lossy()) {
+        if is_fixed(&name) || guard::is_of_identity(&name.to_string_lossy()) {
             continue;
         }
         // SAFETY: NUL-terminated strings.
@@ -646,10 +649,9 @@ pub fn apply_settings_of(role: u32, lasting: Lasting) {
 fn application_name_setting() -> Option<*mut pg_sys::config_generic> {
     static SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
     if SETTING.load(Relaxed).is_null() {
-        let found = compat::all_settings().into_iter().find(|&setting| name_of(setting) == "application_name")?;
-        SETTING.store(found, Relaxed);
+        SETTING.store(compat::setting(c"application_name"), Relaxed);
     }
-    Some(SETTING.load(Relaxed))
+    Some(SETTING.load(Relaxed)).filter(|setting| !setting.is_null())
 }
 
 /// Sets `application_name` until the end of the current nesting level. While the role is locked nobody can change it.
@@ -680,12 +682,15 @@ pub fn unlabel_application() {
     }
 }
 
-/// Whether this is the setting `name`, and fixed once a session runs.
-fn is_fixed(setting: *mut pg_sys::config_generic, name: &CStr) -> bool {
+/// Whether there is such a setting, and it is fixed once a session runs.
+fn is_fixed(name: &CStr) -> bool {
+    let setting = compat::setting(name);
     // SAFETY: a live parameter of guc.c.
-    let context = unsafe { (*setting).context };
-    !matches!(context, pg_sys::GucContext::PGC_USERSET | pg_sys::GucContext::PGC_SUSET)
-        && name_of(setting).as_bytes().eq_ignore_ascii_case(name.to_bytes())
+    !setting.is_null()
+        && !matches!(
+            unsafe { (*setting).context },
+            pg_sys::GucContext::PGC_USERSET | pg_sys::GucContext::PGC_SUSET
+        )
 }
 
 /// Undoes every change of a setting since `level` was pushed, whatever route it took, and keeps what SET TRANSACTION
@@ -706,10 +711,21 @@ struct Kept {
     is_local: bool,
 }
 
-/// As [`undo_settings`], but what the session may set stays as it was set.
-pub fn undo_settings_except(level: i32, settable: impl FnOnce() -> Settable) {
-    let is_changed = compat::all_settings().into_iter().any(|setting| is_changed_at(setting, level));
-    let kept = if is_changed { changed_at(level, &settable()) } else { Vec::new() };
+/// As [`undo_settings`], but what the session may set stays as it was set. `names_custom`: whether that may be settings
+/// with a dot in their names.
+pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnce() -> Settable) {
+    let mut changed: Vec<_> =
+        lasting_settings(|all| all.iter().copied().filter(|&one| is_changed_at(one, level)).collect());
+    let kept = if names_custom {
+        let settable = settable();
+        changed.extend(custom_settings(&settable.session).into_iter().filter(|&one| is_changed_at(one, level)));
+        kept_of(changed, &settable)
+    } else if changed.iter().all(|&one| one == TOKEN_SETTING.load(Relaxed)) {
+        // Nothing, or what is never kept.
+        Vec::new()
+    } else {
+        kept_of(changed, &settable())
+    };
     undo_settings(level);
     for setting in kept {
         let action =
@@ -730,11 +746,44 @@ pub fn undo_settings_except(level: i32, settable: impl FnOnce() -> Settable) {
     }
 }
 
-/// The settings that were changed at this nesting level and may stay so, with their values.
-fn changed_at(level: i32, settable: &Settable) -> Vec<Kept> {
-    compat::all_settings()
+thread_local! {
+    /// See [`lasting_settings`].
+    static LASTING_SETTINGS: std::cell::OnceCell<Vec<*mut pg_sys::config_generic>> = const { std::cell::OnceCell::new() };
+}
+
+/// Those settings that are there as long as the session is: PostgreSQL's, which alone have no dot in their names, and
+/// ours, whose prefixes are reserved. They are listed once; others come (with a module, or by being set) and go.
+fn lasting_settings<R>(look: impl FnOnce(&[*mut pg_sys::config_generic]) -> R) -> R {
+    let is_lasting = |&setting: &*mut pg_sys::config_generic| {
+        let name = name_of(setting);
+        // SAFETY: a live parameter of guc.c.
+        let is_placeholder = unsafe { (*setting).flags } & pg_sys::GUC_CUSTOM_PLACEHOLDER as c_int != 0;
+        !is_placeholder && (!name.contains('.') || guard::is_ours(&name))
+    };
+    LASTING_SETTINGS
+        .with(|all| look(all.get_or_init(|| compat::all_settings().into_iter().filter(is_lasting).collect())))
+}
+
+/// The other settings that a list names. Only a name that stands for many takes a look at all of them.
+fn custom_settings(list: &[String]) -> Vec<*mut pg_sys::config_generic> {
+    let is_custom = |name: &str| name.contains('.') && !guard::is_ours(name);
+    let names = list.iter().filter(|name| name.contains('.'));
+    if names.clone().any(|name| name.ends_with('*')) {
+        return compat::all_settings().into_iter().filter(|&setting| is_custom(&name_of(setting))).collect();
+    }
+    names
+        .filter(|name| is_custom(name))
+        .filter_map(|name| CString::new(name.as_str()).ok())
+        .map(|name| compat::setting(&name))
+        .filter(|setting| !setting.is_null())
+        .collect()
+}
+
+/// Those of the settings that may stay as they are, with their values.
+fn kept_of(settings: Vec<*mut pg_sys::config_generic>, settable: &Settable) -> Vec<Kept> {
+    settings
         .into_iter()
-        .filter(|&setting| is_changed_at(setting, level) && is_kept(&name_of(setting), settable, false))
+        .filter(|&setting| is_kept(&name_of(setting), settable, false))
         .filter_map(kept)
         .filter(|kept| is_kept(&kept.name.to_string_lossy(), settable, is_misleading(&kept.name, &kept.value)))
         .collect()

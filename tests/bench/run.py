@@ -149,6 +149,11 @@ def measure(version):
             server.psql("-c", f"ALTER ROLE svc SET bodata.audit_sink = '{sink}'")
             costs[name] = server.cost("svc", transaction(set_token(alice)))
         server.psql("-c", "ALTER ROLE svc SET bodata.audit_sink = ''")
+        costs["token, set_config"] = server.cost("svc", transaction(
+            f"SELECT set_config('bodata.impersonation_token', '{alice}', true)"))
+        costs["role, set_config"] = server.cost("app", transaction("SELECT set_config('role', 'alice', true)"))
+        costs["SELECT 1"] = server.cost("app", simple("SELECT 1"))
+        costs["SELECT 1, service"] = server.cost("svc", simple("SELECT 1"))
         costs["role, alternating"] = server.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
         costs["token, alternating"] = server.cost("svc", alternating([set_token(alice), set_token(bob)]))
         server.preload = None
@@ -164,6 +169,8 @@ GOALS = (
     ("library loaded, no token", "loaded", "not loaded", "not loaded", 1.01),
     ("token, warm cache", "token", "SET LOCAL ROLE", "role", 1.15),
     ("token, warm cache", "token", "set_config + SET LOCAL ROLE", "config+role", 1.00),
+    ("token by set_config", "token, set_config", "set_config of the role", "role, set_config", 1.20),
+    ("statement without a token", "SELECT 1, service", "that of another login", "SELECT 1", 1.20),
     ("audit to the log", "token, log", "without audit", "token", 1.15),
     ("audit to a file", "token, file", "without audit", "token", 1.15),
     ("audit to the table", "token, table", "without audit", "token", 1.10),
