@@ -1,8 +1,6 @@
 """What a service login sets without a token, by a function, so that only what came of it tells whether it may; and what it
 costs to find that out at every statement."""
 
-import time
-
 import pytest
 from harness.fixtures import refuses
 from harness.world import query
@@ -67,6 +65,12 @@ def test_a_setting_that_comes_and_goes(world, connect):
         assert query(connection, f"SHOW {name}") == [(value,)]
 
 
+def cpu_time(connection):
+    """Of its backend, in nanoseconds: what else the machine does counts less than on a clock."""
+    with open(f"/proc/{connection.info.backend_pid}/schedstat") as file:
+        return int(file.read().split()[0])
+
+
 def test_it_costs_a_statement_little(world, connect):
     """Listing all settings sorts them since PostgreSQL 16, which took several times as long as the rest."""
     service, plain = connect(), world.connect("plain", "plain-password")
@@ -75,9 +79,9 @@ def test_it_costs_a_statement_little(world, connect):
     for _ in range(40):
         for connection in best:
             with connection.cursor() as cursor:
-                began = time.perf_counter()
+                began = cpu_time(connection)
                 for _ in range(50):
                     cursor.execute("SELECT 1")
-                best[connection] = min(best[connection], time.perf_counter() - began)
+                best[connection] = min(best[connection], cpu_time(connection) - began)
     plain.close()
-    assert best[service] < 3.5 * best[plain]
+    assert best[service] < 4.5 * best[plain]
