@@ -31,6 +31,26 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_is_expression_wrapper';
 REVOKE ALL ON FUNCTION immuta.is_expression(bytea) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.is_expression(bytea) IS 'internal: whether a text is one SQL expression and nothing else';
 
+CREATE FUNCTION immuta.analyse_as(role oid, statement bytea) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_analyse_as_wrapper';
+REVOKE ALL ON FUNCTION immuta.analyse_as(oid, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.analyse_as(oid, bytea) IS 'internal: looks a statement up as a role (0: the caller), while no function runs that could do anything';
+
+-- Literals are read, and constraints of domains run, as soon as an expression is looked up.
+CREATE FUNCTION immuta.analyse_expression(role oid, relation oid, expression text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $$
+BEGIN
+    IF NOT coalesce(immuta.is_expression(convert_to(expression, 'SQL_ASCII')), false) THEN
+        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
+    END IF;
+    PERFORM immuta.analyse_as(role, convert_to(
+        format(E'SELECT FROM ONLY %s WHERE (%s\n)', immuta.relation_name(relation), expression), 'SQL_ASCII'));
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.analyse_expression(oid, oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.analyse_expression(oid, oid, text) IS 'internal: refuses what is no expression over a relation, or would run a function while it is looked up';
+
 CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
@@ -67,9 +87,9 @@ BEGIN
                   HINT = format('Row policies need ownership: GRANT %I TO the system account, or make it the owner of the table.',
                                 pg_get_userbyid(rule.relowner));
     END IF;
-    IF NOT coalesce(immuta.is_expression(convert_to(rule.expression, 'SQL_ASCII')), false) THEN
-        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
-    END IF;
+    -- Nobody changes the table between the look and the use.
+    PERFORM immuta.as_system(format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', immuta.relation_name(rule.relation)));
+    PERFORM immuta.analyse_expression(immuta.system_role(), rule.relation, rule.expression);
     IF NOT rule.relrowsecurity THEN
         PERFORM immuta.as_system('ALTER TABLE ' || immuta.relation_name(rule.relation) || ' ENABLE ROW LEVEL SECURITY');
         UPDATE immuta.data_source d SET row_security_made = true WHERE d.id = rule.data_source_id;
@@ -159,6 +179,8 @@ BEGIN
         RAISE EXCEPTION 'row policy "%" already exists', left(name, 63)
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
+    -- Whoever wrote it may see what it names. Then the system account looks at it.
+    PERFORM immuta.analyse_expression(0, create_row_policy.data_source, create_row_policy.expression);
     PERFORM immuta.apply_row_policy(written);
     PERFORM immuta.guard(source_id);
     PERFORM FROM immuta.apply_grants(ARRAY[source_id]);

@@ -194,6 +194,8 @@ pub struct Function {
     pub is_definer: bool,
     /// Its code runs in the server without a sandbox: C, internal or an untrusted language.
     pub is_unrestricted: bool,
+    /// Declared to depend on nothing but its arguments.
+    pub is_immutable: bool,
 }
 
 pub fn function(oid: u32) -> Option<Function> {
@@ -211,6 +213,7 @@ pub fn function(oid: u32) -> Option<Function> {
             owner: form.proowner.to_u32(),
             is_definer: form.prosecdef,
             is_unrestricted: !is_trusted_language(form.prolang),
+            is_immutable: form.provolatile as u8 == b'i',
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(function)
