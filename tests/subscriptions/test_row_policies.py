@@ -358,3 +358,57 @@ def test_domains_with_harmless_constraints_are_fine(ruled):
     ruled.ddl("CREATE DOMAIN sales.positive AS int CHECK (VALUE > 0)")
     ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', $$amount = ANY ('{1,2}'::sales.positive[])$$)")
     assert reads(ruled, "ann", COUNT) == [(2,)]
+
+
+PLAIN = "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN length(r) = 2; END $$;"
+
+
+@pytest.mark.parametrize("made, expression", [
+    (PLAIN, "sales.mine(region)"),
+    (PLAIN + "CREATE FUNCTION sales.outer(r text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT sales.mine(r); END", "sales.outer(region)"),
+    (PLAIN + "CREATE FUNCTION sales.eq(a text, b int) RETURNS boolean LANGUAGE sql AS 'SELECT length(a) = b';"
+     "CREATE OPERATOR sales.=== (LEFTARG = text, RIGHTARG = int, FUNCTION = sales.eq)", "region OPERATOR(sales.===) 2"),
+    (PLAIN + "CREATE DOMAIN sales.two AS text CHECK (sales.mine(VALUE))", "(region || '')::sales.two IS NOT NULL"),
+    (PLAIN + "CREATE VIEW sales.v AS SELECT id FROM sales.customers WHERE sales.mine(name)", "id IN (SELECT id FROM sales.v)"),
+    (PLAIN + "ALTER FUNCTION sales.mine SET search_path = \"$user\", pg_catalog", "sales.mine(region)")])
+def test_what_decides_does_not_depend_on_the_readers_path(ruled, made, expression):
+    ruled.ddl(made)
+    with refuses("42501") as seen:
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    assert "SET search_path" in seen.hint and "sales." in seen.hint
+    assert ruled.sql("SELECT * FROM immuta.row_policies") == []
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+
+
+@pytest.mark.parametrize("made", [
+    PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp",
+    "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT length(r) = 2; END"])
+def test_a_path_that_is_set_is_not_the_readers(ruled, made):
+    ruled.ddl(made + "; GRANT USAGE ON SCHEMA sales TO PUBLIC")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', $$sales.mine(region) AND region = 'EU'$$)")
+    service = ruled.world.connect()
+    ruled.world.sql("CREATE SCHEMA own AUTHORIZATION user_ann; SET ROLE user_ann;"
+                    "CREATE FUNCTION own.length(text) RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE")
+    try:
+        impersonate(service, ruled.world.token("ann"))
+        query(service, "SET LOCAL search_path = own, pg_catalog")
+        assert query(service, COUNT) == [(2,)]
+    finally:
+        service.close()
+        ruled.world.sql("SET client_min_messages = error; DROP SCHEMA own CASCADE; RESET client_min_messages")
+
+
+def test_a_path_that_was_lost_is_drift(ruled):
+    ruled.ddl(PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp; DROP VIEW sales.totals")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'sales.mine(region)')")
+    assert ruled.drift() == []
+    ruled.ddl("ALTER FUNCTION sales.mine RESET search_path")
+    assert ruled.drift() == [("row policy unsafe", "sales.orders", "x: no search_path is set for sales.mine(text)")]
+    ruled.system.notices.clear()
+    assert ruled.sql("SELECT * FROM immuta.sync()") == []
+    assert any("depends on the search_path" in n for n in ruled.system.notices)
+    # Nor is it made again like that.
+    name = ruled.value("SELECT policy_name FROM immuta.row_policies")
+    ruled.ddl(f"DROP POLICY {name} ON sales.orders")
+    with refuses("42501"):
+        ruled.sql("SELECT * FROM immuta.sync()")
