@@ -100,7 +100,7 @@ AS $$
     SELECT coalesce(e.oid, n.oid)
     FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id
     LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-    LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND pg_has_role(n.oid, 'immuta_mappable', 'MEMBER')
+    LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
     WHERE m.project_id = member_roles.project_id
 $$;
 REVOKE ALL ON FUNCTION immuta.member_roles(integer) FROM PUBLIC;

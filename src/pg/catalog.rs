@@ -33,6 +33,8 @@ pub struct Installation {
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
+    /// `immuta_subscriber`.
+    pub marker_of_subscribers: u32,
 }
 
 impl Installation {
@@ -112,6 +114,7 @@ fn find_installation() -> Option<Installation> {
                 role(c"immuta_admin"),
             ],
             mappable: role(c"immuta_mappable"),
+            marker_of_subscribers: role(c"immuta_subscriber"),
         })
     }
 }

@@ -39,10 +39,9 @@ pub fn is_superuser(role: u32) -> bool {
     unsafe { pg_sys::superuser_arg(role.into()) }
 }
 
-/// Whether `member` is a member of `role`, directly or not. Superusers count only where they really are members.
-pub fn is_member(member: u32, role: u32) -> bool {
-    // SAFETY: takes OIDs by value, searches the system caches.
-    role != 0 && unsafe { pg_sys::is_member_of_role_nosuper(member.into(), role.into()) }
+/// Whether `role` was granted to `member` itself, and not to a role that it is a member of.
+pub fn is_direct_member(member: u32, role: u32) -> bool {
+    role != 0 && granted_to(member).contains(&role)
 }
 
 /// OID of the role of this name (in UTF-8), or `None`. Longer names than an identifier can hold name no role.
