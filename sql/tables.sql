@@ -132,3 +132,8 @@ CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersona
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+-- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.impersonation_rule ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;

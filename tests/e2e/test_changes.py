@@ -221,3 +221,19 @@ def test_a_mark_is_not_handed_on(world):
         for userid in ("etl", "immuta_mappable", "immuta_admin"):
             world.sql("SELECT immuta.drop_user(%s)", (userid,))
         world.sql("DROP ROLE etl, zoe")
+
+
+def test_changes_are_announced_whatever_the_replication_role(world, user):
+    """As in a replica, or where a restore switches triggers off."""
+    connection, token = user
+    impersonate(connection, token)
+    connection.commit()
+    world.sql("SET session_replication_role = replica")
+    try:
+        world.sql("UPDATE immuta.user_account SET disabled = true WHERE userid = 'dana'")
+    finally:
+        world.sql("RESET session_replication_role")
+    with refuses("28000"):
+        impersonate(connection, token)
+    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta.announce_change()'::regprocedure AND tgenabled <> 'A'"
+    assert world.value(tables) == 0
