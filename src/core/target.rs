@@ -24,14 +24,23 @@ pub struct OffLimits {
 }
 
 /// Predefined roles that read or write the server's files, run programs, signal other sessions or see their
-/// statements, which may hold tokens.
-const REACHES_THE_SERVER: [&str; 6] = [
+/// statements, which may hold tokens; that see settings of superusers, or lock and rebuild any table, this extension's
+/// too; that take connections which are kept for others, make checkpoints, or have the server connect elsewhere.
+const REACHES_THE_SERVER: [&str; 14] = [
     "pg_read_server_files",
     "pg_write_server_files",
     "pg_execute_server_program",
     "pg_signal_backend",
     "pg_signal_autovacuum_worker",
     "pg_read_all_stats",
+    "pg_read_all_settings",
+    "pg_stat_scan_tables",
+    "pg_monitor",
+    "pg_maintain",
+    "pg_checkpoint",
+    "pg_use_reserved_connections",
+    "pg_create_subscription",
+    "pg_database_owner",
 ];
 
 /// Why a role may not be impersonated, or `None` if it may.
