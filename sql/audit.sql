@@ -21,6 +21,9 @@ CREATE TABLE immuta.audit_log (
 ) PARTITION BY RANGE (event_time);
 CREATE INDEX audit_log_userid_idx ON immuta.audit_log (userid, event_time);
 REVOKE ALL ON immuta.audit_log FROM PUBLIC;
+-- Statistics show values; partitions need that again.
+ALTER TABLE immuta.audit_log ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0,
+    ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0;
 GRANT SELECT ON immuta.audit_log TO immuta_admin;
 COMMENT ON TABLE immuta.audit_log IS 'audit records, one partition a day (UTC); see bodata.audit_sink and bodata.audit_retention';
 COMMENT ON COLUMN immuta.audit_log.action IS 'QUERY, or IMPERSONATE for the begin, refusal and end of an impersonation';
@@ -41,6 +44,8 @@ BEGIN
         -- In two steps: attaching waits for no reader, and no reader for it.
         EXECUTE format('CREATE TABLE immuta.%I (LIKE immuta.audit_log INCLUDING ALL)', partition);
         EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
+        EXECUTE format('ALTER TABLE immuta.%I ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0, '
+                       'ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0', partition);
         EXECUTE format('ALTER TABLE immuta.audit_log ATTACH PARTITION immuta.%I FOR VALUES FROM (%L) TO (%L)',
                        partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
     END IF;

@@ -51,7 +51,7 @@ AS $$
         SELECT u.iamid, u.userid, coalesce(e.rolname, n.rolname) AS mapped_role
         FROM immuta.user_account u
         LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND pg_has_role(n.oid, 'immuta_mappable', 'MEMBER')
+        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
              AND current_setting('bodata.map_by_username')::boolean
              AND u.iamid IN (SELECT btrim(i, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') i)
         WHERE NOT u.disabled AND coalesce(e.oid, n.oid) IS NOT NULL),

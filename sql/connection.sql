@@ -261,6 +261,8 @@ CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF user_id, stat
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+-- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.subscription ENABLE ALWAYS TRIGGER announce_change, ENABLE ALWAYS TRIGGER announce_truncate;
 
 -- The system account.
 

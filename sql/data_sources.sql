@@ -203,15 +203,35 @@ $$;
 REVOKE ALL ON FUNCTION immuta.guard(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.guard(bigint) IS 'internal: warns of other data sources that show what this one hides';
 
--- A renamed column stays excluded, and what comes under a name that was excluded is excluded.
+-- A renamed column stays excluded, and what comes under a name that was excluded is excluded, and what is computed from
+-- it.
 CREATE FUNCTION immuta.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
 RETURNS TABLE (names name[], numbers smallint[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH excluded AS (
+    WITH RECURSIVE named AS (
         SELECT a.attname, a.attnum FROM pg_attribute a
         WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
           AND (a.attnum = ANY (excluded_numbers) OR a.attname = ANY (excluded_columns))
+    ), shown AS (
+        SELECT relation
+        UNION
+        SELECT i.inhrelid FROM shown s JOIN pg_inherits i ON i.inhparent = s.relation
+    ), computed AS (
+        -- Since 15 the expression depends on the columns, before the column does. Partitions may compute it otherwise.
+        SELECT g.attname
+        FROM shown s JOIN pg_attrdef f ON f.adrelid = s.relation
+        JOIN pg_attribute g ON g.attrelid = f.adrelid AND g.attnum = f.adnum AND g.attgenerated <> ''
+        JOIN pg_depend p ON p.refclassid = 'pg_class'::regclass AND p.refobjid = f.adrelid
+         AND ((p.classid, p.objid) = ('pg_attrdef'::regclass::oid, f.oid)
+              OR (p.classid, p.objid, p.objsubid) = ('pg_class'::regclass::oid, f.adrelid, f.adnum))
+        JOIN pg_attribute b ON b.attrelid = f.adrelid AND b.attnum = p.refobjsubid
+        JOIN named e ON e.attname = b.attname
+    ), excluded AS (
+        SELECT * FROM named
+        UNION
+        SELECT a.attname, a.attnum FROM pg_attribute a JOIN computed c ON c.attname = a.attname
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
     )
     SELECT ARRAY(SELECT unnest(excluded_columns) UNION SELECT e.attname FROM excluded e ORDER BY 1),
            ARRAY(SELECT e.attnum FROM excluded e ORDER BY 1)

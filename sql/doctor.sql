@@ -97,13 +97,13 @@ AS $$
     SELECT 'roles mapped by name may be impersonated', count(*) = 0, CASE count(*) WHEN 0 THEN 'all members of immuta_mappable'
         ELSE 'Take these out of immuta_mappable: ' || string_agg(r.rolname || ' (' || f.fault || ')', '; ' ORDER BY r.rolname) END
     FROM pg_roles r, LATERAL (SELECT immuta.target_fault(r.oid)) f(fault)
-    WHERE NOT r.rolsuper AND r.rolname <> 'immuta_mappable' AND pg_has_role(r.oid, 'immuta_mappable', 'MEMBER')
+    WHERE NOT r.rolsuper AND immuta.is_mappable(r.oid)
       AND f.fault IS NOT NULL
     UNION ALL
     SELECT 'roles mapped by name own nothing', count(*) = 0, CASE count(*) WHEN 0 THEN 'none owns a relation'
         ELSE 'Whoever registers a user of that name becomes the owner of tables: ' || string_agg(name, ', ' ORDER BY name) END
     FROM (SELECT DISTINCT r.rolname AS name FROM pg_roles r JOIN pg_class c ON c.relowner = r.oid
-          WHERE NOT r.rolsuper AND r.rolname <> 'immuta_mappable' AND pg_has_role(r.oid, 'immuta_mappable', 'MEMBER')) o
+          WHERE NOT r.rolsuper AND immuta.is_mappable(r.oid)) o
 $$;
 REVOKE ALL ON FUNCTION immuta.doctor_of_mappings() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.doctor_of_mappings() IS 'internal: the part of doctor() that concerns mapped roles';
@@ -149,7 +149,7 @@ AS $$
         SELECT 6, 'is no member of mapped roles', r.rolname,
                'REVOKE these memberships: the service user needs none, and without this library SET ROLE works'
         FROM reached r
-        WHERE r.oid IN (SELECT u.postgres_role FROM immuta.user_account u) OR pg_has_role(r.oid, 'immuta_mappable', 'MEMBER')
+        WHERE r.oid IN (SELECT u.postgres_role FROM immuta.user_account u) OR immuta.is_mappable(r.oid)
         UNION ALL
         SELECT 7, 'does not administer', r.rolname, 'REVOKE the membership: it could issue tokens to itself'
         FROM reached r WHERE r.rolname = 'immuta_admin'

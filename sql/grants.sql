@@ -312,7 +312,7 @@ BEGIN
     ELSE
         SELECT r.oid, r.rolname, r.rolinherit INTO found_role FROM pg_roles r
         WHERE r.rolname = account.userid AND octet_length(account.userid) < 64 AND immuta.is_mapped_by_name(account.iamid)
-          AND NOT r.rolsuper AND pg_has_role(r.oid, 'immuta_mappable', 'MEMBER')
+          AND NOT r.rolsuper AND immuta.is_mappable(r.oid)
           AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid AND b.user_id <> carrier.user_id)
           AND NOT EXISTS (SELECT FROM immuta.user_account o WHERE o.postgres_role = r.oid);
         IF NOT FOUND THEN

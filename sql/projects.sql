@@ -47,6 +47,9 @@ CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.project_m
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.project_member
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+-- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.project ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.project_member ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
 
 CREATE FUNCTION immuta.project_id(project text) RETURNS integer
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -100,7 +103,7 @@ AS $$
     SELECT coalesce(e.oid, n.oid)
     FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id
     LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-    LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND pg_has_role(n.oid, 'immuta_mappable', 'MEMBER')
+    LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
     WHERE m.project_id = member_roles.project_id
 $$;
 REVOKE ALL ON FUNCTION immuta.member_roles(integer) FROM PUBLIC;

@@ -30,6 +30,16 @@ COMMENT ON SCHEMA immuta IS 'impersonation by Immuta token (extension immuta_ext
 REVOKE ALL ON SCHEMA immuta FROM PUBLIC;
 GRANT USAGE ON SCHEMA immuta TO PUBLIC;
 
+-- The mark is not handed on: who is a member of a marked role is not marked.
+CREATE FUNCTION immuta.is_mappable(role oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+                   WHERE m.member = is_mappable.role AND r.rolname = 'immuta_mappable')
+$$;
+REVOKE ALL ON FUNCTION immuta.is_mappable(oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.is_mappable(oid) IS 'internal: whether a role may be reached by the name of a user';
+
 -- A security extension that half-loads is worse than none: refuse before anything else is made.
 CREATE FUNCTION immuta.require_preload() RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_require_preload_wrapper';

@@ -31,6 +31,26 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_is_expression_wrapper';
 REVOKE ALL ON FUNCTION immuta.is_expression(bytea) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.is_expression(bytea) IS 'internal: whether a text is one SQL expression and nothing else';
 
+CREATE FUNCTION immuta.analyse_as(role oid, statement bytea) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_analyse_as_wrapper';
+REVOKE ALL ON FUNCTION immuta.analyse_as(oid, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.analyse_as(oid, bytea) IS 'internal: looks a statement up as a role (0: the caller), while no function runs that could do anything';
+
+-- Literals are read, and constraints of domains run, as soon as an expression is looked up.
+CREATE FUNCTION immuta.analyse_expression(role oid, relation oid, expression text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $$
+BEGIN
+    IF NOT coalesce(immuta.is_expression(convert_to(expression, 'SQL_ASCII')), false) THEN
+        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
+    END IF;
+    PERFORM immuta.analyse_as(role, convert_to(
+        format(E'SELECT FROM ONLY %s WHERE (%s\n)', immuta.relation_name(relation), expression), 'SQL_ASCII'));
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.analyse_expression(oid, oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.analyse_expression(oid, oid, text) IS 'internal: refuses what is no expression over a relation, or would run a function while it is looked up';
+
 CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
@@ -43,6 +63,63 @@ AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.p
 REVOKE ALL ON FUNCTION immuta.has_policy(oid, text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.has_policy(oid, text) IS 'internal: whether a relation has a row security policy of this name';
 
+-- Names in the body of a function are looked up by whoever reads the table, in his search_path: what decides must not
+-- depend on that. Bodies that are parsed when they are written, views, constraints of domains and policies of other
+-- tables hold no names, but call functions. What is written in C only superusers create.
+CREATE FUNCTION immuta.function_without_path(relation oid, policy_name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE reached AS (
+        SELECT p.refclassid AS class, p.refobjid AS object
+        FROM pg_policy y JOIN pg_depend p ON p.classid = 'pg_policy'::regclass AND p.objid = y.oid
+        WHERE y.polrelid = relation AND y.polname = policy_name
+          AND (p.refclassid, p.refobjid) <> ('pg_class'::regclass::oid, relation)
+        UNION
+        SELECT o.class, o.object
+        FROM reached r, LATERAL (
+            SELECT 'pg_proc'::regclass::oid, p.oprcode::oid FROM pg_operator p
+            WHERE r.class = 'pg_operator'::regclass AND p.oid = r.object
+            UNION ALL
+            SELECT p.refclassid, p.refobjid FROM pg_depend p
+            WHERE p.classid = r.class AND p.objid = r.object
+              AND (r.class IN ('pg_constraint'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
+                   OR r.class = 'pg_proc'::regclass
+                      AND EXISTS (SELECT FROM pg_proc f WHERE f.oid = r.object AND (f.prosqlbody IS NOT NULL OR f.prokind = 'a')))
+            UNION ALL
+            SELECT 'pg_constraint'::regclass, c.oid FROM pg_constraint c
+            WHERE r.class = 'pg_type'::regclass AND c.contypid = r.object
+            UNION ALL
+            SELECT 'pg_type'::regclass, part FROM pg_type t, unnest(ARRAY[t.typbasetype, t.typelem]) part
+            WHERE r.class = 'pg_type'::regclass AND t.oid = r.object
+            UNION ALL
+            SELECT 'pg_type'::regclass, a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+            WHERE r.class = 'pg_type'::regclass AND t.oid = r.object AND t.typtype = 'c'
+            UNION ALL
+            SELECT 'pg_type'::regclass, g.rngsubtype FROM pg_range g WHERE r.class = 'pg_type'::regclass AND g.rngtypid = r.object
+            UNION ALL
+            -- to_json() finds casts by itself.
+            SELECT 'pg_proc'::regclass, c.castfunc FROM pg_cast c
+            WHERE r.class = 'pg_type'::regclass AND c.castsource = r.object AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype)
+            UNION ALL
+            SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w WHERE r.class = 'pg_class'::regclass AND w.ev_class = r.object
+            UNION ALL
+            SELECT 'pg_policy'::regclass, y.oid FROM pg_policy y WHERE r.class = 'pg_class'::regclass AND y.polrelid = r.object
+        ) o (class, object)
+        -- What came with PostgreSQL is allowed.
+        WHERE o.object >= 16384
+    )
+    SELECT min(f.oid::regprocedure::text)
+    FROM reached r JOIN pg_proc f ON f.oid = r.object
+    WHERE r.class = 'pg_proc'::regclass AND f.prosqlbody IS NULL AND f.prokind <> 'a'
+      AND f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('c', 'internal'))
+      -- "$user" would be a schema of the reader's.
+      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c WHERE starts_with(c, 'search_path=') AND strpos(c, '$user') = 0)
+      AND NOT EXISTS (SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'immuta_ext'
+                      WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
+$$;
+REVOKE ALL ON FUNCTION immuta.function_without_path(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.function_without_path(oid, text) IS 'internal: a function behind a row security policy whose names the reader would look up, or NULL';
+
 -- The rule goes into the statement as it was written: it is parsed before, each time, by the same settings, so that
 -- nothing in it can end the expression. It runs with the rights of whoever reads the table.
 CREATE FUNCTION immuta.apply_row_policy(policy_id integer) RETURNS void
@@ -51,6 +128,7 @@ AS $$
 DECLARE
     rule record;
     others text;
+    fault text;
 BEGIN
     SELECT p.*, d.relation, c.relkind, c.relowner, c.relrowsecurity INTO rule
     FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id JOIN pg_class c ON c.oid = d.relation
@@ -67,9 +145,9 @@ BEGIN
                   HINT = format('Row policies need ownership: GRANT %I TO the system account, or make it the owner of the table.',
                                 pg_get_userbyid(rule.relowner));
     END IF;
-    IF NOT coalesce(immuta.is_expression(convert_to(rule.expression, 'SQL_ASCII')), false) THEN
-        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
-    END IF;
+    -- Nobody changes the table between the look and the use.
+    PERFORM immuta.as_system(format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', immuta.relation_name(rule.relation)));
+    PERFORM immuta.analyse_expression(immuta.system_role(), rule.relation, rule.expression);
     IF NOT rule.relrowsecurity THEN
         PERFORM immuta.as_system('ALTER TABLE ' || immuta.relation_name(rule.relation) || ' ENABLE ROW LEVEL SECURITY');
         UPDATE immuta.data_source d SET row_security_made = true WHERE d.id = rule.data_source_id;
@@ -96,6 +174,13 @@ BEGIN
     PERFORM immuta.as_system(format(
         E'CREATE POLICY %I ON %s AS RESTRICTIVE FOR ALL TO immuta_subscriber USING (%s\n) WITH CHECK (%s\n)',
         'immuta_row_' || policy_id, immuta.relation_name(rule.relation), rule.expression, rule.expression));
+    fault := immuta.function_without_path(rule.relation, 'immuta_row_' || policy_id);
+    IF fault IS NOT NULL THEN
+        RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', left(rule.name, 63)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (and other schemas it needs), or '
+                                'give it a body with BEGIN ATOMIC.', fault);
+    END IF;
     PERFORM immuta.equalise(s.project_id) FROM immuta.project_data_source s WHERE s.relation = rule.relation;
     IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
                WHERE p.polrelid = rule.relation AND p.polname = 'immuta_row_' || policy_id
@@ -159,6 +244,8 @@ BEGIN
         RAISE EXCEPTION 'row policy "%" already exists', left(name, 63)
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
+    -- Whoever wrote it may see what it names. Then the system account looks at it.
+    PERFORM immuta.analyse_expression(0, create_row_policy.data_source, create_row_policy.expression);
     PERFORM immuta.apply_row_policy(written);
     PERFORM immuta.guard(source_id);
     PERFORM FROM immuta.apply_grants(ARRAY[source_id]);

@@ -137,6 +137,11 @@ AS $$
     SELECT 'row policy missing', format('%I.%I', d.schema_name, d.table_name), p.name
     FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id
     WHERE NOT immuta.has_policy(d.relation, 'immuta_row_' || p.id)
+    UNION
+    SELECT 'row policy unsafe', format('%I.%I', d.schema_name, d.table_name), p.name || ': no search_path is set for ' || f.fault
+    FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id,
+         LATERAL immuta.function_without_path(d.relation, 'immuta_row_' || p.id) f (fault)
+    WHERE f.fault IS NOT NULL
     ORDER BY 1, 2, 3
 $$;
 REVOKE ALL ON FUNCTION immuta.drift() FROM PUBLIC;
@@ -221,6 +226,15 @@ BEGIN
     LOOP
         PERFORM immuta.apply_row_policy(lost.id);
         RETURN QUERY SELECT 'row policy created', lost.relation::regclass::text, lost.name;
+    END LOOP;
+    FOR lost IN
+        SELECT p.name, d.relation, f.fault
+        FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id,
+             LATERAL immuta.function_without_path(d.relation, 'immuta_row_' || p.id) f (fault)
+        WHERE f.fault IS NOT NULL
+    LOOP
+        RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', left(lost.name, 63), lost.relation::regclass
+            USING HINT = format('ALTER FUNCTION %s SET search_path = ...', lost.fault);
     END LOOP;
     RETURN QUERY SELECT 'projects equalised', e || ' tables', NULL FROM immuta.equalise_projects() e WHERE e > 0;
 END

@@ -82,6 +82,10 @@ COMMENT ON COLUMN immuta.impersonation_rule.users IS 'pattern for the user id; $
 COMMENT ON COLUMN immuta.impersonation_rule.client_addr IS 'networks that the login connects from; NULL: any, local sockets too';
 
 REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.impersonation_rule FROM PUBLIC;
+-- pg_stats shows values to pg_read_all_data, also where nobody reads the table.
+ALTER TABLE immuta.user_account ALTER COLUMN password_hash SET STATISTICS 0, ALTER COLUMN profile SET STATISTICS 0;
+ALTER TABLE immuta.token ALTER COLUMN digest SET STATISTICS 0;
+ALTER TABLE immuta.api_key ALTER COLUMN digest SET STATISTICS 0;
 REVOKE ALL ON SEQUENCE immuta.user_account_id_seq, immuta.token_id_seq, immuta.api_key_id_seq, immuta.impersonation_rule_id_seq
 FROM PUBLIC;
 
@@ -132,3 +136,8 @@ CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersona
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+-- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+ALTER TABLE immuta.impersonation_rule ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;

@@ -214,6 +214,15 @@ fn immuta_run_as(role: pg_sys::Oid, statement: &[u8]) {
     }
 }
 
+/// Looks a statement up, in the database encoding, as another role; 0 is whoever sent the statement that is running.
+#[pg_extern(sql = false)]
+fn immuta_analyse_as(role: pg_sys::Oid, statement: &[u8]) {
+    match CString::new(statement) {
+        Ok(statement) => role::analyse_as(role.to_u32(), &statement),
+        Err(_) => pgrx::error!("a statement cannot hold a zero byte"),
+    }
+}
+
 /// Whether a text, in the database encoding, is one expression and nothing else.
 #[pg_extern(sql = false)]
 fn immuta_is_expression(text: &[u8]) -> bool {

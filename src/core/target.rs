@@ -19,17 +19,28 @@ pub struct OffLimits {
     pub extension_owner: u32,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`.
     pub control_roles: [u32; 3],
+    /// `immuta_mappable`, `immuta_subscriber`: others are members of them, nobody is them.
+    pub markers: [u32; 2],
 }
 
 /// Predefined roles that read or write the server's files, run programs, signal other sessions or see their
-/// statements, which may hold tokens.
-const REACHES_THE_SERVER: [&str; 6] = [
+/// statements, which may hold tokens; that see settings of superusers, or lock and rebuild any table, this extension's
+/// too; that take connections which are kept for others, make checkpoints, or have the server connect elsewhere.
+const REACHES_THE_SERVER: [&str; 14] = [
     "pg_read_server_files",
     "pg_write_server_files",
     "pg_execute_server_program",
     "pg_signal_backend",
     "pg_signal_autovacuum_worker",
     "pg_read_all_stats",
+    "pg_read_all_settings",
+    "pg_stat_scan_tables",
+    "pg_monitor",
+    "pg_maintain",
+    "pg_checkpoint",
+    "pg_use_reserved_connections",
+    "pg_create_subscription",
+    "pg_database_owner",
 ];
 
 /// Why a role may not be impersonated, or `None` if it may.
@@ -40,6 +51,9 @@ pub fn refusal(roles: &[RoleFacts], off_limits: &OffLimits) -> Option<String> {
     let (target, memberships) = roles.split_first()?;
     if matches!(target.name.as_str(), "none" | "public") || target.name.starts_with("pg_") {
         return Some("it is a reserved role".into());
+    }
+    if off_limits.markers.contains(&target.oid) {
+        return Some("it marks other roles".into());
     }
     if let Some(why) = privilege(target, off_limits) {
         return Some(format!("it {why}"));
@@ -80,7 +94,7 @@ mod tests {
     }
 
     fn off_limits() -> OffLimits {
-        OffLimits { impersonator: 100, extension_owner: 10, control_roles: [20, 21, 22] }
+        OffLimits { impersonator: 100, extension_owner: 10, control_roles: [20, 21, 22], markers: [30, 31] }
     }
 
     #[test]
@@ -108,6 +122,14 @@ mod tests {
         }
         for name in REACHES_THE_SERVER {
             assert!(refusal(&[role(1, "alice"), role(6, name)], &off_limits()).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn markers_mark_others() {
+        for marker in [30, 31] {
+            assert!(refusal(&[role(marker, "m")], &off_limits()).is_some());
+            assert_eq!(refusal(&[role(1, "alice"), role(marker, "m")], &off_limits()), None);
         }
     }
 

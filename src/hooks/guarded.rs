@@ -5,7 +5,9 @@ use crate::core::guard;
 use crate::error::Error;
 use crate::pg::chain::Before;
 use crate::pg::nodes::Permissions;
-use crate::pg::{catalog, guc, role};
+use crate::pg::report::Report;
+use crate::pg::{catalog, gate, guc, role};
+use pgrx::PgSqlErrorCode;
 
 /// Whether what runs now runs on somebody else's authority: inside a SECURITY DEFINER function whose owner is a
 /// superuser or listed in `bodata.trusted_definers`.
@@ -50,6 +52,39 @@ pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
         is_trusted(function.owner) && (function.is_definer || in_statement && !function.is_unrestricted)
     };
     if allowed { Ok(()) } else { Err(Error::TokenRequired(format!("function \"{}\"", function.name))) }
+}
+
+/// The first OID that `initdb` gives to nothing (`transam.h`).
+const FIRST_OF_USERS: u32 = 16384;
+
+/// While the system account runs a statement, or one is analysed for it: nothing else may run with its rights.
+pub fn check_function_of_system(oid: u32) -> Result<(), Report> {
+    let is_analysis = gate::is_analysis();
+    if oid < FIRST_OF_USERS && !is_analysis {
+        return Ok(());
+    }
+    let Some(function) = catalog::function(oid) else { return Ok(()) };
+    let is_trusted = oid < FIRST_OF_USERS || role::is_superuser(function.owner) || is_ours(oid);
+    if is_trusted && (function.is_immutable || !is_analysis) {
+        return Ok(());
+    }
+    let schema = catalog::schema_name(function.schema).unwrap_or_default();
+    Err(Report {
+        sqlstate: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        message: format!("function \"{schema}.{}\" must not run for the system account", function.name),
+        detail: "",
+        hint: "Constraints of domains run when values of them are read. Leave out such types, or let a superuser own the \
+               function and declare it IMMUTABLE.",
+    })
+}
+
+pub fn refuse_statement_of_system() -> Result<(), Report> {
+    Err(Report {
+        sqlstate: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        message: "no statement must run while an expression is analysed".into(),
+        detail: "",
+        hint: "Leave out types and casts with functions that run statements.",
+    })
 }
 
 fn is_ours(function: u32) -> bool {

@@ -64,6 +64,8 @@ pub fn install() {
         permissions: statement::permissions,
         worker_permissions: statement::worker_permissions,
         function: statement::before_function,
+        function_of_system: guarded::check_function_of_system,
+        statement_of_system: guarded::refuse_statement_of_system,
         refused: audit::refused,
         begins: statement::begins,
         ran: statement::ran,

@@ -33,6 +33,8 @@ pub struct Installation {
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
+    /// `immuta_subscriber`.
+    pub marker_of_subscribers: u32,
 }
 
 impl Installation {
@@ -112,6 +114,7 @@ fn find_installation() -> Option<Installation> {
                 role(c"immuta_admin"),
             ],
             mappable: role(c"immuta_mappable"),
+            marker_of_subscribers: role(c"immuta_subscriber"),
         })
     }
 }
@@ -194,6 +197,8 @@ pub struct Function {
     pub is_definer: bool,
     /// Its code runs in the server without a sandbox: C, internal or an untrusted language.
     pub is_unrestricted: bool,
+    /// Declared to depend on nothing but its arguments.
+    pub is_immutable: bool,
 }
 
 pub fn function(oid: u32) -> Option<Function> {
@@ -211,6 +216,7 @@ pub fn function(oid: u32) -> Option<Function> {
             owner: form.proowner.to_u32(),
             is_definer: form.prosecdef,
             is_unrestricted: !is_trusted_language(form.prolang),
+            is_immutable: form.provolatile as u8 == b'i',
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(function)

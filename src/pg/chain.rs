@@ -43,6 +43,10 @@ pub struct Handlers {
     pub worker_permissions: fn(Permissions) -> Result<(), Report>,
     /// Before a function is executed: `(its OID, nesting depth)`.
     pub function: fn(u32, u32) -> Result<(), Report>,
+    /// The same while the system account runs a statement, or one is analysed for it: `(its OID)`.
+    pub function_of_system: fn(u32) -> Result<(), Report>,
+    /// A statement begins where a text is only analysed.
+    pub statement_of_system: fn() -> Result<(), Report>,
     /// An error of ours is about to be raised.
     pub refused: fn(&Report),
     /// While somebody is impersonated: a statement begins: `(it, nesting depth)`.
@@ -198,6 +202,9 @@ unsafe extern "C-unwind" fn process_utility(
         if cursor::is_declaration(pstmt) {
             cursor::note(pstmt);
         }
+        if gate::is_analysis() {
+            refuse_statement();
+        }
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
@@ -289,6 +296,9 @@ unsafe fn leave_preparation(frame: Frame) {
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
+        if gate::is_analysis() {
+            refuse_statement();
+        }
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_start(query_desc, depth) };
         if before.without_workers {
@@ -347,6 +357,9 @@ unsafe extern "C-unwind" fn object_access(
             previous(access, class, object, sub, arg);
         }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
+            if gate::is_restricted() {
+                before_function_of_system(object);
+            }
             if !gate::is_idle() {
                 before_function(object, depth());
             }
@@ -592,4 +605,18 @@ unsafe extern "C-unwind" fn check_permissions(list: *mut pg_sys::List) {
 #[pg_guard]
 unsafe extern "C-unwind" fn before_function(function: pg_sys::Oid, depth: u32) {
     decide(|handlers| (handlers.function)(function.to_u32(), depth));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_function_of_system(function: pg_sys::Oid) {
+    if let Some(Err(report)) = HANDLERS.get().map(|handlers| (handlers.function_of_system)(function.to_u32())) {
+        raise(report);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn refuse_statement() {
+    if let Some(Err(report)) = HANDLERS.get().map(|handlers| (handlers.statement_of_system)()) {
+        raise(report);
+    }
 }

@@ -27,6 +27,44 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 /// Nesting level of the transaction in which a dry run began; 0 outside of one.
 static DRY_RUN: AtomicI32 = AtomicI32::new(0);
 
+/// Whose code may run now: everybody's, or what [`Restriction`] says.
+static RESTRICTION: AtomicU32 = AtomicU32::new(0);
+
+/// What may run while the system account runs a statement.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Restriction {
+    /// Nothing but functions of PostgreSQL, of this extension and of superusers.
+    Trusted = 1,
+    /// Of those only what depends on nothing but its arguments, and no statements at all: a text is analysed.
+    Analysis = 2,
+}
+
+#[inline]
+pub fn is_restricted() -> bool {
+    RESTRICTION.load(Relaxed) != 0
+}
+
+#[inline]
+pub fn is_analysis() -> bool {
+    RESTRICTION.load(Relaxed) == Restriction::Analysis as u32
+}
+
+/// Restricts what runs until it is dropped, also by an error. One restriction does not loosen another.
+pub struct Restricted(u32);
+
+impl Restricted {
+    pub fn to(restriction: Restriction) -> Restricted {
+        Restricted(RESTRICTION.fetch_max(restriction as u32, Relaxed))
+    }
+}
+
+impl Drop for Restricted {
+    fn drop(&mut self) {
+        RESTRICTION.store(self.0, Relaxed);
+    }
+}
+
 /// Counts changes of relations and schemas, whosever.
 static RELATIONS: AtomicU64 = AtomicU64::new(1);
 

@@ -1,5 +1,6 @@
 //! Roles: looking at them, and the switch itself.
 
+use super::gate::{Restricted, Restriction};
 use super::guc::Lasting;
 use super::{compat, raw, text};
 use crate::core::target::RoleFacts;
@@ -38,10 +39,9 @@ pub fn is_superuser(role: u32) -> bool {
     unsafe { pg_sys::superuser_arg(role.into()) }
 }
 
-/// Whether `member` is a member of `role`, directly or not. Superusers count only where they really are members.
-pub fn is_member(member: u32, role: u32) -> bool {
-    // SAFETY: takes OIDs by value, searches the system caches.
-    role != 0 && unsafe { pg_sys::is_member_of_role_nosuper(member.into(), role.into()) }
+/// Whether `role` was granted to `member` itself, and not to a role that it is a member of.
+pub fn is_direct_member(member: u32, role: u32) -> bool {
+    role != 0 && granted_to(member).contains(&role)
 }
 
 /// OID of the role of this name (in UTF-8), or `None`. Longer names than an identifier can hold name no role.
@@ -203,19 +203,40 @@ fn restore_session_user(user: u32, is_superuser: bool) {
 /// Runs a statement (in the database encoding) as `role`, which the statement cannot leave again. An error restores
 /// the user where it ends the (sub)transaction.
 pub fn run_as(role: u32, statement: &CStr) {
+    let _restricted = Restricted::to(Restriction::Trusted);
+    let result = acting_as(role, || {
+        // SAFETY: connected; SPI copies what it keeps of the statement.
+        unsafe { pg_sys::SPI_execute(statement.as_ptr(), false, 0) }
+    });
+    if result < 0 {
+        pgrx::error!("a statement of the system account was not executed (SPI result {result})");
+    }
+}
+
+/// Looks the names and types of a statement (in the database encoding) up as `role`, 0 for whoever sent the statement
+/// that is running. Literals are read meanwhile, and with them constraints of domains run.
+pub fn analyse_as(role: u32, statement: &CStr) {
+    let role = if role == 0 { raw::GetOuterUserId().to_u32() } else { role };
+    let _restricted = Restricted::to(Restriction::Analysis);
+    acting_as(role, || {
+        // SAFETY: connected; the plan goes with SPI_finish().
+        unsafe { pg_sys::SPI_prepare(statement.as_ptr(), 0, std::ptr::null_mut()) };
+    });
+}
+
+/// Does something connected to SPI.
+fn acting_as<T>(role: u32, act: impl FnOnce() -> T) -> T {
     let mut user = pg_sys::Oid::INVALID;
     let mut context: c_int = 0;
-    // SAFETY: assigns the two static variables and back; SPI copies what it keeps of the statement.
+    // SAFETY: assigns the two static variables and back.
     unsafe {
         raw::GetUserIdAndSecContext(&mut user, &mut context);
         raw::SetUserIdAndSecContext(role.into(), context | LOCK);
         pg_sys::SPI_connect();
-        let result = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
+        let result = act();
         pg_sys::SPI_finish();
         raw::SetUserIdAndSecContext(user, context);
-        if result < 0 {
-            pgrx::error!("a statement of the system account was not executed (SPI result {result})");
-        }
+        result
     }
 }
 

@@ -4,6 +4,7 @@ import itertools
 import time
 
 import pytest
+from harness.fixtures import VERSION
 from harness.world import digest
 from scene import COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, Session, expect, token_of
 from test_identity import with_tokens
@@ -279,6 +280,9 @@ TARGETS = {
         "SUPERUSER", "BYPASSRLS", "CREATEROLE", "REPLICATION")},
     **{name: ("", f"GRANT {name} TO target") for name in (
         "pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend",
+        "pg_read_all_settings", "pg_stat_scan_tables", *(["pg_checkpoint"] if int(VERSION) > 14 else []),
+        *(["pg_use_reserved_connections", "pg_create_subscription"] if int(VERSION) > 15 else []),
+        *(["pg_maintain"] if int(VERSION) > 16 else []),
         "bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "postgres", "svc")},
     "member through another": ("", "CREATE ROLE between; GRANT between TO target; "
                                    "GRANT pg_execute_server_program TO between"),

@@ -330,3 +330,17 @@ def test_backtraces_stay_in_the_server(session):
     session.ok("COMMIT")
     assert token_of(session.world, "alice")
     session.leaves_nothing()
+
+
+def test_statistics_show_no_secret(world):
+    """pg_read_all_data sees pg_stats of tables that it must not read."""
+    world.sql("SELECT immuta.make_audit_partition(current_date - 50)")
+    world.sql("INSERT INTO immuta.audit_log (event_time, id, action, status, query, command, objects, record) "
+              "SELECT current_date - 50 + interval '12 hours', gen_random_uuid(), 'QUERY', 'SUCCESS', 'secret', 'c', '{o}', '{}' "
+              "FROM generate_series(1, 50)")
+    world.token("alice")
+    world.sql("ANALYZE immuta.audit_log, immuta.user_account, immuta.token, immuta.api_key")
+    assert world.sql("SELECT tablename, attname FROM pg_stats WHERE schemaname = 'immuta' AND "
+                     "attname IN ('password_hash', 'profile', 'digest', 'query', 'command', 'objects', 'record')") == []
+    assert world.value("SELECT count(*) FROM pg_stats WHERE schemaname = 'immuta' AND tablename LIKE 'audit_log%'") > 0
+    world.sql("DELETE FROM immuta.audit_log WHERE query = 'secret'")

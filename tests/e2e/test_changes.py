@@ -192,3 +192,48 @@ def test_admin_only_membership_does_not_count_since_16(world):
     finally:
         world.sql("REVOKE bodata_impersonate_user FROM plain")
         plain.close()
+
+
+def test_a_mark_is_not_handed_on(world):
+    """Who is a member of a marked role is not marked, and the marker itself is nobody's role."""
+    world.sql("CREATE ROLE zoe IN ROLE immuta_mappable; CREATE ROLE etl IN ROLE zoe")
+    service = world.connect()
+    try:
+        for userid, expected in (("etl", NOT_MAPPED), ("immuta_mappable", NOT_MAPPED)):
+            world.sql("SELECT immuta.create_user(%s)", (userid,))
+            with refuses(*expected):
+                impersonate(service, world.token(userid))
+            service.rollback()
+        with refuses(*NOT_ALLOWED):
+            world.sql("SELECT immuta.map_user('etl', 'immuta_mappable')")
+        with refuses(*NOT_ALLOWED):
+            world.sql("SELECT immuta.map_user('etl', 'immuta_subscriber')")
+        world.sql("GRANT immuta_mappable TO etl")
+        impersonate(service, world.token("etl"))
+        service.rollback()
+        world.sql("GRANT immuta_mappable TO immuta_admin")
+        world.sql("SELECT immuta.create_user('immuta_admin')")
+        with refuses(*NOT_ALLOWED):
+            impersonate(service, world.token("immuta_admin"))
+    finally:
+        service.close()
+        world.sql("REVOKE immuta_mappable FROM immuta_admin")
+        for userid in ("etl", "immuta_mappable", "immuta_admin"):
+            world.sql("SELECT immuta.drop_user(%s)", (userid,))
+        world.sql("DROP ROLE etl, zoe")
+
+
+def test_changes_are_announced_whatever_the_replication_role(world, user):
+    """As in a replica, or where a restore switches triggers off."""
+    connection, token = user
+    impersonate(connection, token)
+    connection.commit()
+    world.sql("SET session_replication_role = replica")
+    try:
+        world.sql("UPDATE immuta.user_account SET disabled = true WHERE userid = 'dana'")
+    finally:
+        world.sql("RESET session_replication_role")
+    with refuses("28000"):
+        impersonate(connection, token)
+    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta.announce_change()'::regprocedure AND tgenabled <> 'A'"
+    assert world.value(tables) == 0

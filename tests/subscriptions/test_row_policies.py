@@ -286,3 +286,129 @@ def test_a_lost_row_policy_is_drift_and_comes_back(ruled):
     assert ruled.drift() == [("row policy missing", "sales.orders", "region")]
     assert ruled.sql("SELECT * FROM immuta.sync()") == [("row policy created", "sales.orders", "region")]
     assert reads(ruled, "ben", COUNT) == [(1,)] and ruled.drift() == []
+
+
+@pytest.fixture
+def admin(ruled):
+    """A member of immuta_admin with a schema of his own, in which he plants what should run for others."""
+    ruled.world.sql("CREATE ROLE adm LOGIN PASSWORD 'adm' IN ROLE immuta_admin; CREATE SCHEMA adm AUTHORIZATION adm;"
+                    "GRANT USAGE ON SCHEMA adm TO PUBLIC; GRANT USAGE ON SCHEMA sales TO adm; CREATE TABLE adm.seen (who text);"
+                    "GRANT INSERT, SELECT ON adm.seen TO PUBLIC")
+    session = ruled.login("adm", "adm")
+    yield session
+    session.close()
+    ruled.world.sql("SET client_min_messages = error; DROP OWNED BY adm CASCADE; DROP ROLE adm;"
+                    "RESET client_min_messages")
+
+
+TRAP = ("CREATE FUNCTION adm.trap() RETURNS boolean LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO adm.seen VALUES (current_user); RETURN true; END $$")
+
+
+@pytest.mark.parametrize("planted, expression", [
+    (TRAP + "; CREATE DOMAIN adm.d AS int CHECK (VALUE > 0 AND adm.trap())", "'{1}'::adm.d[] IS NOT NULL"),
+    (TRAP + "; CREATE DOMAIN adm.d AS int CHECK (adm.trap()); CREATE TYPE adm.c AS (a adm.d)", "'(1)'::adm.c IS NOT NULL"),
+    (TRAP + "; CREATE DOMAIN adm.d AS int CHECK (adm.trap()); CREATE FUNCTION adm.f(adm.d[]) RETURNS bool LANGUAGE sql "
+     "SET search_path = pg_catalog, pg_temp RETURN true", "adm.f('{1}')"),
+    # What came with PostgreSQL can run statements as well.
+    ("CREATE DOMAIN adm.d AS text CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL)", "'{x}'::adm.d[] IS NOT NULL"),
+    # A cast that to_json() finds by itself.
+    (TRAP + "; CREATE TYPE adm.t AS (a int); CREATE FUNCTION adm.j(adm.t) RETURNS json IMMUTABLE LANGUAGE plpgsql AS "
+     "$$ BEGIN INSERT INTO adm.seen VALUES (current_user); RETURN '1'; END $$; CREATE CAST (adm.t AS json) WITH FUNCTION adm.j(adm.t);"
+     "CREATE DOMAIN adm.d AS int CHECK (to_json(ROW(VALUE)::adm.t) IS NOT NULL)", "'{1}'::adm.d[] IS NOT NULL")])
+def test_nothing_planted_runs_for_the_system_account(ruled, admin, planted, expression):
+    query(admin, planted)
+    with refuses("42501"):
+        query(admin, "SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    with refuses("42501"):
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    assert ruled.world.sql("SELECT * FROM adm.seen") == []
+    # The restriction ended with the error.
+    if "trap" in planted:
+        ruled.sql("SELECT adm.trap()")
+
+
+def test_who_writes_a_row_policy_may_name_what_he_may_see(ruled, admin):
+    ruled.world.sql("CREATE SCHEMA closed; CREATE FUNCTION closed.f() RETURNS bool LANGUAGE sql SET search_path = pg_catalog, pg_temp "
+                    "RETURN true; GRANT USAGE ON SCHEMA closed TO immuta_system")
+    try:
+        with refuses("42501"):
+            query(admin, "SELECT immuta.create_row_policy('x', 'sales.orders', 'closed.f()')")
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'closed.f()')")
+    finally:
+        ruled.sql("SELECT immuta.drop_row_policy('x', 'sales.orders')")
+        ruled.world.sql("SET client_min_messages = error; DROP SCHEMA closed CASCADE; RESET client_min_messages")
+
+
+def test_the_owner_of_a_table_plants_nothing_for_sync(ruled):
+    """He changes a column and drops the policy; an honest administrator repairs it."""
+    ruled.ddl("CREATE TABLE sales.t (a text); CREATE TABLE sales.seen (who text); GRANT ALL ON sales.seen TO PUBLIC")
+    ruled.sql("SELECT immuta.create_row_policy('a', 'sales.t', $$a = '{x}'$$)")
+    name = ruled.value("SELECT policy_name FROM immuta.row_policies")
+    ruled.ddl(f"DROP POLICY {name} ON sales.t; CREATE FUNCTION sales.trap() RETURNS boolean LANGUAGE plpgsql AS "
+              "$$ BEGIN INSERT INTO sales.seen VALUES (current_user); RETURN true; END $$;"
+              "CREATE DOMAIN sales.d AS text CHECK (sales.trap()); ALTER TABLE sales.t ALTER a TYPE sales.d[] USING NULL")
+    with refuses("42501") as seen:
+        ruled.sql("SELECT * FROM immuta.sync()")
+    assert "sales.trap" in seen.message
+    assert ruled.world.sql("SELECT * FROM sales.seen") == []
+
+
+def test_domains_with_harmless_constraints_are_fine(ruled):
+    ruled.ddl("CREATE DOMAIN sales.positive AS int CHECK (VALUE > 0)")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', $$amount = ANY ('{1,2}'::sales.positive[])$$)")
+    assert reads(ruled, "ann", COUNT) == [(2,)]
+
+
+PLAIN = "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN length(r) = 2; END $$;"
+
+
+@pytest.mark.parametrize("made, expression", [
+    (PLAIN, "sales.mine(region)"),
+    (PLAIN + "CREATE FUNCTION sales.outer(r text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT sales.mine(r); END", "sales.outer(region)"),
+    (PLAIN + "CREATE FUNCTION sales.eq(a text, b int) RETURNS boolean LANGUAGE sql AS 'SELECT length(a) = b';"
+     "CREATE OPERATOR sales.=== (LEFTARG = text, RIGHTARG = int, FUNCTION = sales.eq)", "region OPERATOR(sales.===) 2"),
+    (PLAIN + "CREATE DOMAIN sales.two AS text CHECK (sales.mine(VALUE))", "(region || '')::sales.two IS NOT NULL"),
+    (PLAIN + "CREATE VIEW sales.v AS SELECT id FROM sales.customers WHERE sales.mine(name)", "id IN (SELECT id FROM sales.v)"),
+    (PLAIN + "ALTER FUNCTION sales.mine SET search_path = \"$user\", pg_catalog", "sales.mine(region)")])
+def test_what_decides_does_not_depend_on_the_readers_path(ruled, made, expression):
+    ruled.ddl(made)
+    with refuses("42501") as seen:
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', %s)", (expression,))
+    assert "SET search_path" in seen.hint and "sales." in seen.hint
+    assert ruled.sql("SELECT * FROM immuta.row_policies") == []
+    assert reads(ruled, "ann", COUNT) == [(3,)]
+
+
+@pytest.mark.parametrize("made", [
+    PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp",
+    "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT length(r) = 2; END"])
+def test_a_path_that_is_set_is_not_the_readers(ruled, made):
+    ruled.ddl(made + "; GRANT USAGE ON SCHEMA sales TO PUBLIC")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', $$sales.mine(region) AND region = 'EU'$$)")
+    service = ruled.world.connect()
+    ruled.world.sql("CREATE SCHEMA own AUTHORIZATION user_ann; SET ROLE user_ann;"
+                    "CREATE FUNCTION own.length(text) RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE")
+    try:
+        impersonate(service, ruled.world.token("ann"))
+        query(service, "SET LOCAL search_path = own, pg_catalog")
+        assert query(service, COUNT) == [(2,)]
+    finally:
+        service.close()
+        ruled.world.sql("SET client_min_messages = error; DROP SCHEMA own CASCADE; RESET client_min_messages")
+
+
+def test_a_path_that_was_lost_is_drift(ruled):
+    ruled.ddl(PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp; DROP VIEW sales.totals")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'sales.mine(region)')")
+    assert ruled.drift() == []
+    ruled.ddl("ALTER FUNCTION sales.mine RESET search_path")
+    assert ruled.drift() == [("row policy unsafe", "sales.orders", "x: no search_path is set for sales.mine(text)")]
+    ruled.system.notices.clear()
+    assert ruled.sql("SELECT * FROM immuta.sync()") == []
+    assert any("depends on the search_path" in n for n in ruled.system.notices)
+    # Nor is it made again like that.
+    name = ruled.value("SELECT policy_name FROM immuta.row_policies")
+    ruled.ddl(f"DROP POLICY {name} ON sales.orders")
+    with refuses("42501"):
+        ruled.sql("SELECT * FROM immuta.sync()")
