@@ -94,28 +94,6 @@ SWAPS = {
 }
 
 
-def run_around(office, change, tag, statement, ddl):
-    """Runs a change, and DDL of the owner just before the change executes its n-th statement of this tag; errors."""
-    office.world.sql(f"""
-        CREATE SEQUENCE public.statements; GRANT USAGE ON SEQUENCE public.statements TO PUBLIC;
-        CREATE FUNCTION public.wait_a_while() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF nextval('public.statements') = {statement} THEN PERFORM pg_advisory_xact_lock(77); END IF;
-        END $$;
-        CREATE EVENT TRIGGER wait_a_while ON ddl_command_start WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.wait_a_while();
-        SELECT pg_advisory_lock(77)""")
-
-    def rename():
-        while not office.world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-            pass
-        office.ddl(ddl)
-        office.world.sql("SELECT pg_advisory_unlock(77)")
-
-    try:
-        return run_together(lambda: office.sql(change), rename)
-    finally:
-        office.world.sql("DROP EVENT TRIGGER wait_a_while; DROP FUNCTION public.wait_a_while(); DROP SEQUENCE public.statements")
-
-
 @pytest.mark.parametrize("tag, statement", [("GRANT", 1), ("GRANT", 2), ("REVOKE", 1)])
 @pytest.mark.parametrize("swapped", SWAPS)
 def test_what_is_renamed_meanwhile_is_not_mistaken(sales, tag, statement, swapped):
@@ -128,7 +106,24 @@ def test_what_is_renamed_meanwhile_is_not_mistaken(sales, tag, statement, swappe
     if tag == "REVOKE":
         sales.sql(change)
         change = "SELECT immuta.unsubscribe('ann', 'sales.orders')"
-    errors = run_around(sales, change, tag, statement, SWAPS[swapped])
+    sales.world.sql(f"""
+        CREATE SEQUENCE public.statements; GRANT USAGE ON SEQUENCE public.statements TO PUBLIC;
+        CREATE FUNCTION public.wait_a_while() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('public.statements') = {statement} THEN PERFORM pg_advisory_xact_lock(77); END IF;
+        END $$;
+        CREATE EVENT TRIGGER wait_a_while ON ddl_command_start WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.wait_a_while();
+        SELECT pg_advisory_lock(77)""")
+
+    def rename():
+        while not sales.world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            pass
+        sales.ddl(SWAPS[swapped])
+        sales.world.sql("SELECT pg_advisory_unlock(77)")
+
+    try:
+        errors = run_together(lambda: sales.sql(change), rename)
+    finally:
+        sales.world.sql("DROP EVENT TRIGGER wait_a_while; DROP FUNCTION public.wait_a_while(); DROP SEQUENCE public.statements")
     if (tag, swapped) == ("REVOKE", "column"):
         # Said, and not done.
         assert [e.pgcode for e in errors] == ["42501"]

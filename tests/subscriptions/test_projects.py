@@ -4,7 +4,7 @@ import psycopg2
 import pytest
 from conftest import SYSTEM, refuses
 from harness.world import query
-from test_concurrency import run_around, run_together
+from test_concurrency import run_together
 
 READS = "SELECT has_any_column_privilege('project_p', 'sales.orders', 'SELECT')"
 
@@ -209,18 +209,3 @@ def test_a_table_that_is_being_altered(project):
 
     assert run_together(lambda: project.sql("SELECT immuta.add_project_member('p', 'cid')"), alter) == []
     assert columns(project) == (0, 0)
-
-
-@pytest.mark.parametrize("ddl, readable", [
-    ("ALTER TABLE sales.orders RENAME region TO area", ["area", "id"]),
-    # What not all members may read has now the name of what they may.
-    ("ALTER TABLE sales.orders RENAME amount TO id2; ALTER TABLE sales.orders RENAME region TO amount; "
-     "ALTER TABLE sales.orders RENAME id2 TO region", ["amount", "id"])])
-def test_a_column_that_is_renamed_meanwhile(project, ddl, readable):
-    project.sql("SELECT immuta.remove_project_data_source('p', 'sales.orders')")
-    project.sql("SELECT immuta.register_data_source('sales.orders', exclude_columns => '{amount}')")
-    change = "SELECT immuta.add_project_data_source('p', 'sales.orders')"
-    assert run_around(project, change, "GRANT", 1, ddl) == []
-    assert project.world.sql(
-        "SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute WHERE attrelid = 'sales.orders'::regclass "
-        "AND attnum > 0 AND has_column_privilege('project_p', attrelid, attnum, 'SELECT')") == [(readable,)]
