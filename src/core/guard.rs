@@ -46,6 +46,10 @@ pub enum Statement {
     /// EXPLAIN of a query (not of a utility statement)
     ExplainQuery,
     Prepare,
+    /// EXECUTE of a statement that was prepared by name, whatever wraps it
+    Execute,
+    /// ALTER ROLE, and what ALTER ROLE or ALTER DATABASE sets for later sessions
+    LoginAttributes,
     /// DECLARE … WITH HOLD
     HeldCursor,
     Load,
@@ -105,9 +109,8 @@ pub fn without_token(statement: &Statement, settable: impl FnOnce() -> Settable)
                 Err(Refusal::TokenRequired)
             }
         }
-        TwoPhase | Listen | Prepare | HeldCursor | Load | CreateOperator(_) | CallOrDo | Call(_) | Other => {
-            Err(Refusal::TokenRequired)
-        }
+        TwoPhase | Listen | Prepare | Execute | LoginAttributes | HeldCursor | Load | CreateOperator(_)
+        | CallOrDo | Call(_) | Other => Err(Refusal::TokenRequired),
     }
 }
 
@@ -122,6 +125,12 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Impersonate(..) => Err(Refusal::WhileImpersonating("the impersonated user cannot be changed")),
         TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
         Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
+        // Whatever is prepared on this connection was prepared for another user, or by the driver's protocol.
+        Execute => Err(Refusal::WhileImpersonating("EXECUTE would run a statement of another user")),
+        // A password or a setting would outlive the token, and its revocation.
+        LoginAttributes => {
+            Err(Refusal::WhileImpersonating("attributes of roles and databases would outlive the token"))
+        }
         HeldCursor => Err(Refusal::WhileImpersonating("a cursor WITH HOLD would outlive the transaction")),
         Listen | Unlisten => Err(Refusal::WhileImpersonating("LISTEN and UNLISTEN would outlive the transaction")),
         // The planner calls the functions of operators behind every check.
@@ -298,6 +307,8 @@ mod tests {
             TwoPhase,
             Listen,
             Prepare,
+            Execute,
+            LoginAttributes,
             HeldCursor,
             Load,
             CallOrDo,
@@ -341,7 +352,18 @@ mod tests {
             assert_eq!(while_impersonating(&fine), Ok(()), "{fine:?}");
         }
         assert_eq!(while_impersonating(&set("search_path")), Ok(()));
-        for refused in [Listen, Unlisten, Prepare, HeldCursor, Load, Discard, DiscardAll, set("Role")] {
+        for refused in [
+            Listen,
+            Unlisten,
+            Prepare,
+            Execute,
+            LoginAttributes,
+            HeldCursor,
+            Load,
+            Discard,
+            DiscardAll,
+            set("Role"),
+        ] {
             assert!(matches!(while_impersonating(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
         }
         for refused in [

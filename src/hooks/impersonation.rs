@@ -107,6 +107,8 @@ pub fn settle() {
 
 /// The statement that presented a user is complete: from the next statement on, the session runs as that user.
 pub fn establish(presented: &Presented) -> Result<(), Error> {
+    // What was revoked since the transaction began is revoked.
+    catalog::take_in_changes();
     let installed = catalog::installation().ok_or(Error::NoExtension)?;
     let impersonator = role::session_user();
     let kind = presented.credential.kind();

@@ -181,6 +181,12 @@ unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_s
     }
 }
 
+/// Takes in what other sessions have committed so far, which a transaction otherwise does where it takes a lock.
+pub fn take_in_changes() {
+    // SAFETY: calls the invalidation callbacks; in a transaction only, as look-ups are.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// Makes every backend look at our tables again, once this transaction has committed.
 pub fn announce_change() {
     if let Some(found) = installation() {

@@ -96,7 +96,7 @@ pub fn audit(line: &[u8]) {
         return;
     }
     let Ok(line) = CString::new(line) else { return };
-    let before = IN_AUDIT.swap(true, Relaxed);
+    let _writing = Writing::begin();
     // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no
     // memory) into a panic that unwinds this frame.
     unsafe {
@@ -109,7 +109,28 @@ pub fn audit(line: &[u8]) {
             }
         });
     }
-    IN_AUDIT.store(before, Relaxed);
+}
+
+/// While it lives, what is logged is a record of ours. An interrupt between a record and its next sink would leave it in
+/// one and not in the other, and errfinish() serves interrupts: they wait.
+struct Writing {
+    was_writing: bool,
+}
+
+impl Writing {
+    fn begin() -> Writing {
+        // SAFETY: a static variable, of this thread.
+        unsafe { pg_sys::InterruptHoldoffCount += 1 };
+        Writing { was_writing: IN_AUDIT.swap(true, Relaxed) }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        IN_AUDIT.store(self.was_writing, Relaxed);
+        // SAFETY: as in begin(). An error sets it to 0 by itself.
+        unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) };
+    }
 }
 
 #[pg_guard]
@@ -126,7 +147,11 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
             return;
         }
         let context = record.assoc_context;
-        if record.elevel <= pg_sys::LOG as c_int {
+        // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: those only lose
+        // what belongs to a secret.
+        let is_for_server = record.elevel <= pg_sys::LOG_SERVER_ONLY as c_int;
+        let is_quoting = is_told || bytes(record.message).is_some_and(redact::is_sensitive);
+        if is_for_server || record.elevel < pg_sys::PGERROR as c_int && is_quoting {
             replace(&mut record.message, context, redact::statement);
         } else if is_told && is_misread(record, statement.filter(|_| !is_shown)) {
             // An error of the parser quotes the words it stumbled over.

@@ -39,6 +39,8 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             T_ListenStmt => Statement::Listen,
             T_UnlistenStmt => Statement::Unlisten,
             T_PrepareStmt => Statement::Prepare,
+            _ if executes_prepared(node) => Statement::Execute,
+            T_AlterRoleStmt | T_AlterRoleSetStmt | T_AlterDatabaseSetStmt => Statement::LoginAttributes,
             T_LoadStmt => Statement::Load,
             T_DefineStmt => classify_define(&*(node as *mut pg_sys::DefineStmt)),
             T_CallStmt => {
@@ -62,6 +64,28 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
             }
             _ => Statement::Other,
         }
+    }
+}
+
+/// Whether this is EXECUTE, or EXPLAIN or CREATE TABLE AS of it, however deep: those run it without its own hook.
+///
+/// # Safety
+/// `node` is null or a node of PostgreSQL.
+unsafe fn executes_prepared(node: *mut pg_sys::Node) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: by contract; each cast follows the tag of the node.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        let inner = match (*node).type_ {
+            T_ExecuteStmt => return true,
+            T_ExplainStmt => (*(node as *mut pg_sys::ExplainStmt)).query,
+            T_CreateTableAsStmt => (*(node as *mut pg_sys::CreateTableAsStmt)).query,
+            T_Query => (*(node as *mut pg_sys::Query)).utilityStmt,
+            _ => return false,
+        };
+        executes_prepared(inner)
     }
 }
 
