@@ -147,10 +147,10 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
             return;
         }
         let context = record.assoc_context;
-        // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: those only lose
-        // what belongs to a secret.
+        // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: only those that
+        // quote a secret's statement are changed.
         let is_for_server = record.elevel <= pg_sys::LOG_SERVER_ONLY as c_int;
-        let is_quoting = is_told || bytes(record.message).is_some_and(redact::is_sensitive);
+        let is_quoting = bytes(record.message).is_some_and(redact::is_sensitive);
         if is_for_server || record.elevel < pg_sys::PGERROR as c_int && is_quoting {
             replace(&mut record.message, context, redact::statement);
         } else if is_told && is_misread(record, statement.filter(|_| !is_shown)) {

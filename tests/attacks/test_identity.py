@@ -260,6 +260,14 @@ ATTACKS = [
     (9, "ROLLBACK PREPARED 'alice'", *UNSUPPORTED),
     (23, "PREPARE s AS SELECT 1", *ACTIVE),
     (23, do("PREPARE s AS SELECT 1;"), *ACTIVE),
+    # What a driver prepared for the user before, literals and all; whatever wraps it.
+    *[(23, statement, *ACTIVE) for statement in (
+        "EXECUTE s", "EXPLAIN (VERBOSE) EXECUTE s", "CREATE TABLE alice.x AS EXECUTE s",
+        "EXPLAIN CREATE TABLE alice.x AS EXECUTE s", do("EXECUTE 'EXECUTE s';"), do("EXECUTE 'EXPLAIN EXECUTE s';"))],
+    # What would make a token a password, or last longer than it.
+    *[(35, statement, *ACTIVE) for statement in (
+        "ALTER USER CURRENT_USER PASSWORD 'x'", "ALTER ROLE alice PASSWORD NULL", "ALTER ROLE alice SET work_mem = '1MB'",
+        "ALTER ROLE CURRENT_USER RESET ALL", do("ALTER USER CURRENT_USER PASSWORD 'x';"))],
     (24, "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM app.flights", *ACTIVE),
     (24, do("EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT * FROM app.flights';"), *ACTIVE),
     (25, "LISTEN c", *ACTIVE),

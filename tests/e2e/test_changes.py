@@ -46,6 +46,20 @@ REVOCATIONS = {
 }
 
 
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("change", REVOCATIONS)
+def test_what_is_revoked_before_the_token_is_presented(world, user, change, isolation):
+    """In a transaction that has begun, and has a snapshot from before."""
+    connection, token = user
+    act, expected = REVOCATIONS[change]
+    query(connection, f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+    assert query(connection, "SELECT count(*) > 0 FROM pg_class") == [(True,)]
+    act(world, token)
+    with refuses(*expected):
+        impersonate(connection, token)
+    connection.rollback()
+
+
 @pytest.mark.parametrize("change", REVOCATIONS)
 def test_a_revocation_takes_effect_at_the_next_transaction(world, user, change):
     connection, token = user
