@@ -34,7 +34,7 @@ KINDS = [
     ("CREATE TABLE alice.kept (a{n} int)", False), ("RESET ROLE /* {n} */", False), ("LISTEN channel{n}", False),
     ("SET ROLE bob /* {n} */", False), ("DISCARD ALL /* {n} */", False), ("VACUUM /* {n} */", False), ("FETCH 1 FROM none{n}", False),
     ("DO $$ BEGIN RAISE EXCEPTION '{n}'; END $$", False), ("SELECT set_config('role', 'none', {n} > 0)", False),
-    ("SELECT app.busy({n}) / 0", False), ("EXECUTE none{n}", False), ("SELECT * FROM immuta.token WHERE id = {n}", False),
+    ("SELECT app.busy({n}) / 0", False), ("DEALLOCATE none{n}", False), ("SELECT * FROM immuta.token WHERE id = {n}", False),
     ("PREPARE p{n} AS SELECT 1", False), ("DECLARE c{n} CURSOR WITH HOLD FOR SELECT 1", False),
 ]
 
@@ -98,7 +98,7 @@ CHANGES = [
     "ALTER TABLE alice.root ATTACH PARTITION alice.leaf FOR VALUES FROM (0) TO (9)",
     "CREATE TABLE alice.base (a int PRIMARY KEY)", "CREATE TABLE alice.heir () INHERITS (alice.base)",
     "ALTER TABLE alice.heir NO INHERIT alice.base", "ALTER TABLE alice.base CLUSTER ON base_pkey",
-    "ALTER TABLE alice.base SET WITHOUT CLUSTER", "ALTER ROLE alice SET search_path = alice", "ALTER ROLE alice RESET ALL",
+    "ALTER TABLE alice.base SET WITHOUT CLUSTER",
     "CREATE TEXT SEARCH CONFIGURATION alice.words (COPY = pg_catalog.english)",
     "ALTER TEXT SEARCH CONFIGURATION alice.words ALTER MAPPING FOR word WITH simple",
     "CREATE FOREIGN TABLE alice.far (a int) SERVER far OPTIONS (table_name 'x')",
@@ -109,7 +109,7 @@ CHANGES = [
 
 
 def test_changes_of_what_has_no_name(world, service, trail):
-    """An inheritance, a setting of a role: PostgreSQL announces them like objects, but cannot describe them."""
+    """An inheritance, a default privilege: PostgreSQL announces them like objects, but cannot describe them."""
     world.sql("CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw; "
               "GRANT USAGE ON FOREIGN SERVER far TO alice")
     try:
