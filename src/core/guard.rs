@@ -125,7 +125,7 @@ pub fn while_impersonating(statement: &Statement) -> Result<(), Refusal> {
         Impersonate(..) => Err(Refusal::WhileImpersonating("the impersonated user cannot be changed")),
         TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
         Prepare => Err(Refusal::WhileImpersonating("PREPARE would outlive the transaction")),
-        // Whatever is prepared on this connection was prepared for another user, or by the driver's protocol.
+        // Under a token nothing is prepared by name: what there is was prepared for another user, by the driver, say.
         Execute => Err(Refusal::WhileImpersonating("EXECUTE would run a statement of another user")),
         // A password or a setting would outlive the token, and its revocation.
         LoginAttributes => {

@@ -1,4 +1,5 @@
-//! Why there is no answer of a token provider, or none that can be used. Nothing here quotes what it sent: that may hold anything.
+//! Why there is no answer of a token provider, or none that can be used. Nothing here quotes what it sent: that may hold
+//! anything.
 
 use std::borrow::Cow;
 

@@ -54,17 +54,14 @@ pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
     if allowed { Ok(()) } else { Err(Error::TokenRequired(format!("function \"{}\"", function.name))) }
 }
 
-/// The first OID that `initdb` gives to nothing (`transam.h`).
-const FIRST_OF_USERS: u32 = 16384;
-
 /// While the system account runs a statement, or one is analysed for it: nothing else may run with its rights.
 pub fn check_function_of_system(oid: u32) -> Result<(), Report> {
     let is_analysis = gate::is_analysis();
-    if oid < FIRST_OF_USERS && !is_analysis {
+    if oid < guard::FIRST_NORMAL_OBJECT_ID && !is_analysis {
         return Ok(());
     }
     let Some(function) = catalog::function(oid) else { return Ok(()) };
-    let is_trusted = oid < FIRST_OF_USERS || role::is_superuser(function.owner) || is_ours(oid);
+    let is_trusted = oid < guard::FIRST_NORMAL_OBJECT_ID || role::is_superuser(function.owner) || is_ours(oid);
     if is_trusted && (function.is_immutable || !is_analysis) {
         return Ok(());
     }

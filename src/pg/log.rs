@@ -111,8 +111,8 @@ pub fn audit(line: &[u8]) {
     }
 }
 
-/// While it lives, what is logged is a record of ours. An interrupt between a record and its next sink would leave it in
-/// one and not in the other, and errfinish() serves interrupts: they wait.
+/// While it lives, what is logged is a record of ours. errfinish() serves interrupts, which would leave from there: they
+/// wait until the record is written.
 struct Writing {
     was_writing: bool,
 }
