@@ -220,9 +220,10 @@ pub fn setting(name: &CStr) -> *mut pg_sys::config_generic {
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     return all_settings()
         .into_iter()
-        // SAFETY: guc.c's parameters have NUL-terminated names.
         .find(|&setting| {
-            unsafe { CStr::from_ptr((*setting).name) }.to_bytes().eq_ignore_ascii_case(name.to_bytes())
+            // SAFETY: guc.c's parameters have NUL-terminated names.
+            let its_name = unsafe { CStr::from_ptr((*setting).name) };
+            its_name.to_bytes().eq_ignore_ascii_case(name.to_bytes())
         })
         .unwrap_or(std::ptr::null_mut());
     #[cfg(not(any(feature = "pg14", feature = "pg15")))]
