@@ -23,3 +23,4 @@ pub mod template;
 pub mod time;
 pub mod token;
 pub mod trail;
+pub mod utility;

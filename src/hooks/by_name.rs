@@ -21,7 +21,7 @@ pub fn recognize(statement: &Statement) -> Cow<'_, Statement> {
         Statement::Call(procedure) if is_our_procedure(*procedure) => {
             Cow::Owned(Statement::Impersonate(Kind::Name, How::Call))
         }
-        Statement::Call(_) => Cow::Owned(Statement::CallOrDo),
+        Statement::Call(_) => Cow::Owned(Statement::CallOther),
         other => Cow::Borrowed(other),
     }
 }

@@ -24,14 +24,14 @@ pub fn is_trusted(owner: u32) -> bool {
     }
 }
 
-/// Only the catalogs can be read, and of those nothing that shows values of user tables.
+/// Only the catalogs of PostgreSQL can be read, and of those nothing that shows values of user tables.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     permissions.required().iter().try_for_each(|entry| check_relation(entry.relation))
 }
 
 pub fn check_relation(oid: u32) -> Result<(), Error> {
     match catalog::relation(oid) {
-        Some((schema, name)) if !catalog::is_system_schema(schema) || guard::shows_user_data(&name) => {
+        Some((_, name)) if oid >= guard::FIRST_NORMAL_OBJECT_ID || guard::shows_user_data(&name) => {
             Err(Error::TokenRequired(format!("access to \"{name}\"")))
         }
         _ => Ok(()),
@@ -44,14 +44,27 @@ pub fn check_relation(oid: u32) -> Result<(), Error> {
 /// another, or behind an operator, a cast or a domain.
 pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
     let Some(function) = catalog::function(oid) else { return Ok(()) };
-    let allowed = if catalog::is_system_schema(function.schema) {
-        !guard::is_refused_without_token(&function.name) && (in_statement || function.name != "set_config")
+    let allowed = if oid < guard::FIRST_NORMAL_OBJECT_ID {
+        !guard::is_refused_without_token(&function.name, function.is_volatile)
+            && (in_statement || function.name != "set_config")
     } else if is_ours(oid) {
         true
     } else {
         is_trusted(function.owner) && (function.is_definer || in_statement && !function.is_unrestricted)
     };
     if allowed { Ok(()) } else { Err(Error::TokenRequired(format!("function \"{}\"", function.name))) }
+}
+
+/// Types bring functions along that are called behind every check: casts to json, say, which functions of JSON look up
+/// by themselves. Only types of PostgreSQL, of superusers and of trusted definers.
+pub fn check_type(oid: u32) -> Result<(), Error> {
+    if oid < guard::FIRST_NORMAL_OBJECT_ID {
+        return Ok(());
+    }
+    match catalog::type_name_and_owner(oid) {
+        Some((name, owner)) if !is_trusted(owner) => Err(Error::TokenRequired(format!("type \"{name}\""))),
+        _ => Ok(()),
+    }
 }
 
 /// While the system account runs a statement, or one is analysed for it: nothing else may run with its rights.

@@ -15,7 +15,7 @@ use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Lasting};
-use crate::pg::nodes::Permissions;
+use crate::pg::nodes::{Handled, Permissions};
 use crate::pg::{client, cursor, gate, name_guc, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
 use crate::{activity, audit, config, mapping};
@@ -447,6 +447,20 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     if permissions.checked_as(|relation| installed.owns(relation)).into_iter().all(may) {
         Ok(())
     } else {
-        Err(Error::WhileImpersonating("the tables of immuta_ext are closed".into()))
+        Err(closed())
     }
+}
+
+/// Locking, emptying or rebuilding them is no better.
+pub fn check_handled(handled: &Handled) -> Result<(), Error> {
+    let handled = handled.collect();
+    if handled.is_empty() || guarded::has_authority() {
+        return Ok(());
+    }
+    let Some(installed) = catalog::installation() else { return Ok(()) };
+    if handled.into_iter().any(|relation| installed.owns(relation)) { Err(closed()) } else { Ok(()) }
+}
+
+fn closed() -> Error {
+    Error::WhileImpersonating("the tables of immuta_ext are closed".into())
 }

@@ -10,13 +10,13 @@ use crate::core::names::LookUp;
 use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
-use crate::pg::nodes::{Permissions, Query, References};
+use crate::pg::nodes::{Handled, Permissions, Query, References};
 use crate::pg::report::Report;
 use crate::pg::statement::Progress;
 use crate::pg::{catalog, chain, gate, guc, role};
 
 /// Before a utility statement.
-pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Report> {
+pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> Result<Before, Report> {
     if *statement == Statement::Rollback {
         // It undoes the parameter, too.
         impersonation::settle();
@@ -29,17 +29,18 @@ pub fn before_utility(statement: &Statement, depth: u32) -> Result<Before, Repor
         } else {
             session_scope::resume()?;
         }
-        guard::while_impersonating(statement).map_err(Error::from)?;
+        guard::while_impersonating(statement, gate::is_lasting()).map_err(Error::from)?;
+        impersonation::check_handled(handled)?;
         if matches!(statement, Statement::Set(_)) {
             SEEDED.set(true);
         }
         if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
             impersonation::confirm()?;
         }
-        return Ok(Before { as_nested: *statement == Statement::CallOrDo, ..Before::default() });
+        return Ok(Before { as_nested: statement.may_commit(), ..Before::default() });
     }
     if gate::is_dry_run() {
-        guard::while_impersonating(statement).map_err(Error::from)?;
+        guard::while_impersonating(statement, false).map_err(Error::from)?;
     }
     if is_guarded() && !guarded::has_authority() {
         guard::without_token(statement, settable).map_err(Error::from)?;
@@ -61,9 +62,10 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
     }
     let before = guarded::undoing_settings(depth);
     if !guarded::has_authority() {
-        let (relations, functions) = references.collect();
-        relations.into_iter().try_for_each(guarded::check_relation)?;
-        functions.into_iter().try_for_each(|function| guarded::check_function(function, true))?;
+        let found = references.collect();
+        found.relations.into_iter().try_for_each(guarded::check_relation)?;
+        found.functions.into_iter().try_for_each(|function| guarded::check_function(function, true))?;
+        found.types.into_iter().try_for_each(guarded::check_type)?;
     }
     Ok(Before { without_workers: true, ..before })
 }

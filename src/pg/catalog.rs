@@ -1,5 +1,6 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
+use super::nodes::References;
 use super::{compat, gate, text};
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
@@ -38,8 +39,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Whether this is a table or a sequence of ours, or a partition of one: what only our functions, and superusers,
-    /// read and write.
+    /// Whether this is a table or a sequence of ours, or a partition, an index or the TOAST table of one: what only our
+    /// functions, and superusers, read, write, lock and rebuild.
     pub fn owns(&self, relation: u32) -> bool {
         OWNED.with_borrow_mut(|(generation, known)| {
             let current = gate::relations();
@@ -48,9 +49,10 @@ impl Installation {
                 *generation = current;
             }
             *known.entry(relation).or_insert_with(|| {
+                let table = table_of_toast(relation).unwrap_or(relation);
                 // SAFETY: takes an OID by value, searches the system cache.
-                let kind = unsafe { pg_sys::get_rel_relkind(relation.into()) };
-                schema_of_relation(relation) == self.schema && matches!(kind as u8, b'r' | b'p' | b'S')
+                let kind = unsafe { pg_sys::get_rel_relkind(table.into()) };
+                schema_of_relation(table) == self.schema && matches!(kind as u8, b'r' | b'p' | b'S' | b'i' | b'I')
             })
         })
     }
@@ -205,6 +207,7 @@ pub struct Function {
     pub is_unrestricted: bool,
     /// Declared to depend on nothing but its arguments.
     pub is_immutable: bool,
+    pub is_volatile: bool,
 }
 
 pub fn function(oid: u32) -> Option<Function> {
@@ -223,9 +226,27 @@ pub fn function(oid: u32) -> Option<Function> {
             is_definer: form.prosecdef,
             is_unrestricted: !is_trusted_language(form.prolang),
             is_immutable: form.provolatile as u8 == b'i',
+            is_volatile: form.provolatile as u8 == b'v',
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(function)
+    }
+}
+
+/// Name and owner of a type.
+pub fn type_name_and_owner(oid: u32) -> Option<(String, u32)> {
+    // SAFETY: tuples of pg_type begin with their fixed columns, copied before the release.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as c_int, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_type);
+        let name = CStr::from_ptr(form.typname.data.as_ptr()).to_string_lossy().into_owned();
+        let owner = form.typowner.to_u32();
+        pg_sys::ReleaseSysCache(tuple);
+        Some((name, owner))
     }
 }
 
@@ -319,6 +340,34 @@ pub fn described_relation(oid: u32) -> Option<Relation> {
     Some(Relation { kind, name: format!("{}.{name}", schema_name(schema)?) })
 }
 
+/// The table to which a TOAST table, or an index of one, belongs: PostgreSQL names them by its OID.
+fn table_of_toast(oid: u32) -> Option<u32> {
+    if schema_of_relation(oid) != pg_sys::PG_TOAST_NAMESPACE {
+        return None;
+    }
+    let (_, name) = relation(oid)?;
+    let name = name.strip_prefix("pg_toast_")?;
+    name.strip_suffix("_index").unwrap_or(name).parse().ok()
+}
+
+/// The relations that a view shows; none for what is no view. It stays as it is until the transaction ends.
+pub fn shown_by_view(oid: u32) -> Vec<u32> {
+    // SAFETY: takes an OID by value; the view is opened with a lock, which is kept, before its rule is read, and the
+    // query belongs to it while it is open.
+    unsafe {
+        if pg_sys::get_rel_relkind(oid.into()) as u8 != b'v' {
+            return Vec::new();
+        }
+        let view = pg_sys::try_relation_open(oid.into(), pg_sys::AccessShareLock as c_int);
+        if view.is_null() {
+            return Vec::new();
+        }
+        let relations = References::of(pg_sys::get_view_query(view)).collect().relations;
+        pg_sys::relation_close(view, pg_sys::NoLock as c_int);
+        relations
+    }
+}
+
 pub fn schema_name(oid: u32) -> Option<String> {
     // SAFETY: as in owned().
     unsafe { owned(pg_sys::get_namespace_name(oid.into())) }
@@ -355,23 +404,6 @@ unsafe fn owned(name: *mut c_char) -> Option<String> {
 pub fn schema_of_relation(oid: u32) -> u32 {
     // SAFETY: takes an OID by value, searches the system cache.
     unsafe { pg_sys::get_rel_namespace(oid.into()) }.to_u32()
-}
-
-pub fn is_system_schema(schema: u32) -> bool {
-    thread_local! {
-        static INFORMATION_SCHEMA: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
-    }
-    if schema == pg_sys::PG_CATALOG_NAMESPACE {
-        return true;
-    }
-    let generation = gate::generation();
-    let (seen, mut information_schema) = INFORMATION_SCHEMA.get();
-    if seen != generation {
-        // SAFETY: a NUL-terminated name; missing_ok.
-        information_schema = unsafe { pg_sys::get_namespace_oid(c"information_schema".as_ptr(), true) }.to_u32();
-        INFORMATION_SCHEMA.set((generation, information_schema));
-    }
-    schema != 0 && schema == information_schema
 }
 
 /// Raises PostgreSQL's own error for a schema the user may not use.

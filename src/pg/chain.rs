@@ -5,7 +5,7 @@
 //! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
 //! transaction callbacks ([`super::xact`]).
 
-use super::nodes::{self, Permissions, Query, References};
+use super::nodes::{self, Handled, Permissions, Query, References};
 use super::report::{Report, raise};
 use super::statement::{self, Opening, Progress};
 use super::{compat, cursor, gate, raw};
@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// What the hooks decide; see `crate::hooks`.
 pub struct Handlers {
-    /// Before a utility statement: `(statement, nesting depth)`.
-    pub utility: fn(&Statement, u32) -> Result<Before, Report>,
+    /// Before a utility statement: `(statement, what it locks or rebuilds, nesting depth)`.
+    pub utility: fn(&Statement, &Handled, u32) -> Result<Before, Report>,
     /// After a statement was parsed, whatever it is.
     pub parsed: fn(),
     /// After the names of a statement were looked up.
@@ -486,8 +486,8 @@ unsafe extern "C-unwind" fn before_utility(
         witness(|handlers| (handlers.begins)(&Beginning::Utility(pstmt, query_string), depth));
     }
     // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
-    let statement = unsafe { nodes::classify(pstmt) };
-    decide(|handlers| (handlers.utility)(&statement, depth))
+    let (statement, handled) = unsafe { (nodes::classify(pstmt), Handled::by(pstmt)) };
+    decide(|handlers| (handlers.utility)(&statement, &handled, depth))
 }
 
 #[pg_guard]

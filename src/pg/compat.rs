@@ -1,6 +1,7 @@
 //! Every difference between the supported PostgreSQL versions.
 
 use super::chain;
+use crate::core::utility::{Object, Utility, for_each_object, for_each_statement};
 use pgrx::pg_sys;
 #[cfg(not(feature = "pg14"))]
 use std::ffi::c_int;
@@ -480,4 +481,47 @@ pub fn append_log_prefix(line: &mut Vec<u8>, format: &CStr) -> Option<()> {
 #[cfg(any(feature = "pg14", feature = "pg15"))]
 pub fn append_log_prefix(_line: &mut Vec<u8>, _format: &CStr) -> Option<()> {
     None
+}
+
+/// Node tags of all majors. Those that this one does not have stand for a tag that no statement has.
+mod tags {
+    #[cfg(feature = "pg14")]
+    #[allow(non_upper_case_globals)]
+    pub const T_AlterDatabaseRefreshCollStmt: pgrx::pg_sys::NodeTag = pgrx::pg_sys::NodeTag::T_Invalid;
+    pub use pgrx::pg_sys::NodeTag::*;
+}
+
+/// The row of a utility statement in the allow list; `None` for one that has none.
+pub fn utility(tag: pg_sys::NodeTag) -> Option<Utility> {
+    macro_rules! row {
+        ($($tag:ident)*) => {
+            match tag {
+                $(tags::$tag => Some(Utility::$tag),)*
+                _ => None,
+            }
+        };
+    }
+    for_each_statement!(row)
+}
+
+/// Types of objects of all majors. Those that this one does not have stand for numbers that it does not use.
+mod object_types {
+    #[cfg(feature = "pg14")]
+    pub const OBJECT_PARAMETER_ACL: pgrx::pg_sys::ObjectType::Type = u32::MAX;
+    #[cfg(feature = "pg14")]
+    pub const OBJECT_PUBLICATION_NAMESPACE: pgrx::pg_sys::ObjectType::Type = u32::MAX - 1;
+    pub use pgrx::pg_sys::ObjectType::*;
+}
+
+/// The row of a type of object in the allow list; `None` for one that has none.
+pub fn object(object: pg_sys::ObjectType::Type) -> Option<Object> {
+    macro_rules! row {
+        ($($name:ident)*) => {
+            match object {
+                $(object_types::$name => Some(Object::$name),)*
+                _ => None,
+            }
+        };
+    }
+    for_each_object!(row)
 }

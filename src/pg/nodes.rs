@@ -1,10 +1,11 @@
 //! Reading PostgreSQL's parse and plan trees.
 
-use super::{compat, guc, role, text};
-use crate::core::guard::{How, Statement};
+use super::{catalog, compat, guc, role, text};
+use crate::core::guard::{FIRST_NORMAL_OBJECT_ID, How, Statement};
 use crate::core::names::LookUp;
 use crate::core::presented;
 use crate::core::redact;
+use crate::core::utility::Utility;
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
 
@@ -17,6 +18,7 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
     // SAFETY: by contract; each cast follows the tag of the node.
     unsafe {
         let node = (*pstmt).utilityStmt;
+        let Some(kind) = compat::utility((*node).type_) else { return Statement::Unknown };
         match (*node).type_ {
             T_TransactionStmt => {
                 use pg_sys::TransactionStmtKind::*;
@@ -29,41 +31,66 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
                 }
             }
             T_VariableSetStmt => classify_set(&*(node as *mut pg_sys::VariableSetStmt)),
-            T_VariableShowStmt => Statement::Show,
             T_DiscardStmt => match (*(node as *mut pg_sys::DiscardStmt)).target {
                 pg_sys::DiscardMode::DISCARD_ALL => Statement::DiscardAll,
                 _ => Statement::Discard,
             },
-            T_DeallocateStmt => Statement::Deallocate,
-            T_ClosePortalStmt => Statement::ClosePortal,
-            T_ListenStmt => Statement::Listen,
-            T_UnlistenStmt => Statement::Unlisten,
-            T_PrepareStmt => Statement::Prepare,
-            _ if executes_prepared(node) => Statement::Execute,
-            T_AlterRoleStmt | T_AlterRoleSetStmt | T_AlterDatabaseSetStmt => Statement::LoginAttributes,
-            T_LoadStmt => Statement::Load,
-            T_DefineStmt => classify_define(&*(node as *mut pg_sys::DefineStmt)),
+            _ if executes_prepared(node) => Statement::Plain(Utility::T_ExecuteStmt, None),
             T_CallStmt => {
                 let call = (*(node as *mut pg_sys::CallStmt)).funcexpr;
-                if call.is_null() { Statement::CallOrDo } else { Statement::Call((*call).funcid.to_u32()) }
+                if call.is_null() { Statement::CallOther } else { Statement::Call((*call).funcid.to_u32()) }
             }
-            T_DoStmt => Statement::CallOrDo,
-            T_DeclareCursorStmt => {
-                let options = (*(node as *mut pg_sys::DeclareCursorStmt)).options;
-                if options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 {
-                    Statement::HeldCursor
-                } else {
-                    Statement::Other
-                }
+            T_DoStmt => Statement::Do,
+            T_DeclareCursorStmt
+                if (*(node as *mut pg_sys::DeclareCursorStmt)).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 =>
+            {
+                Statement::HeldCursor
             }
-            T_ExplainStmt => {
-                let query = (*(node as *mut pg_sys::ExplainStmt)).query;
-                let is_query = is_a(query, T_Query)
-                    && (*(query as *mut pg_sys::Query)).commandType != pg_sys::CmdType::CMD_UTILITY;
-                if is_query { Statement::ExplainQuery } else { Statement::Other }
+            T_ExplainStmt if is_plain_query((*(node as *mut pg_sys::ExplainStmt)).query) => {
+                Statement::ExplainQuery
             }
-            _ => Statement::Other,
+            T_DefineStmt if let Some(operator) = created_operator(&*(node as *mut pg_sys::DefineStmt)) => operator,
+            _ => match object_type(node).map(compat::object) {
+                Some(None) => Statement::Unknown,
+                Some(object) => Statement::Plain(kind, object),
+                None => Statement::Plain(kind, None),
+            },
         }
+    }
+}
+
+/// The type of object that a statement names.
+///
+/// # Safety
+/// `node` is a node of PostgreSQL.
+unsafe fn object_type(node: *mut pg_sys::Node) -> Option<pg_sys::ObjectType::Type> {
+    use pg_sys::NodeTag::*;
+    // SAFETY: by contract; each cast follows the tag of the node.
+    unsafe {
+        Some(match (*node).type_ {
+            T_AlterObjectDependsStmt => (*(node as *mut pg_sys::AlterObjectDependsStmt)).objectType,
+            T_AlterObjectSchemaStmt => (*(node as *mut pg_sys::AlterObjectSchemaStmt)).objectType,
+            T_AlterOwnerStmt => (*(node as *mut pg_sys::AlterOwnerStmt)).objectType,
+            T_AlterTableStmt => (*(node as *mut pg_sys::AlterTableStmt)).objtype,
+            T_AlterExtensionContentsStmt => (*(node as *mut pg_sys::AlterExtensionContentsStmt)).objtype,
+            T_CommentStmt => (*(node as *mut pg_sys::CommentStmt)).objtype,
+            T_DefineStmt => (*(node as *mut pg_sys::DefineStmt)).kind,
+            T_DropStmt => (*(node as *mut pg_sys::DropStmt)).removeType,
+            T_GrantStmt => (*(node as *mut pg_sys::GrantStmt)).objtype,
+            T_RenameStmt => (*(node as *mut pg_sys::RenameStmt)).renameType,
+            T_SecLabelStmt => (*(node as *mut pg_sys::SecLabelStmt)).objtype,
+            _ => return None,
+        })
+    }
+}
+
+/// # Safety
+/// `query` is null or a node of PostgreSQL.
+unsafe fn is_plain_query(query: *mut pg_sys::Node) -> bool {
+    // SAFETY: by contract; the cast follows the tag of the node.
+    unsafe {
+        is_a(query, pg_sys::NodeTag::T_Query)
+            && (*(query as *mut pg_sys::Query)).commandType != pg_sys::CmdType::CMD_UTILITY
     }
 }
 
@@ -90,9 +117,9 @@ unsafe fn executes_prepared(node: *mut pg_sys::Node) -> bool {
 }
 
 /// CREATE OPERATOR tells the function by which it works.
-fn classify_define(define: &pg_sys::DefineStmt) -> Statement {
+fn created_operator(define: &pg_sys::DefineStmt) -> Option<Statement> {
     if define.kind != pg_sys::ObjectType::OBJECT_OPERATOR {
-        return Statement::Other;
+        return None;
     }
     // SAFETY: the definition is a list of DefElem; `function` and `procedure` hold a name as a TypeName, whose names
     // are a list of strings.
@@ -107,7 +134,6 @@ fn classify_define(define: &pg_sys::DefineStmt) -> Statement {
             })
             .map(|last| Statement::CreateOperator(name_of(compat::string_value(last))))
             .last()
-            .unwrap_or(Statement::Other)
     }
 }
 
@@ -358,10 +384,29 @@ unsafe fn look_up<'a>(source: *const c_char, location: i32, length: i32) -> Opti
 /// What a query refers to before it is planned.
 pub struct References(*mut pg_sys::Query);
 
+/// Relations, functions (those of operators and casts, too) and the types of values.
 #[derive(Default)]
-struct Found {
-    relations: Vec<u32>,
-    functions: Vec<u32>,
+pub struct Found {
+    pub relations: Vec<u32>,
+    pub functions: Vec<u32>,
+    pub types: Vec<u32>,
+}
+
+impl Found {
+    /// PostgreSQL's own types are not worth a place.
+    fn add_type(&mut self, oid: pg_sys::Oid) {
+        let oid = oid.to_u32();
+        if oid >= FIRST_NORMAL_OBJECT_ID && !self.types.contains(&oid) {
+            self.types.push(oid);
+        }
+    }
+
+    /// # Safety
+    /// `list` is null or a list of OIDs.
+    unsafe fn add_types(&mut self, list: *mut pg_sys::List) {
+        // SAFETY: by contract.
+        unsafe { PgList::<pg_sys::Oid>::from_pg(list) }.iter_oid().for_each(|oid| self.add_type(oid));
+    }
 }
 
 impl References {
@@ -371,37 +416,105 @@ impl References {
         References(query)
     }
 
-    /// Relations and functions (those of operators and casts, too), however deep in subqueries.
-    pub fn collect(&self) -> (Vec<u32>, Vec<u32>) {
+    /// However deep in subqueries.
+    pub fn collect(&self) -> Found {
         let mut found = Found::default();
         // SAFETY: by contract of the constructor; the walk only reads, and passes `found` on as it is.
         unsafe { visit(self.0 as *mut pg_sys::Node, &raw mut found as *mut c_void) };
-        (found.relations, found.functions)
+        found
+    }
+}
+
+/// The relations that a utility statement locks, empties or rebuilds, read only when somebody asks.
+pub struct Handled(*mut pg_sys::Node);
+
+impl Handled {
+    /// # Safety
+    /// `pstmt` is a planned statement of PostgreSQL that wraps a utility statement, and outlives the value.
+    pub unsafe fn by(pstmt: *mut pg_sys::PlannedStmt) -> Handled {
+        // SAFETY: by contract.
+        Handled(unsafe { (*pstmt).utilityStmt })
+    }
+
+    /// Those that it names, and what views among them show, however deep: LOCK reaches that as well.
+    pub fn collect(&self) -> Vec<u32> {
+        let mut found = self.named();
+        let mut at = 0;
+        while let Some(&relation) = found.get(at) {
+            let shown = catalog::shown_by_view(relation);
+            let new: Vec<u32> = shown.into_iter().filter(|relation| !found.contains(relation)).collect();
+            found.extend(new);
+            at += 1;
+        }
+        found
+    }
+
+    fn named(&self) -> Vec<u32> {
+        use pg_sys::NodeTag::*;
+        let node = self.0;
+        // SAFETY: by contract of the constructor; each cast follows the tag of the node, and the lists hold nodes of
+        // one type.
+        unsafe {
+            let ranges: Vec<*mut pg_sys::RangeVar> = match (*node).type_ {
+                T_LockStmt => PgList::from_pg((*(node as *mut pg_sys::LockStmt)).relations).iter_ptr().collect(),
+                T_TruncateStmt => {
+                    PgList::from_pg((*(node as *mut pg_sys::TruncateStmt)).relations).iter_ptr().collect()
+                }
+                T_VacuumStmt => {
+                    PgList::<pg_sys::VacuumRelation>::from_pg((*(node as *mut pg_sys::VacuumStmt)).rels)
+                        .iter_ptr()
+                        .map(|named| (*named).relation)
+                        .collect()
+                }
+                T_ClusterStmt => vec![(*(node as *mut pg_sys::ClusterStmt)).relation],
+                T_ReindexStmt => vec![(*(node as *mut pg_sys::ReindexStmt)).relation],
+                _ => Vec::new(),
+            };
+            ranges
+                .into_iter()
+                .filter(|range| !range.is_null())
+                .map(|range| {
+                    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
+                    let (no_lock, no_callback) = (pg_sys::NoLock as i32, std::ptr::null_mut());
+                    pg_sys::RangeVarGetRelidExtended(range, no_lock, missing_ok, None, no_callback).to_u32()
+                })
+                .filter(|&relation| relation != 0)
+                .collect()
+        }
     }
 }
 
 /// Called by PostgreSQL's tree walkers for each node.
 #[pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
+    use pg_sys::NodeTag::*;
     // SAFETY: the walkers pass nodes of the query and the pointer they were given; each cast follows the tag.
     unsafe {
         if node.is_null() {
             return false;
         }
         match (*node).type_ {
-            pg_sys::NodeTag::T_Query => compat::walk_query(node as *mut pg_sys::Query, visit, found),
-            pg_sys::NodeTag::T_RangeTblEntry => {
+            T_Query => return compat::walk_query(node as *mut pg_sys::Query, visit, found),
+            T_RangeTblEntry => {
                 let entry = &*(node as *mut pg_sys::RangeTblEntry);
                 if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
                     (*(found as *mut Found)).relations.push(entry.relid.to_u32());
                 }
-                false
+                return false;
             }
-            _ => {
-                pg_sys::check_functions_in_node(node, Some(visit_function), found);
-                compat::walk_expression(node, visit, found)
+            // Values of a type come from these; other expressions hand on what they were given.
+            T_Const | T_Var | T_Param | T_FuncExpr | T_CoerceViaIO | T_CoerceToDomain | T_RelabelType
+            | T_RowExpr | T_ArrayCoerceExpr | T_ConvertRowtypeExpr => {
+                (*(found as *mut Found)).add_type(pg_sys::exprType(node));
             }
+            T_RangeTblFunction => {
+                (*(found as *mut Found)).add_types((*(node as *mut pg_sys::RangeTblFunction)).funccoltypes);
+            }
+            T_TableFunc => (*(found as *mut Found)).add_types((*(node as *mut pg_sys::TableFunc)).coltypes),
+            _ => {}
         }
+        pg_sys::check_functions_in_node(node, Some(visit_function), found);
+        compat::walk_expression(node, visit, found)
     }
 }
 

@@ -34,6 +34,7 @@ GRANT USAGE ON SCHEMA alice TO PUBLIC;
 GRANT USAGE ON SCHEMA app TO svc;
 CREATE FUNCTION app.alias_set_config(text, text, boolean) RETURNS text LANGUAGE internal AS 'set_config_by_name';
 CREATE FUNCTION app.alias_connect(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect';
+CREATE FUNCTION pg_catalog.connects_elsewhere(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect';
 CREATE FUNCTION app.superusers_count() RETURNS bigint LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS 'SELECT count(*) FROM app.flights';
 
@@ -171,6 +172,9 @@ CREATE TYPE alice.mood AS ENUM ('sad');
 CREATE FUNCTION alice.mood_as_text(alice.mood) RETURNS text LANGUAGE plpgsql
 AS $$ BEGIN PERFORM count(*) FROM app.everyone; RETURN set_config('role', 'none', false); END $$;
 CREATE CAST (alice.mood AS text) WITH FUNCTION alice.mood_as_text(alice.mood) AS IMPLICIT;
+CREATE FUNCTION alice.mood_as_json(alice.mood) RETURNS json LANGUAGE plpgsql
+AS $$ BEGIN PERFORM count(*) FROM app.everyone; RETURN to_json(set_config('role', 'none', false)); END $$;
+CREATE CAST (alice.mood AS json) WITH FUNCTION alice.mood_as_json(alice.mood);
 CREATE FUNCTION alice.by_default(a text DEFAULT alice.reset_role_sql(), b bigint DEFAULT alice.invoker_reads())
 RETURNS text LANGUAGE sql AS 'SELECT $1';
 CREATE FUNCTION alice.is_like(text, text) RETURNS boolean LANGUAGE plpgsql AS $$

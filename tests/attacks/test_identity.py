@@ -239,7 +239,7 @@ ATTACKS = [
         "CREATE OR REPLACE FUNCTION immuta.whoami() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "ALTER ROLE alice SET bodata.require_token = off", "ALTER DATABASE immuta SET bodata.require_token = off",
         "ALTER ROLE alice SET session_replication_role = replica", "SET session_replication_role = replica")],
-    (18, "ALTER SYSTEM SET bodata.require_token = off", *IN_BLOCK),
+    (18, "ALTER SYSTEM SET bodata.require_token = off", *ACTIVE),
     (18, "DROP EXTENSION immuta_ext", *DENIED),
     (18, "SELECT immuta.issue_token('bob')", *DENIED),
     (18, "SELECT immuta.check_token('{bob}')", *DENIED),

@@ -85,7 +85,17 @@ ATTACKS = [
         "currtid2('app.everyone', '(0,1)')", "pg_stat_get_backend_idset()", "pg_stat_get_activity(NULL)",
         "dblink('dbname=immuta', 'SELECT 1')",
         "dblink_connect('dbname=immuta')", "app.alias_set_config('search_path', 'alice', false)",
-        "app.alias_set_config('application_name', 'alice', false)")],
+        "app.alias_set_config('application_name', 'alice', false)",
+        # Not PostgreSQL's own, although it stands among its functions.
+        "connects_elsewhere('c', 'dbname=immuta')")],
+
+    # Functions of JSON look for casts of whoever made the type.
+    *[(36, f"SELECT {call}", *REQUIRED) for call in (
+        "to_json('sad'::alice.mood)", "to_jsonb(ARRAY['sad'::alice.mood])", "json_build_array('sad'::alice.mood)",
+        "json_agg(m) FROM unnest('{sad}'::alice.mood[]) m", "row_to_json(x) FROM (SELECT 'sad'::alice.mood AS m) x",
+        "to_json(x) FROM json_to_record('{\"m\": \"sad\"}') AS x(m alice.mood)",
+        "row_to_json(x) FROM json_populate_record(NULL::alice.pair, '{}') x",
+        "jsonb_build_object('a', CAST('sad' AS alice.mood))")],
     *[(35, f"SELECT * FROM {view}", *REQUIRED) for view in (
         "pg_stat_activity", "pg_prepared_statements", "pg_cursors", "pg_sequences",
         # Passwords with which the login goes elsewhere.
