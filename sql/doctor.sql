@@ -1,5 +1,10 @@
 -- What an administrator should look at.
 
+CREATE FUNCTION immuta.installation_fault() RETURNS text
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_installation_fault_wrapper';
+REVOKE ALL ON FUNCTION immuta.installation_fault() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.installation_fault() IS 'internal: why the library cannot work with what is installed, or NULL';
+
 CREATE FUNCTION immuta.provider_fault() RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_provider_fault_wrapper';
 REVOKE ALL ON FUNCTION immuta.provider_fault() FROM PUBLIC;
@@ -37,10 +42,10 @@ AS $$
             AND current_setting('shared_preload_libraries') !~ 'immuta_ext') own
     UNION ALL
     SELECT 'minor release', v >= least, CASE WHEN v >= least THEN current_setting('server_version')
-        ELSE 'Upgrade: before ' || least / 10000 || '.' || least % 10000 || ' the fixes of CVE-2024-10976 and CVE-2024-10978 are missing.' END
+        ELSE 'Upgrade to ' || least / 10000 || '.' || least % 10000 || ' or later: this one lacks fixes of security that are known.' END
     FROM (SELECT current_setting('server_version_num')::integer AS v) now,
-         LATERAL (SELECT CASE v / 10000 WHEN 14 THEN 140015 WHEN 15 THEN 150010 WHEN 16 THEN 160006 WHEN 17 THEN 170002
-                         ELSE v END AS least) fixed
+         LATERAL (SELECT CASE v / 10000 WHEN 14 THEN 140023 WHEN 15 THEN 150018 WHEN 16 THEN 160015 WHEN 17 THEN 170011
+                         WHEN 18 THEN 180006 ELSE v END AS least) fixed
     UNION ALL
     SELECT 'schema public is closed', NOT open, CASE WHEN open
         THEN 'REVOKE CREATE ON SCHEMA public FROM PUBLIC: whoever creates there can catch the calls of others.'
@@ -195,6 +200,12 @@ DECLARE
 BEGIN
     IF service_role IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = service_role) THEN
         RAISE EXCEPTION 'role "%" does not exist', service_role USING ERRCODE = 'undefined_object';
+    END IF;
+    RETURN QUERY SELECT 'the extension fits its library', f.fault IS NULL, coalesce(
+        f.fault || ': service logins are refused. ALTER EXTENSION immuta_ext UPDATE, or put back what is missing.',
+        'nothing is missing') FROM (SELECT immuta.installation_fault()) f(fault);
+    IF immuta.installation_fault() IS NOT NULL THEN
+        RETURN;
     END IF;
     RETURN QUERY SELECT * FROM immuta.doctor_of_server();
     RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();

@@ -5,6 +5,7 @@ DO $$
 DECLARE
     owner_is_superuser boolean;
     wanted name;
+    marker text;
 BEGIN
     SELECT r.rolsuper INTO owner_is_superuser
     FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
@@ -22,6 +23,12 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) wanted) THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
+        -- However the role is called later, the library knows it: it is the one that may execute this.
+        marker := 'is_' OPERATOR(pg_catalog.||) wanted;
+        EXECUTE pg_catalog.format('CREATE FUNCTION immuta.%I() RETURNS boolean LANGUAGE sql IMMUTABLE AS $f$SELECT true$f$', marker);
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION immuta.%I() FROM PUBLIC', marker);
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION immuta.%I() TO %I', marker, wanted);
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION immuta.%I() IS %L', marker, 'internal: who may execute this is that role');
     END LOOP;
 END
 $$;

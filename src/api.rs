@@ -253,6 +253,13 @@ fn immuta_provider_fault() -> Option<String> {
     hooks::provider_fault().map(|outage| outage.why().into_owned())
 }
 
+/// Why the library cannot work with what is installed in this database, or `None`.
+#[pg_extern(sql = false)]
+fn immuta_installation_fault() -> Option<String> {
+    immuta_require_preload();
+    hooks::installed().err().map(|error| error.message())
+}
+
 /// Makes failures of one connection cost time; see [`Throttle`].
 #[pg_extern(sql = false)]
 fn immuta_throttle_failures() {

@@ -5,6 +5,7 @@
 use crate::core::guard;
 use crate::core::outage::Outage;
 use crate::core::refusals::Refusal;
+use crate::pg::catalog::Fault;
 use crate::pg::report::Report;
 use pgrx::PgSqlErrorCode;
 
@@ -54,6 +55,8 @@ pub enum Error {
     NotSupported(&'static str),
     /// The database has no `immuta_ext`.
     NoExtension,
+    /// What the database has of it does not fit this library.
+    Incomplete(Fault),
     /// The token stood alone in an autocommit transaction.
     Alone,
     /// A session that may present tokens did something that needs one first.
@@ -98,7 +101,7 @@ impl Error {
             | Error::CursorHeld
             | Error::MidTransaction => ERRCODE_INVALID_TRANSACTION_STATE,
             Error::Alone => ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
-            Error::NoExtension | Error::NotPreloaded | Error::SubscriptionEnded => {
+            Error::NoExtension | Error::Incomplete(_) | Error::NotPreloaded | Error::SubscriptionEnded => {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
         }
@@ -131,6 +134,7 @@ impl Error {
             | Error::CursorHeld
             | Error::MidTransaction
             | Error::NoExtension
+            | Error::Incomplete(_)
             | Error::Alone
             | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
             Error::TokenRequired(_) => "IMPERSONATION_REQUIRED",
@@ -168,6 +172,12 @@ impl Error {
             Error::OutOfStatement => "a user to impersonate cannot be set this way".into(),
             Error::NotSupported(what) => format!("{what} is not possible while impersonating"),
             Error::NoExtension => "impersonation is not available in this database".into(),
+            Error::Incomplete(Fault::Missing(name)) => {
+                format!("immuta_ext is incomplete in this database: \"{name}\" is missing")
+            }
+            Error::Incomplete(Fault::Version) => {
+                "immuta_ext has another version in this database than its library".into()
+            }
             Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
@@ -207,6 +217,9 @@ impl Error {
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
             Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
+            Error::Incomplete(_) => {
+                "An administrator can ALTER EXTENSION immuta_ext UPDATE, or put back what is missing; see immuta.doctor()."
+            }
             Error::Alone => "Send BEGIN first, then the token or name, the queries and COMMIT.",
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
@@ -293,6 +306,8 @@ mod tests {
             Error::OutOfStatement,
             Error::NotSupported("two-phase commit"),
             Error::NoExtension,
+            Error::Incomplete(Fault::Missing("token")),
+            Error::Incomplete(Fault::Version),
             Error::Alone,
             Error::TokenRequired("access to \"t\"".into()),
             Error::WhileImpersonating("PREPARE would outlive the transaction".into()),

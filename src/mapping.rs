@@ -69,7 +69,7 @@ fn by_name(installed: &Installation, identity: &Identity, role_name: Option<&str
         None => return None,
     };
     let found = role::by_name(name)?;
-    role::is_direct_member(found, installed.mappable).then_some(found)
+    role::is_direct_member(found, installed.presence.mappable).then_some(found)
 }
 
 /// Refuses roles that do not exist or carry privileges beyond those on data.
@@ -80,9 +80,9 @@ pub fn check_target(installed: &Installation, mapped: u32, impersonator: u32) ->
     }
     let off_limits = OffLimits {
         impersonator,
-        extension_owner: installed.owner,
-        control_roles: installed.control_roles,
-        markers: [installed.mappable, installed.marker_of_subscribers],
+        extension_owner: installed.presence.owner,
+        control_roles: installed.presence.control_roles,
+        markers: [installed.presence.mappable, installed.presence.marker_of_subscribers],
     };
     target::refusal(&roles, &off_limits).map_or(Ok(()), |why| Err(Error::TargetRefused(why)))
 }

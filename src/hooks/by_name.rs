@@ -27,7 +27,7 @@ pub fn recognize(statement: &Statement) -> Cow<'_, Statement> {
 }
 
 fn is_our_procedure(procedure: u32) -> bool {
-    catalog::installation().is_some_and(|installed| {
+    catalog::presence().is_some_and(|installed| {
         catalog::function(procedure).is_some_and(|function| function.name == PROCEDURE)
             && catalog::is_ours(procedure, installed.extension)
     })
@@ -41,7 +41,7 @@ pub fn identity(presented: &name_guc::Presented) -> Result<Identity, Error> {
 
 /// Whether this user holds `immuta_impersonation` (superusers do), in a database with the extension.
 pub fn may_name(user: u32) -> bool {
-    catalog::installation().is_some_and(|installed| {
+    catalog::presence().is_some_and(|installed| {
         let [_, holders, _] = installed.control_roles;
         holders != 0 && role::can_act_as(user, holders)
     })

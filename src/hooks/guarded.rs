@@ -29,10 +29,18 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     permissions.required().iter().try_for_each(|entry| check_relation(entry.relation))
 }
 
+/// Where no token can help, the error says so.
+pub fn refusal(error: Error) -> Error {
+    match (error, catalog::presence().and_then(|present| present.fault)) {
+        (Error::TokenRequired(_), Some(fault)) => Error::Incomplete(fault),
+        (error, _) => error,
+    }
+}
+
 pub fn check_relation(oid: u32) -> Result<(), Error> {
     match catalog::relation(oid) {
         Some((_, name)) if oid >= guard::FIRST_NORMAL_OBJECT_ID || guard::shows_user_data(&name) => {
-            Err(Error::TokenRequired(format!("access to \"{name}\"")))
+            Err(refusal(Error::TokenRequired(format!("access to \"{name}\""))))
         }
         _ => Ok(()),
     }
@@ -52,7 +60,7 @@ pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
     } else {
         is_trusted(function.owner) && (function.is_definer || in_statement && !function.is_unrestricted)
     };
-    if allowed { Ok(()) } else { Err(Error::TokenRequired(format!("function \"{}\"", function.name))) }
+    if allowed { Ok(()) } else { Err(refusal(Error::TokenRequired(format!("function \"{}\"", function.name)))) }
 }
 
 /// Types bring functions along that are called behind every check: casts to json, say, which functions of JSON look up
@@ -62,7 +70,9 @@ pub fn check_type(oid: u32) -> Result<(), Error> {
         return Ok(());
     }
     match catalog::type_name_and_owner(oid) {
-        Some((name, owner)) if !is_trusted(owner) => Err(Error::TokenRequired(format!("type \"{name}\""))),
+        Some((name, owner)) if !is_trusted(owner) => {
+            Err(refusal(Error::TokenRequired(format!("type \"{name}\""))))
+        }
         _ => Ok(()),
     }
 }
@@ -98,7 +108,7 @@ pub fn refuse_statement_of_system() -> Result<(), Report> {
 }
 
 fn is_ours(function: u32) -> bool {
-    catalog::installation().is_some_and(|installed| catalog::is_ours(function, installed.extension))
+    catalog::presence().is_some_and(|installed| catalog::is_ours(function, installed.extension))
 }
 
 /// A statement of the client begins: what it sets will be undone.

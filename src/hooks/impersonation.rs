@@ -14,7 +14,7 @@ use crate::core::time::{Timestamp, end_of_life, is_in_force, recording_interval}
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
-use crate::pg::guc::{self, Lasting};
+use crate::pg::guc::{self, Lasting, Which};
 use crate::pg::nodes::{Handled, Permissions};
 use crate::pg::{client, cursor, gate, name_guc, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
@@ -109,7 +109,7 @@ pub fn settle() {
 pub fn establish(presented: &Presented) -> Result<(), Error> {
     // What was revoked since the transaction began is revoked.
     catalog::take_in_changes();
-    let installed = catalog::installation().ok_or(Error::NoExtension)?;
+    let installed = super::installed()?;
     let impersonator = role::session_user();
     let kind = presented.credential.kind();
     if !holds(kind, impersonator) {
@@ -165,11 +165,24 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     started
 }
 
+/// After a RESET: what the administrator wants for this user is in force again, as it would be for a login of that role.
+/// PostgreSQL's RESET ALL does not ask who may change a setting.
+pub fn impose_again() {
+    let Some(active) = active() else { return };
+    let lasting = if gate::is_lasting() { Lasting::ForSession } else { Lasting::Locally };
+    if config::apply_role_settings() {
+        guc::apply_settings_of(active.role, lasting, Which::Reset);
+    }
+    if LABELLED.get() && guc::is_unlabelled() {
+        label(&active.identity, active.role, lasting);
+    }
+}
+
 /// Names the user in `application_name`, where the administrator wants that: for all that logs it.
-fn label(entry: &Entry, lasting: Lasting) {
+fn label(identity: &Identity, role: u32, lasting: Lasting) {
     let Some(template) = config::application_name_template() else { return };
-    let role = role::name(entry.role).unwrap_or_default();
-    let name = Label { application: &client::application_name(), identity: &entry.identity, role: &role };
+    let role = role::name(role).unwrap_or_default();
+    let name = Label { application: &client::application_name(), identity, role: &role };
     if let Ok(name) = CString::new(name.fill(&template)) {
         guc::label_application(&name, lasting);
         LABELLED.set(true);
@@ -185,9 +198,9 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
         name_guc::show(&entry.identity.userid, lasting);
     }
     if config::apply_role_settings() {
-        guc::apply_settings_of(entry.role, lasting);
+        guc::apply_settings_of(entry.role, lasting, Which::All);
     }
-    label(entry, lasting);
+    label(&entry.identity, entry.role, lasting);
     if !role::switch_to(entry.role, lasting) {
         return Err(Error::Inconsistent);
     }
@@ -441,7 +454,7 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
 /// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
 /// far those go (`pg_write_all_data`, say), or through a view of somebody who is not trusted.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
-    let Some(installed) = catalog::installation() else { return Ok(()) };
+    let Some(installed) = catalog::presence() else { return Ok(()) };
     let may =
         |checked_as| if checked_as == 0 { guarded::has_authority() } else { guarded::is_trusted(checked_as) };
     if permissions.checked_as(|relation| installed.owns(relation)).into_iter().all(may) {
@@ -457,7 +470,7 @@ pub fn check_handled(handled: &Handled) -> Result<(), Error> {
     if handled.is_empty() || guarded::has_authority() {
         return Ok(());
     }
-    let Some(installed) = catalog::installation() else { return Ok(()) };
+    let Some(installed) = catalog::presence() else { return Ok(()) };
     if handled.into_iter().any(|relation| installed.owns(relation)) { Err(closed()) } else { Ok(()) }
 }
 

@@ -16,6 +16,8 @@ use crate::core::refusals::{Refusals, Throttle};
 use crate::core::session::Session;
 use crate::core::time::Timestamp;
 use crate::core::token::Secret;
+use crate::error::Error;
+use crate::pg::catalog::Installation;
 use crate::pg::{catalog, chain, dry_run, gate, log, report, role, writer, xact};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -117,9 +119,17 @@ fn holds_back() -> bool {
     gate::is_known_holder() && !gate::is_impersonating()
 }
 
+/// What is installed, if the library can work with it.
+pub fn installed() -> Result<Installation, Error> {
+    catalog::installation().ok_or_else(|| match catalog::presence().and_then(|present| present.fault) {
+        Some(fault) => Error::Incomplete(fault),
+        None => Error::NoExtension,
+    })
+}
+
 /// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension.
 fn may_present(user: u32) -> bool {
-    catalog::installation().is_some_and(|installed| {
+    catalog::presence().is_some_and(|installed| {
         let [holders, ..] = installed.control_roles;
         holders != 0 && role::can_act_as(user, holders)
     })

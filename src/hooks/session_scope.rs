@@ -51,7 +51,7 @@ pub fn resume() -> Result<(), Error> {
 }
 
 fn verify(active: &Impersonation) -> Result<(), Error> {
-    let installed = catalog::installation().ok_or(Error::NoExtension)?;
+    let installed = super::installed()?;
     let now = impersonation::now();
     if !is_in_force(active.last_used, active.expires, now, config::token_idle_ttl()) {
         return Err(expired(active.kind));

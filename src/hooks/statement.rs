@@ -37,13 +37,17 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
             impersonation::confirm()?;
         }
-        return Ok(Before { as_nested: statement.may_commit(), ..Before::default() });
+        return Ok(Before {
+            as_nested: statement.may_commit(),
+            reimposes: matches!(statement, Statement::Reset(_) | Statement::ResetAll),
+            ..Before::default()
+        });
     }
     if gate::is_dry_run() {
         guard::while_impersonating(statement, false).map_err(Error::from)?;
     }
     if is_guarded() && !guarded::has_authority() {
-        guard::without_token(statement, settable).map_err(Error::from)?;
+        guard::without_token(statement, settable).map_err(|refused| guarded::refusal(refused.into()))?;
         if *statement == Statement::ExplainQuery {
             return Ok(guarded::undoing_settings(depth));
         }
@@ -121,6 +125,9 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
         undo_settings(before.settings_level);
+    }
+    if before.reimposes {
+        impersonation::impose_again();
     }
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;

@@ -9,12 +9,36 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What `CREATE EXTENSION immuta_ext` left in this database (OIDs).
+/// What tells whether a login is held, and nothing else does: that the extension is in this database, and its control
+/// roles (OIDs).
 #[derive(Clone, Copy)]
-pub struct Installation {
-    pub schema: u32,
+pub struct Presence {
     pub extension: u32,
     pub owner: u32,
+    /// 0 if it was renamed.
+    pub schema: u32,
+    /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
+    pub control_roles: [u32; 3],
+    pub mappable: u32,
+    /// `immuta_subscriber`.
+    pub marker_of_subscribers: u32,
+    /// What keeps the library from working with it.
+    pub fault: Option<Fault>,
+}
+
+/// Why the library does not work with what is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Something of this name is missing in schema immuta.
+    Missing(&'static str),
+    /// The SQL is that of another version.
+    Version,
+}
+
+/// What `CREATE EXTENSION immuta_ext` left in this database (OIDs), when nothing is missing.
+#[derive(Clone, Copy)]
+pub struct Installation {
+    pub presence: Presence,
     pub user_account: u32,
     pub user_account_by_id: u32,
     pub user_account_by_identity: u32,
@@ -31,14 +55,9 @@ pub struct Installation {
     pub project_by_id: u32,
     pub project_member: u32,
     pub project_member_current: u32,
-    /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
-    pub control_roles: [u32; 3],
-    pub mappable: u32,
-    /// `immuta_subscriber`.
-    pub marker_of_subscribers: u32,
 }
 
-impl Installation {
+impl Presence {
     /// Whether this is a table or a sequence of ours, or a partition, an index or the TOAST table of one: what only our
     /// functions, and superusers, read, write, lock and rebuild.
     pub fn owns(&self, relation: u32) -> bool {
@@ -59,71 +78,169 @@ impl Installation {
 }
 
 thread_local! {
-    static FOUND: Cell<(u64, Option<Installation>)> = const { Cell::new((0, None)) };
-    /// What [`Installation::owns`] found.
+    static FOUND: Cell<(u64, Option<Presence>, Option<Installation>)> = const { Cell::new((0, None, None)) };
+    /// What [`Presence::owns`] found.
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-/// The tables whose changes count; 0 while the extension is not installed.
-static TABLES: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+const RELATIONS: [&CStr; 16] = [
+    c"user_account",
+    c"user_account_id_key",
+    c"user_account_pkey",
+    c"token",
+    c"token_pkey",
+    c"token_issuer",
+    c"token_issuer_pkey",
+    c"impersonation_rule",
+    c"subscription",
+    c"subscription_pkey",
+    c"subscriber",
+    c"subscriber_role_key",
+    c"project",
+    c"project_pkey",
+    c"project_member",
+    c"project_member_current_key",
+];
 
-/// The installation in this database, if there is one.
+/// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
+static WATCHED: [AtomicU32; RELATIONS.len()] = [const { AtomicU32::new(0) }; RELATIONS.len()];
+
+/// Whether the extension is in this database, complete or not.
+pub fn presence() -> Option<Presence> {
+    find().0
+}
+
+/// The installation in this database, if there is one and nothing is missing.
 pub fn installation() -> Option<Installation> {
+    find().1
+}
+
+fn find() -> (Option<Presence>, Option<Installation>) {
     let generation = gate::generation();
-    let (seen, found) = FOUND.get();
+    let (seen, presence, installation) = FOUND.get();
     if seen == generation {
-        return found;
+        return (presence, installation);
     }
-    let found = find_installation();
-    TABLES[0].store(found.map_or(0, |i| i.user_account), Relaxed);
-    TABLES[1].store(found.map_or(0, |i| i.token), Relaxed);
-    FOUND.set((generation, found));
-    found
+    let mut presence = find_presence();
+    let mut relations = None;
+    if let Some(found) = &mut presence {
+        match find_relations(found.schema) {
+            Ok(oids) => relations = Some(oids),
+            Err(missing) => found.fault = found.fault.or(Some(Fault::Missing(missing))),
+        }
+    }
+    for (at, watched) in WATCHED.iter().enumerate() {
+        watched.store(relations.map_or(0, |oids| oids[at]), Relaxed);
+    }
+    let installation =
+        presence.zip(relations).filter(|(found, _)| found.fault.is_none()).map(|(presence, oids)| Installation {
+            presence,
+            user_account: oids[0],
+            user_account_by_id: oids[1],
+            user_account_by_identity: oids[2],
+            token: oids[3],
+            token_by_digest: oids[4],
+            token_issuer: oids[5],
+            token_issuer_by_issuer: oids[6],
+            impersonation_rule: oids[7],
+            subscription: oids[8],
+            subscription_by_user: oids[9],
+            subscriber: oids[10],
+            subscriber_by_role: oids[11],
+            project: oids[12],
+            project_by_id: oids[13],
+            project_member: oids[14],
+            project_member_current: oids[15],
+        });
+    FOUND.set((generation, presence, installation));
+    (presence, installation)
 }
 
-fn find_installation() -> Option<Installation> {
-    let oid = |oid: pg_sys::Oid| (oid != pg_sys::Oid::INVALID).then(|| oid.to_u32());
-    // SAFETY: look-ups by NUL-terminated names, missing_ok; they raise errors only.
-    unsafe {
-        let schema = oid(pg_sys::get_namespace_oid(c"immuta".as_ptr(), true))?;
-        let relation = |name: &CStr| oid(pg_sys::get_relname_relid(name.as_ptr(), schema.into()));
-        let user_account = relation(c"user_account")?;
-        let extension = oid(pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true))?;
-        let role = |name: &CStr| pg_sys::get_role_oid(name.as_ptr(), true).to_u32();
-        Some(Installation {
-            schema,
-            extension,
-            owner: extension_owner(extension),
-            user_account,
-            user_account_by_id: relation(c"user_account_id_key")?,
-            user_account_by_identity: relation(c"user_account_pkey")?,
-            token: relation(c"token")?,
-            token_by_digest: relation(c"token_pkey")?,
-            token_issuer: relation(c"token_issuer")?,
-            token_issuer_by_issuer: relation(c"token_issuer_pkey")?,
-            impersonation_rule: relation(c"impersonation_rule")?,
-            subscription: relation(c"subscription")?,
-            subscription_by_user: relation(c"subscription_pkey")?,
-            subscriber: relation(c"subscriber")?,
-            subscriber_by_role: relation(c"subscriber_role_key")?,
-            project: relation(c"project")?,
-            project_by_id: relation(c"project_pkey")?,
-            project_member: relation(c"project_member")?,
-            project_member_current: relation(c"project_member_current_key")?,
-            control_roles: [
-                role(c"bodata_impersonate_user"),
-                role(c"immuta_impersonation"),
-                role(c"immuta_admin"),
-            ],
-            mappable: role(c"immuta_mappable"),
-            marker_of_subscribers: role(c"immuta_subscriber"),
-        })
+/// The relations of [`RELATIONS`], in their order; else the name of the first that is missing.
+fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
+    if schema == 0 {
+        return Err("immuta");
+    }
+    let mut found = [0; RELATIONS.len()];
+    for (oid, name) in found.iter_mut().zip(RELATIONS) {
+        // SAFETY: a NUL-terminated name and an OID by value.
+        *oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema.into()) }.to_u32();
+        if *oid == 0 {
+            return Err(name.to_str().unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+fn find_presence() -> Option<Presence> {
+    // SAFETY: look-ups by NUL-terminated names, missing_ok.
+    let (extension, schema) = unsafe {
+        (
+            pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true).to_u32(),
+            pg_sys::get_namespace_oid(c"immuta".as_ptr(), true).to_u32(),
+        )
+    };
+    let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
+    Some(Presence {
+        extension,
+        owner,
+        schema,
+        control_roles: [
+            control_role(schema, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
+            control_role(schema, c"is_immuta_impersonation", c"immuta_impersonation"),
+            control_role(schema, c"is_immuta_admin", c"immuta_admin"),
+        ],
+        mappable: control_role(schema, c"is_immuta_mappable", c"immuta_mappable"),
+        marker_of_subscribers: role_by_name(c"immuta_subscriber"),
+        fault: (version != env!("CARGO_PKG_VERSION")).then_some(Fault::Version),
+    })
+}
+
+fn role_by_name(name: &CStr) -> u32 {
+    // SAFETY: a NUL-terminated name; missing_ok.
+    unsafe { pg_sys::get_role_oid(name.as_ptr(), true) }.to_u32()
+}
+
+/// The role that may execute a function which only it and the owner may, whatever it is called by now; where that is not
+/// to be found, the role of this name.
+fn control_role(schema: u32, function: &CStr, name: &CStr) -> u32 {
+    // SAFETY: the function is looked up by its name and no arguments; its tuple is read before the release, and the
+    // access list is detoasted.
+    let grantees: Vec<u32> = unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as c_int;
+        let tuple = pg_sys::SearchSysCache3(
+            cache,
+            pg_sys::Datum::from(function.as_ptr()),
+            pg_sys::Datum::from(pg_sys::buildoidvector(std::ptr::null(), 0)),
+            pg_sys::Oid::from(schema).into(),
+        );
+        if tuple.is_null() {
+            return role_by_name(name);
+        }
+        let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc)).proowner;
+        let mut is_null = false;
+        let list = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_proacl as i16, &mut is_null);
+        let mut roles = std::ptr::null_mut();
+        let count = if is_null {
+            0
+        } else {
+            pg_sys::aclmembers(pg_sys::pg_detoast_datum(list.cast_mut_ptr()).cast(), &mut roles)
+        };
+        let members = (0..usize::try_from(count).unwrap_or(0)).map(|at| *roles.add(at));
+        let grantees = members.filter(|&role| role != owner).map(|role| role.to_u32()).collect();
+        pg_sys::ReleaseSysCache(tuple);
+        grantees
+    };
+    match grantees[..] {
+        [role] => role,
+        _ => role_by_name(name),
     }
 }
 
-/// Owner of the extension: the owner of its schema's tables, as pg_extension has no syscache before 18.
-fn extension_owner(extension: u32) -> u32 {
-    // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is read before the scan ends.
+/// Of a row of pg_extension, which has no syscache before 18.
+fn extension_owner_and_version(extension: u32) -> Option<(u32, String)> {
+    // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is read before the scan ends, and the
+    // version is text.
     unsafe {
         let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as c_int);
         let mut key = pg_sys::ScanKeyData::default();
@@ -143,14 +260,16 @@ fn extension_owner(extension: u32) -> u32 {
             &mut key,
         );
         let tuple = pg_sys::systable_getnext(scan);
-        let owner = if tuple.is_null() {
-            0
-        } else {
-            (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32()
-        };
+        let found = (!tuple.is_null()).then(|| {
+            let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32();
+            let mut is_null = false;
+            let column = pg_sys::Anum_pg_extension_extversion as c_int;
+            let version = pg_sys::heap_getattr(tuple, column, (*relation).rd_att, &mut is_null);
+            (owner, String::from_datum(version, is_null).unwrap_or_default())
+        });
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
-        owner
+        found
     }
 }
 
@@ -176,9 +295,11 @@ unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: c_int, 
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     gate::next_relations();
     let relation = relation.to_u32();
-    let tables = [TABLES[0].load(Relaxed), TABLES[1].load(Relaxed)];
-    // Invalid: all relations. Not installed so far: any relation may be ours.
-    if relation == 0 || tables[0] == 0 || tables.contains(&relation) {
+    // Invalid: all relations. Not installed, or not all of it so far: any relation may be ours.
+    if relation == 0
+        || WATCHED[0].load(Relaxed) == 0
+        || WATCHED.iter().any(|watched| watched.load(Relaxed) == relation)
+    {
         gate::next_generation();
     }
 }

@@ -117,6 +117,8 @@ pub struct Before {
     pub as_nested: bool,
     /// Plan or run a query without parallel workers, in which these hooks decide nothing.
     pub without_workers: bool,
+    /// What a RESET took off that was set for the user comes back when the statement is done.
+    pub reimposes: bool,
     /// Nesting level of settings to go back to when the statement is done; 0 for none.
     pub settings_level: i32,
 }
@@ -415,7 +417,7 @@ pub unsafe fn leave(frame: Frame) {
     if frame.before.settings_level > 0 {
         SETTINGS_LEVEL.store(0, Relaxed);
     }
-    if frame.before.settings_level > 0 || gate::has_presented() {
+    if frame.before.settings_level > 0 || frame.before.reimposes || gate::has_presented() {
         // SAFETY: by contract.
         unsafe { after_statement(frame) };
     }

@@ -618,17 +618,34 @@ impl Lasting {
     }
 }
 
+/// Which settings of a role are set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// Those that have the value that they had before anybody set them in this session.
+    Reset,
+}
+
+/// Whether nobody has set this in this session, or it was reset.
+///
+/// # Safety
+/// Null or a live parameter of guc.c.
+unsafe fn is_reset(setting: *mut pg_sys::config_generic) -> bool {
+    // SAFETY: by contract.
+    !setting.is_null() && unsafe { (*setting).source } != pg_sys::GucSource::PGC_S_SESSION
+}
+
 /// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, with the rights that such settings have at a login. What cannot be set in a running session is left out, and so is who
 /// the session is and what this extension does; what is not valid (any longer) is a WARNING, as at a login.
-pub fn apply_settings_of(role: u32, lasting: Lasting) {
-    let settings = catalog::settings_of_role(role);
-    if settings.is_empty() {
-        return;
-    }
+pub fn apply_settings_of(role: u32, lasting: Lasting, which: Which) {
+    // A setting can be there twice, for all databases and for this one: what is reset is found first.
+    let settings: Vec<_> = catalog::settings_of_role(role)
+        .into_iter()
+        .filter(|(name, _)| !is_fixed(name) && !guard::is_of_identity(&name.to_string_lossy()))
+        // SAFETY: what guc.c has under a name is live.
+        .filter(|(name, _)| which == Which::All || unsafe { is_reset(compat::setting(name)) })
+        .collect();
     for (name, value) in settings {
-        if is_fixed(&name) || guard::is_of_identity(&name.to_string_lossy()) {
-            continue;
-        }
         // SAFETY: NUL-terminated strings.
         unsafe {
             pg_sys::set_config_option(
@@ -656,6 +673,7 @@ fn application_name_setting() -> Option<*mut pg_sys::config_generic> {
 
 /// Sets `application_name` until the end of the current nesting level. While the role is locked nobody can change it.
 pub fn label_application(name: &CStr, lasting: Lasting) {
+    unlabel_application();
     // SAFETY: NUL-terminated strings; a live parameter of guc.c, which tests its flags at each change.
     unsafe {
         pg_sys::set_config_option(
@@ -674,7 +692,13 @@ pub fn label_application(name: &CStr, lasting: Lasting) {
     }
 }
 
-/// The impersonation is over: `application_name` is the session's own again. Cannot fail.
+/// Whether the label was taken off by a RESET ALL.
+pub fn is_unlabelled() -> bool {
+    // SAFETY: a live parameter of guc.c.
+    application_name_setting().is_some_and(|setting| unsafe { is_reset(setting) })
+}
+
+/// `application_name` can be changed (again). Cannot fail.
 pub fn unlabel_application() {
     if let Some(setting) = application_name_setting() {
         // SAFETY: as above.

@@ -182,7 +182,8 @@ def test_tables_and_functions_are_closed(world):
                      "has_sequence_privilege('plain', oid, 'SELECT, USAGE, UPDATE') END") == []
     assert world.sql("SELECT has_schema_privilege('plain', 'immuta', 'CREATE')") == [(False,)]
     for login, allowed in (("plain", everybody),
-                           ("svc", everybody | {"authenticate", "authenticate_api_key", "check_token"})):
+                           ("svc", everybody | {"authenticate", "authenticate_api_key", "check_token",
+                                               "is_bodata_impersonate_user"})):
         assert {row[0] for row in world.sql(
             f"{functions} has_function_privilege('{login}', oid, 'EXECUTE')")} == allowed
     assert world.sql(f"{functions} prosecdef AND coalesce(proconfig::text, '') "

@@ -175,6 +175,38 @@ def test_the_mapped_roles_settings_apply_to_its_transactions(world, role_setting
     connection.close()
 
 
+@pytest.mark.parametrize("reset", [
+    "RESET ALL", "RESET statement_timeout", "SET statement_timeout TO DEFAULT", "SET LOCAL search_path TO DEFAULT",
+    "DO 'BEGIN RESET ALL; END'", "DO $$ BEGIN EXECUTE 'RESET ALL'; RESET search_path; END $$", "SAVEPOINT s; RESET ALL",
+    "SAVEPOINT s; RESET ALL; ROLLBACK TO s", "RESET ALL; SAVEPOINT s; RESET ALL; RELEASE s", "RESET app.tenant"])
+def test_what_the_administrator_imposed_cannot_be_reset(world, role_settings, reset):
+    """As for a login of the role: what RESET gives back is the role's setting."""
+    world.sql("ALTER ROLE svc SET bodata.application_name_template = '{application_name} as {userid}'")
+    connection = world.connect()
+    before = query(connection, SETTINGS)
+    connection.commit()
+    impersonate(connection, world.token("alice"))
+    query(connection, "SET LOCAL work_mem = '7MB'")
+    with connection.cursor() as cursor:
+        cursor.execute(reset)
+    assert query(connection, SETTINGS) == [("77s", "app, pg_temp", "here", "66s", "alice", "on")]
+    assert query(connection, "SHOW application_name")[0][0].endswith(" as alice")
+    # What the user had set himself is reset, or not, as ever.
+    is_reset = "RESET ALL" in reset and "ROLLBACK TO" not in reset
+    assert query(connection, "SHOW work_mem") == [("4MB" if is_reset else "7MB",)]
+    # He may set what he may, and gets back what is the role's.
+    query(connection, "SET statement_timeout = '5s'")
+    assert query(connection, "SHOW statement_timeout") == [("5s",)]
+    query(connection, "RESET statement_timeout")
+    assert query(connection, "SHOW statement_timeout") == [("77s",)]
+    connection.commit()
+    after = query(connection, SETTINGS)
+    assert [v or None for v in after[0]] == [v or None for v in before[0]]
+    connection.commit()
+    assert query(connection, "SHOW application_name") == [("",)]
+    connection.close()
+
+
 def test_a_setting_that_is_no_longer_valid_is_a_warning(world, role_settings):
     world.sql("UPDATE pg_db_role_setting SET setconfig = array_append(setconfig, 'DateStyle=nonsense') "
               "WHERE setrole = 'alice'::regrole AND setdatabase = 0")

@@ -1,0 +1,144 @@
+"""What is missing, renamed or of another version holds service logins back, and nobody else: absent is not ordinary."""
+
+import psycopg2
+import pytest
+from conftest import refuses
+from harness.world import impersonate, query
+
+READ = "SELECT count(*) FROM common.for_everyone"
+PARTS = """
+SELECT format('ALTER %s immuta.%I RENAME TO', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE'
+              WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' ELSE 'TABLE' END, relname), relname::text, 'immuta.'
+FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND relkind IN ('r', 'p', 'v', 'S', 'i', 'I')
+UNION ALL
+SELECT format('ALTER ROUTINE %s RENAME TO', oid::regprocedure), proname::text,
+       format('immuta.%%s(%s)', pg_get_function_identity_arguments(oid))
+FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace
+ORDER BY 1"""
+# What the library itself reads: without it nobody can be impersonated.
+NEEDED = {"user_account", "user_account_id_key", "user_account_pkey", "token", "token_pkey", "token_issuer",
+          "token_issuer_pkey", "impersonation_rule", "subscription", "subscription_pkey", "subscriber",
+          "subscriber_role_key", "project", "project_pkey", "project_member", "project_member_current_key"}
+
+
+@pytest.fixture(scope="module")
+def logins(world):
+    """A service login's session and an ordinary one's, both from before anything was changed."""
+    world.sql("CREATE SCHEMA common; GRANT USAGE ON SCHEMA common TO PUBLIC; CREATE TABLE common.for_everyone AS SELECT 1 AS id; GRANT SELECT ON common.for_everyone TO PUBLIC; "
+              "CREATE ROLE stranger LOGIN PASSWORD 'stranger-password'")
+    service, stranger = world.connect(), world.connect("stranger", "stranger-password")
+    yield service, stranger
+    service.close()
+    stranger.close()
+    world.sql("DROP SCHEMA common CASCADE; DROP ROLE stranger")
+
+
+def is_held(world, logins, token, needed):
+    """Held without a token in an old session and in a new one, and with one where the library misses something;
+    anybody else notices nothing."""
+    service, stranger = logins
+    fresh = world.connect()
+    expected = "55000" if needed else "42501"
+    try:
+        for connection in (service, fresh):
+            with refuses(expected):
+                query(connection, READ)
+            connection.rollback()
+            if needed:
+                with refuses("55000", "IMPERSONATION_NOT_SUPPORTED") as refused:
+                    impersonate(connection, token)
+                assert "ALTER EXTENSION immuta_ext UPDATE" in refused.hint
+            else:
+                impersonate(connection, token)
+                assert query(connection, "SELECT current_user, session_user") == [("alice", "svc")]
+            connection.rollback()
+    finally:
+        fresh.close()
+    assert query(stranger, READ) == [(1,)]
+    stranger.rollback()
+    with world.connect("stranger", "stranger-password") as another:
+        assert query(another, READ) == [(1,)]
+    another.close()
+
+
+def doctors_word(world):
+    return world.sql("SELECT ok, detail FROM immuta.doctor() WHERE \"check\" = 'the extension fits its library'")
+
+
+def test_all_is_there(world, logins):
+    is_held(world, logins, world.token("alice"), False)
+    assert doctors_word(world) == [(True, "nothing is missing")]
+
+
+def test_each_part_that_is_renamed(world, logins):
+    token, parts = world.token("alice"), world.sql(PARTS)
+    assert len(parts) > 200 and NEEDED <= {name for _, name, _ in parts}
+    for rename, name, form in parts:
+        world.sql(f"{rename} gone".replace("%", "%%"))
+        try:
+            is_held(world, logins, token, name in NEEDED)
+            if name in NEEDED:
+                [(ok, detail)] = doctors_word(world)
+                assert not ok and f'"{name}" is missing' in detail
+        finally:
+            back = rename.replace(f"immuta.{name}", "immuta.gone", 1).replace(f'immuta."{name}"', "immuta.gone", 1)
+            world.sql(f'{back} "{name}"'.replace("%", "%%"))
+    is_held(world, logins, token, False)
+
+
+def test_a_renamed_schema(world, logins):
+    token = world.token("alice")
+    world.sql("ALTER SCHEMA immuta RENAME TO gone")
+    try:
+        is_held(world, logins, token, True)
+    finally:
+        world.sql("ALTER SCHEMA gone RENAME TO immuta")
+    is_held(world, logins, token, False)
+
+
+@pytest.mark.parametrize("role", ["bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "immuta_mappable"])
+def test_a_renamed_control_role(world, logins, role):
+    """It is known whatever it is called; another one that takes its name is nobody."""
+    token = world.token("alice")
+    world.sql(f"ALTER ROLE {role} RENAME TO called_otherwise; CREATE ROLE {role}")
+    try:
+        is_held(world, logins, token, False)
+    finally:
+        world.sql(f"DROP ROLE {role}; ALTER ROLE called_otherwise RENAME TO {role}")
+
+
+@pytest.mark.parametrize("version", ["0.0.9", "99.0"])
+def test_sql_of_another_version(world, logins, version):
+    token = world.token("alice")
+    current = world.value("SELECT extversion FROM pg_extension WHERE extname = 'immuta_ext'")
+    # What ALTER EXTENSION does, which also changes something that sessions hear of.
+    change = ("UPDATE pg_extension SET extversion = %s WHERE extname = 'immuta_ext'; "
+              "COMMENT ON TABLE immuta.token IS 'changed'; ALTER TABLE immuta.token SET (fillfactor = 100)")
+    world.sql(change, (version,))
+    try:
+        is_held(world, logins, token, True)
+        [(ok, detail)] = doctors_word(world)
+        assert not ok and "another version" in detail
+    finally:
+        world.sql(change, (current,))
+    is_held(world, logins, token, False)
+
+
+def test_a_session_that_runs_when_something_goes(world, logins):
+    """A transaction goes on as it began; the next is refused."""
+    service, _ = logins
+    impersonate(service, world.token("alice"))
+    world.sql("ALTER TABLE immuta.project RENAME TO gone")
+    try:
+        assert query(service, "SELECT current_user") == [("alice",)]
+        with refuses("42501"):
+            query(service, "SELECT * FROM immuta.token")
+        service.rollback()
+        with refuses("55000"):
+            query(service, READ)
+        service.rollback()
+    finally:
+        world.sql("ALTER TABLE immuta.gone RENAME TO project")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        query(service, READ)
+    service.rollback()
