@@ -7,14 +7,15 @@ use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
 
 /// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
 static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
 
-/// The statement without its literals that was put in place of the one that came.
+/// The statement without its literals that was put in place of the one that came; null once its message is over, whose
+/// memory is used again.
 static SHOWN: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
@@ -212,14 +213,39 @@ unsafe fn show_without_literals() -> bool {
         }
         let secrets = redact::sensitive_ranges(statement);
         let shown = copy(&redact::statement(statement), pg_sys::MessageContext);
-        if !shown.is_null() {
+        if !shown.is_null() && forget_with_message() {
             SHOWN.store(shown, Relaxed);
             SECRETS.set(secrets);
             pg_sys::debug_query_string = shown;
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
+            return true;
         }
-        !shown.is_null()
+        false
     }
+}
+
+/// Has [`SHOWN`] forgotten when the message's memory is given back. `false` if there is no memory for that.
+///
+/// # Safety
+/// MessageContext is live.
+unsafe fn forget_with_message() -> bool {
+    // SAFETY: by contract; the callback lies in the context that calls it, and is complete when it is registered.
+    unsafe {
+        let callback = allocate(size_of::<pg_sys::MemoryContextCallback>(), pg_sys::MessageContext)
+            as *mut pg_sys::MemoryContextCallback;
+        if callback.is_null() {
+            return false;
+        }
+        (*callback).func = Some(forget_shown);
+        (*callback).arg = std::ptr::null_mut();
+        pg_sys::MemoryContextRegisterResetCallback(pg_sys::MessageContext, callback);
+        true
+    }
+}
+
+/// Called by PostgreSQL before it frees the message's memory. Cannot fail.
+unsafe extern "C-unwind" fn forget_shown(_: *mut c_void) {
+    SHOWN.store(std::ptr::null_mut(), Relaxed);
 }
 
 /// # Safety
@@ -245,18 +271,25 @@ unsafe fn bytes<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
 /// # Safety
 /// `context` is null or live.
 unsafe fn copy(text: &[u8], context: pg_sys::MemoryContext) -> *mut c_char {
-    if context.is_null() {
-        return std::ptr::null_mut();
-    }
     // SAFETY: by contract; the memory holds the text and its NUL.
     unsafe {
-        let memory =
-            pg_sys::MemoryContextAllocExtended(context, text.len() + 1, pg_sys::MCXT_ALLOC_NO_OOM as c_int)
-                as *mut u8;
+        let memory = allocate(text.len() + 1, context) as *mut u8;
         if !memory.is_null() {
             std::ptr::copy_nonoverlapping(text.as_ptr(), memory, text.len());
             *memory.add(text.len()) = 0;
         }
         memory as *mut c_char
     }
+}
+
+/// Null if there is no memory.
+///
+/// # Safety
+/// `context` is null or live.
+unsafe fn allocate(size: usize, context: pg_sys::MemoryContext) -> *mut c_void {
+    if context.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: by contract.
+    unsafe { pg_sys::MemoryContextAllocExtended(context, size, pg_sys::MCXT_ALLOC_NO_OOM as c_int) }
 }

@@ -1,6 +1,7 @@
 """G5 where everything is recorded: the log with every setting that makes it talk, plans, statistics, activity. With the
 other libraries loaded before ours and after it."""
 
+import random
 import secrets
 
 import psycopg2
@@ -138,6 +139,15 @@ def test_what_works_is_hidden_as_well(loud, wire, seen):
     for hidden in (password, key, *tokens):
         assert hidden not in shown
 
+
+def test_large_statements_one_after_the_other(loud, wire, seen):
+    """The memory of one message is used again for the next: what was masked in one says nothing of another."""
+    hidden = secret("tok")
+    for number in range(400):
+        padding = "+1" * random.Random(number).randrange(3500, 32000)
+        answer = wire.query(f"SELECT 1/0, set_config('bodata.impersonation_token', '{hidden}', true), 1{padding}")
+        assert answer.error["C"] in ("22012", "54001")
+    assert hidden not in seen()
 
 def test_statistics_do_not_grow_with_tokens(loud, wire):
     def count():
