@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
+use zeroize::Zeroize;
 
 /// Whether everything that the running statement quotes is to be kept out of the log, although nothing in it says so.
 static HOLDS_BACK: OnceCell<fn() -> bool> = OnceCell::new();
@@ -147,24 +148,24 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         if !is_held && !quoted.into_iter().any(|quoted| bytes(quoted).is_some_and(redact::is_sensitive)) {
             return;
         }
-        let context = record.assoc_context;
+        let place = Place { context: record.assoc_context, is_freed: record.elevel < pg_sys::PGERROR as c_int };
         // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: only those that
         // quote a secret's statement are changed.
         let is_for_server = record.elevel <= pg_sys::LOG_SERVER_ONLY as c_int;
         let is_quoting = bytes(record.message).is_some_and(redact::is_sensitive);
         if is_for_server || record.elevel < pg_sys::PGERROR as c_int && is_quoting {
-            replace(&mut record.message, context, redact::statement);
+            replace(&mut record.message, place, redact::statement);
         } else if is_told && is_misread(record, statement.filter(|_| !is_shown)) {
             // An error of the parser quotes the words it stumbled over.
-            replace(&mut record.message, context, |message| redact::message(message, true));
+            replace(&mut record.message, place, |message| redact::message(message, true));
         }
         if !is_shown && (is_told || is_held && !record.hide_stmt) {
             record.hide_stmt |= !show_without_literals();
         }
-        replace(&mut record.detail, context, |detail| redact::message(detail, false));
-        replace(&mut record.detail_log, context, |detail| redact::message(detail, false));
-        replace(&mut record.context, context, |lines| redact::message(lines, false));
-        replace(&mut record.internalquery, context, redact::statement);
+        replace(&mut record.detail, place, |detail| redact::message(detail, false));
+        replace(&mut record.detail_log, place, |detail| redact::message(detail, false));
+        replace(&mut record.context, place, |lines| redact::message(lines, false));
+        replace(&mut record.internalquery, place, redact::statement);
     }
 }
 
@@ -248,13 +249,31 @@ unsafe extern "C-unwind" fn forget_shown(_: *mut c_void) {
     SHOWN.store(std::ptr::null_mut(), Relaxed);
 }
 
+/// Where the texts of a record are.
+#[derive(Clone, Copy)]
+struct Place {
+    context: pg_sys::MemoryContext,
+    /// Below ERROR PostgreSQL frees the texts that it finds in the record, and nobody those that are not there any more.
+    /// After an error it gives back all of the context.
+    is_freed: bool,
+}
+
 /// # Safety
-/// `field` is null or NUL-terminated, `context` is live.
-unsafe fn replace(field: &mut *mut c_char, context: pg_sys::MemoryContext, redact: impl FnOnce(&[u8]) -> Vec<u8>) {
-    // SAFETY: by contract.
+/// `field` is null or a NUL-terminated text of PostgreSQL's own in the context, which is live.
+unsafe fn replace(field: &mut *mut c_char, place: Place, redact: impl FnOnce(&[u8]) -> Vec<u8>) {
+    // SAFETY: by contract; all texts of a record are allocated by errmsg() and its like. The text is read no more once it
+    // is wiped.
     unsafe {
-        if let Some(before) = bytes(*field) {
-            *field = copy(&redact(before), context);
+        let before = *field;
+        let Some(text) = bytes(before) else { return };
+        let (length, redacted) = (text.len(), redact(text));
+        if redacted == text {
+            return;
+        }
+        *field = copy(&redacted, place.context);
+        if place.is_freed {
+            std::slice::from_raw_parts_mut(before.cast::<u8>(), length).zeroize();
+            pg_sys::pfree(before.cast());
         }
     }
 }

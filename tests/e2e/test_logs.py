@@ -149,6 +149,23 @@ def test_large_statements_one_after_the_other(loud, wire, seen):
         assert answer.error["C"] in ("22012", "54001")
     assert hidden not in seen()
 
+
+def test_memory_does_not_grow_with_what_is_masked(loud):
+    """What a mask replaced is given back although no error empties the context that errors and messages have."""
+    connection = psycopg2.connect(**loud.server.dsn(dbname=loud.dbname))
+    connection.autocommit = True
+
+    def used():
+        for _ in range(200):
+            query(connection, "SELECT 'bodata.impersonation_token', 'x'")
+            query(connection, "DO $$ BEGIN RAISE NOTICE 'SET bodata.impersonation_token = ''x'''; END $$")
+        return query(connection, "SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'ErrorContext'")
+
+    used()
+    assert used() == used()
+    connection.close()
+
+
 def test_statistics_do_not_grow_with_tokens(loud, wire):
     def count():
         return loud.value("SELECT count(*) FROM pg_stat_statements")
