@@ -28,6 +28,16 @@ def loud(request):
         world.admin.close()
 
 
+@pytest.fixture(scope="module")
+def by_session():
+    """Loaded when a session is made, not with the server."""
+    with Server(VERSION, "loud-session", options=TALKATIVE, preload="session") as server:
+        prepare(server)
+        world = World(server)
+        yield world
+        world.admin.close()
+
+
 @pytest.fixture
 def wire(loud):
     wire = Wire("127.0.0.1", loud.server.port, *SERVICE, loud.dbname)
@@ -164,6 +174,20 @@ def test_memory_does_not_grow_with_what_is_masked(loud):
     used()
     assert used() == used()
     connection.close()
+
+
+@pytest.mark.parametrize("preload", ["shared", "session"])
+@pytest.mark.parametrize("message", ["SELECT length('{}')", "SELEC '{}'", "SELECT nosuchcolumn, '{}'", "SELECT '{}', 1/0"])
+def test_the_first_message_of_a_session(loud, by_session, preload, message):
+    """Before any hook has seen anything: a service login's is masked, that of all others is not."""
+    world = loud if preload == "shared" else by_session
+    for login, is_masked in ((SERVICE, True), (("plain", "plain-password"), False),
+                             (("postgres", world.server.superuser_password), False)):
+        begin, literal = len(world.server.log()), secret()
+        wire = Wire("127.0.0.1", world.server.port, *login, world.dbname)
+        wire.query(message.format(literal))
+        wire.close()
+        assert (literal not in world.server.log()[begin:]) is is_masked, login[0]
 
 
 def test_statistics_do_not_grow_with_tokens(loud, wire):
