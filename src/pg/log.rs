@@ -35,6 +35,11 @@ static FAILED: OnceCell<fn(i32)> = OnceCell::new();
 /// Whether an audit record is being written: it holds no secret, and is no cause for another one.
 static IN_AUDIT: AtomicBool = AtomicBool::new(false);
 
+/// The text of a message that was searched for secrets, and whether it may hold one. A message can make PostgreSQL log
+/// as many lines as it has statements, each of them with all of its text. Null once the message is over.
+static SEARCHED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+static IS_SENSITIVE: AtomicBool = AtomicBool::new(false);
+
 /// Installs the hook. Called once, from `_PG_init`.
 pub fn install(holds_back: fn() -> bool, failed: fn(i32)) {
     if HOLDS_BACK.set(holds_back).is_ok() && FAILED.set(failed).is_ok() {
@@ -142,7 +147,7 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         let record = &mut *record;
         let statement = bytes(pg_sys::debug_query_string);
         let is_shown = !SHOWN.load(Relaxed).is_null() && pg_sys::debug_query_string == SHOWN.load(Relaxed);
-        let is_told = is_shown || statement.is_some_and(redact::is_sensitive);
+        let is_told = is_shown || statement.is_some_and(|statement| is_sensitive_message(statement));
         let is_held = is_told || is_held_back() || HOLDS_BACK.get().is_some_and(|holds_back| holds_back());
         let quoted = [record.message, record.detail, record.detail_log, record.context, record.internalquery];
         if !is_held && !quoted.into_iter().any(|quoted| bytes(quoted).is_some_and(redact::is_sensitive)) {
@@ -166,6 +171,25 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         replace(&mut record.detail_log, place, |detail| redact::message(detail, false));
         replace(&mut record.context, place, |lines| redact::message(lines, false));
         replace(&mut record.internalquery, place, redact::statement);
+    }
+}
+
+/// [`redact::is_sensitive`], asked once for a message.
+///
+/// # Safety
+/// The statement is `debug_query_string`'s.
+unsafe fn is_sensitive_message(statement: &[u8]) -> bool {
+    // SAFETY: by contract; MessageContext is live, or null in processes that have none.
+    unsafe {
+        if pg_sys::debug_query_string == SEARCHED.load(Relaxed) {
+            return IS_SENSITIVE.load(Relaxed);
+        }
+        let is_sensitive = redact::is_sensitive(statement);
+        if forget_with_message() {
+            SEARCHED.store(pg_sys::debug_query_string.cast_mut(), Relaxed);
+            IS_SENSITIVE.store(is_sensitive, Relaxed);
+        }
+        is_sensitive
     }
 }
 
@@ -225,10 +249,10 @@ unsafe fn show_without_literals() -> bool {
     }
 }
 
-/// Has [`SHOWN`] forgotten when the message's memory is given back. `false` if there is no memory for that.
+/// Has what is remembered of the message forgotten when its memory is given back. `false` if there is none for that.
 ///
 /// # Safety
-/// MessageContext is live.
+/// MessageContext is null or live.
 unsafe fn forget_with_message() -> bool {
     // SAFETY: by contract; the callback lies in the context that calls it, and is complete when it is registered.
     unsafe {
@@ -237,7 +261,7 @@ unsafe fn forget_with_message() -> bool {
         if callback.is_null() {
             return false;
         }
-        (*callback).func = Some(forget_shown);
+        (*callback).func = Some(forget_message);
         (*callback).arg = std::ptr::null_mut();
         pg_sys::MemoryContextRegisterResetCallback(pg_sys::MessageContext, callback);
         true
@@ -245,7 +269,8 @@ unsafe fn forget_with_message() -> bool {
 }
 
 /// Called by PostgreSQL before it frees the message's memory. Cannot fail.
-unsafe extern "C-unwind" fn forget_shown(_: *mut c_void) {
+unsafe extern "C-unwind" fn forget_message(_: *mut c_void) {
+    SEARCHED.store(std::ptr::null_mut(), Relaxed);
     SHOWN.store(std::ptr::null_mut(), Relaxed);
 }
 
