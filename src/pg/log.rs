@@ -2,6 +2,7 @@
 //! plans, errors.
 
 use super::{raw, server_log, text};
+use crate::core::label::{self, LABEL};
 use crate::core::{record, redact};
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -35,10 +36,12 @@ static FAILED: OnceCell<fn(i32)> = OnceCell::new();
 /// Whether an audit record is being written: it holds no secret, and is no cause for another one.
 static IN_AUDIT: AtomicBool = AtomicBool::new(false);
 
-/// The text of a message that was searched for secrets, and whether it may hold one. A message can make PostgreSQL log
-/// as many lines as it has statements, each of them with all of its text. Null once the message is over.
+/// The text of a message that was searched, and whether it may hold a secret, or what could be taken for a record. A
+/// message can make PostgreSQL log as many lines as it has statements, each of them with all of its text. Null once the
+/// message is over.
 static SEARCHED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
 static IS_SENSITIVE: AtomicBool = AtomicBool::new(false);
+static HOLDS_LABEL: AtomicBool = AtomicBool::new(false);
 
 /// Installs the hook. Called once, from `_PG_init`.
 pub fn install(holds_back: fn() -> bool, failed: fn(i32)) {
@@ -85,21 +88,18 @@ unsafe extern "C-unwind" {
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
 
-/// How audit records begin in the server's log.
-const LABEL: &CStr = c"AUDIT: ";
-
 /// Writes an audit record, a line of JSON in UTF-8, to the server's log and nowhere else. Nothing of what the session
 /// does can keep it from there.
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let escaped = if text::is_utf8() { None } else { Some(record::in_ascii(line)) };
-    let line = escaped.as_deref().unwrap_or(line);
+    let line = label::escaped(line.strip_suffix(b"\n").unwrap_or(line));
+    let line = if text::is_utf8() { line } else { record::in_ascii(&line) };
+    clean_application_name();
     // Another library may want to see what is logged.
     // SAFETY: static variables that change only while libraries are loaded.
     let (hook, previous) = unsafe { (pg_sys::emit_log_hook, PREVIOUS) };
     let is_alone = previous.is_none() && hook.is_some_and(|hook| std::ptr::fn_addr_eq(hook, emit_log as EmitLog));
-    if is_alone && server_log::write(LABEL.to_bytes(), line) {
+    if is_alone && server_log::write(LABEL.to_bytes(), &line) {
         return;
     }
     let Ok(line) = CString::new(line) else { return };
@@ -145,6 +145,8 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
     // SAFETY: the record is live; its texts are null or NUL-terminated.
     unsafe {
         let record = &mut *record;
+        clean_application_name();
+        disarm(record);
         let statement = bytes(pg_sys::debug_query_string);
         let is_shown = !SHOWN.load(Relaxed).is_null() && pg_sys::debug_query_string == SHOWN.load(Relaxed);
         let is_told = is_shown || statement.is_some_and(|statement| is_sensitive_message(statement));
@@ -153,7 +155,7 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
         if !is_held && !quoted.into_iter().any(|quoted| bytes(quoted).is_some_and(redact::is_sensitive)) {
             return;
         }
-        let place = Place { context: record.assoc_context, is_freed: record.elevel < pg_sys::PGERROR as c_int };
+        let place = Place::of(record);
         // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: only those that
         // quote a secret's statement are changed.
         let is_for_server = record.elevel <= pg_sys::LOG_SERVER_ONLY as c_int;
@@ -179,17 +181,72 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
 /// # Safety
 /// The statement is `debug_query_string`'s.
 unsafe fn is_sensitive_message(statement: &[u8]) -> bool {
+    // SAFETY: by contract.
+    unsafe { search(statement).0 }
+}
+
+/// Whether a message may hold a secret, and what could be taken for a record.
+///
+/// # Safety
+/// The statement is `debug_query_string`'s.
+unsafe fn search(statement: &[u8]) -> (bool, bool) {
     // SAFETY: by contract; MessageContext is live, or null in processes that have none.
     unsafe {
         if pg_sys::debug_query_string == SEARCHED.load(Relaxed) {
-            return IS_SENSITIVE.load(Relaxed);
+            return (IS_SENSITIVE.load(Relaxed), HOLDS_LABEL.load(Relaxed));
         }
-        let is_sensitive = redact::is_sensitive(statement);
+        let (is_sensitive, holds_label) = (redact::is_sensitive(statement), label::is_in(statement));
         if forget_with_message() {
             SEARCHED.store(pg_sys::debug_query_string.cast_mut(), Relaxed);
             IS_SENSITIVE.store(is_sensitive, Relaxed);
+            HOLDS_LABEL.store(holds_label, Relaxed);
         }
-        is_sensitive
+        (is_sensitive, holds_label)
+    }
+}
+
+/// Leaves nothing in a line that could be taken for an audit record.
+///
+/// # Safety
+/// The record is live, its texts are null or NUL-terminated.
+unsafe fn disarm(record: &mut pg_sys::ErrorData) {
+    let place = Place::of(record);
+    // SAFETY: by contract; a copy in MessageContext lives as long as the message.
+    unsafe {
+        for field in [
+            &mut record.message,
+            &mut record.detail,
+            &mut record.detail_log,
+            &mut record.hint,
+            &mut record.context,
+            &mut record.internalquery,
+        ] {
+            if bytes(*field).is_some_and(label::is_in) {
+                replace(field, place, label::without);
+            }
+        }
+        if let Some(statement) = bytes(pg_sys::debug_query_string).filter(|_| !record.hide_stmt)
+            && search(statement).1
+        {
+            let copy = copy(&label::without(statement), pg_sys::MessageContext);
+            if copy.is_null() {
+                record.hide_stmt = true;
+            } else {
+                pg_sys::debug_query_string = copy;
+                search(bytes(copy).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The client's name for itself can be a part of each line (`log_line_prefix`). PostgreSQL replaces characters in it, too.
+fn clean_application_name() {
+    // SAFETY: null, or the setting's text. Only what a user set holds the label, which is never a constant.
+    unsafe {
+        let name = pg_sys::application_name;
+        if let Some(shown) = bytes(name).filter(|name| label::is_in(name)) {
+            label::remove(std::slice::from_raw_parts_mut(name.cast::<u8>(), shown.len()));
+        }
     }
 }
 
@@ -281,6 +338,12 @@ struct Place {
     /// Below ERROR PostgreSQL frees the texts that it finds in the record, and nobody those that are not there any more.
     /// After an error it gives back all of the context.
     is_freed: bool,
+}
+
+impl Place {
+    fn of(record: &pg_sys::ErrorData) -> Place {
+        Place { context: record.assoc_context, is_freed: record.elevel < pg_sys::PGERROR as c_int }
+    }
 }
 
 /// # Safety
