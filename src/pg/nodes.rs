@@ -282,6 +282,9 @@ impl Permissions {
 /// A query that is about to start.
 pub struct Query {
     pub permissions: Permissions,
+    /// Whether functions or constraints of domains may run in parallel workers, other than PostgreSQL's own: what the plan
+    /// depends on besides relations.
+    pub may_read_in_workers: bool,
     source: *const c_char,
     location: i32,
     length: i32,
@@ -296,6 +299,7 @@ impl Query {
             let plan = &*(*query_desc).plannedstmt;
             Query {
                 permissions: Permissions::of_list(compat::permissions_of_plan(plan)),
+                may_read_in_workers: plan.parallelModeNeeded && !plan.invalItems.is_null(),
                 source: (*query_desc).sourceText,
                 location: plan.stmt_location,
                 length: plan.stmt_len,
