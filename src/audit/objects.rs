@@ -86,7 +86,10 @@ pub fn any(change: Change, class: u32, oid: u32) -> Option<Object> {
         Change::Altered => Access::ALTER,
         Change::Dropped => Access::DROP,
     };
-    let (kind, name) = catalog::described_object(class, oid)?;
+    let (kind, name) = match change {
+        Change::Dropped => catalog::described_dropped_object(class, oid)?,
+        Change::Created | Change::Altered => catalog::described_object(class, oid)?,
+    };
     let kind = kind.to_uppercase().replace(' ', "_");
     Some(Object { id: oid, kind: kind.into(), name: name.into(), access, columns: Vec::new() })
 }

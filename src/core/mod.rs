@@ -7,6 +7,7 @@ pub mod cache;
 pub mod endpoint;
 pub mod guard;
 pub mod identity;
+pub mod label;
 pub mod log_prefix;
 pub mod names;
 pub mod nesting;

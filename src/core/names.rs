@@ -12,19 +12,17 @@ const CAPACITY: usize = 1024;
 
 /// One statement, looked up by one role under one search path.
 pub struct LookUp<'a> {
-    /// The text the client or function sent, and which part of it is the statement.
-    pub source: &'a [u8],
-    pub location: i32,
-    pub length: i32,
+    /// Its text, without what else the client or function sent: looking at all of that for each statement would take a
+    /// time that is quadratic in their number. Empty if it is not known.
+    pub statement: &'a [u8],
     pub search_path: &'a [u8],
     pub role: u32,
 }
 
 impl Hash for LookUp<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.source.hash(state);
+        self.statement.hash(state);
         self.search_path.hash(state);
-        state.write_u64(u64::from(self.location.cast_unsigned()) << 32 | u64::from(self.length.cast_unsigned()));
         state.write_u32(self.role);
     }
 }
@@ -49,7 +47,9 @@ impl LookedUp {
     }
 
     pub fn knows(&self, look_up: &LookUp, generation: u64) -> bool {
-        self.generation == generation && self.known.contains(&self.keys.hash_one(look_up))
+        self.generation == generation
+            && !look_up.statement.is_empty()
+            && self.known.contains(&self.keys.hash_one(look_up))
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn look_up(role: u32) -> LookUp<'static> {
-        LookUp { source: b"SELECT 1; SELECT 2", location: 10, length: 8, search_path: b"public", role }
+        LookUp { statement: b"SELECT 2", search_path: b"public", role }
     }
 
     #[test]
@@ -68,12 +68,18 @@ mod tests {
         assert!(names.knows(&look_up(1), 5));
         let others = [
             look_up(2),
-            LookUp { location: 0, ..look_up(1) },
-            LookUp { length: 0, ..look_up(1) },
             LookUp { search_path: b"app", ..look_up(1) },
-            LookUp { source: b"SELECT 1; SELECT 3", ..look_up(1) },
+            LookUp { statement: b"SELECT 3", ..look_up(1) },
         ];
         assert!(others.iter().all(|other| !names.knows(other, 5)));
+    }
+
+    #[test]
+    fn an_unknown_text_is_none_that_was_looked_up() {
+        let mut names = LookedUp::default();
+        let unknown = LookUp { statement: b"", ..look_up(1) };
+        names.remember(&unknown, 5);
+        assert!(!names.knows(&unknown, 5));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::core::time::Timestamp;
 use crate::core::token::Secret;
 use crate::error::Error;
 use crate::pg::catalog::Installation;
-use crate::pg::{catalog, chain, dry_run, gate, log, report, role, writer, xact};
+use crate::pg::{catalog, chain, client, dry_run, gate, log, report, role, writer, xact};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -75,6 +75,7 @@ pub fn install() {
         changes: audit::changes,
     });
     xact::register(xact::Handlers {
+        unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
         prepare: transaction::prepare,
         end: transaction::end,
@@ -92,10 +93,10 @@ fn store_audit() -> bool {
     })
 }
 
-/// Whoever was presented with the connection is established when the transaction commits in which PostgreSQL makes it.
-/// Before 15 that was over when it loaded this library for the session.
+/// Who the session user is, and whoever was presented with the connection, is established when the transaction commits
+/// in which PostgreSQL makes it. Before 15 that was over when it loaded this library for the session.
 pub fn catch_up() {
-    if gate::has_presented() && !xact::is_in_progress() {
+    if client::is_served() && !xact::is_in_progress() {
         xact::run_empty();
     }
 }
@@ -114,9 +115,10 @@ fn is_guarded() -> bool {
 }
 
 /// Whether the log gets none of the literals of what this session sends: without a token that can be a secret, and
-/// hardly anything else. Looks nothing up, as it is asked in the middle of errors.
+/// hardly anything else. Looks nothing up, as it is asked in the middle of errors: that is done at the end of the
+/// transaction in which PostgreSQL makes the session.
 fn holds_back() -> bool {
-    gate::is_known_holder() && !gate::is_impersonating()
+    gate::may_be_holder() && !gate::is_impersonating()
 }
 
 /// What is installed, if the library can work with it.

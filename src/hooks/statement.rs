@@ -86,6 +86,9 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
     }
     if gate::is_confined() {
         SESSION.with_borrow_mut(|session| session.begin_execution(execution));
+        // What they read in a worker would be on no record.
+        let without_workers = gate::is_audited() && query.may_read_in_workers;
+        return Ok(Before { without_workers, ..Before::default() });
     } else if is_guarded() {
         if !guarded::has_authority() {
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".

@@ -1,11 +1,17 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, session_scope};
+use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session_scope};
 use crate::audit;
 use crate::core::session::Scope;
 use crate::error::Error;
 use crate::pg::report::Report;
 use crate::pg::{catalog, chain, gate, guc, role, xact};
+
+/// Before a commit in a session of which nothing is known yet: what the log may show of its next message is decided
+/// before any of the other hooks sees that.
+pub fn unknown_user() {
+    is_guarded();
+}
 
 /// Before a commit, while errors are still possible.
 pub fn pre_commit() -> Result<(), Report> {

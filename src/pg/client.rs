@@ -11,6 +11,15 @@ pub fn address() -> Option<IpAddr> {
     address.and_then(|address| address.0.parse().ok())
 }
 
+/// Whether this process serves a client, which works in a database.
+pub fn is_served() -> bool {
+    use pg_sys::BackendType::{B_BACKEND, B_WAL_SENDER};
+    // SAFETY: static variables.
+    unsafe {
+        matches!(pg_sys::MyBackendType, B_BACKEND | B_WAL_SENDER) && pg_sys::MyDatabaseId != pg_sys::Oid::INVALID
+    }
+}
+
 /// What the client calls itself.
 pub fn application_name() -> String {
     // SAFETY: null or a NUL-terminated setting.

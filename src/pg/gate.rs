@@ -1,7 +1,7 @@
 //! The exit that every hook takes first: five loads and three comparisons for a session that has nothing to do
 //! with impersonation.
 
-use super::raw;
+use super::{client, raw, statement};
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -107,8 +107,7 @@ pub fn is_idle() -> bool {
 /// Whether what is remembered of the session user still holds.
 #[inline]
 pub fn is_current() -> bool {
-    SEEN_GENERATION.load(Relaxed) == GENERATION.load(Relaxed)
-        && SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
+    SEEN_GENERATION.load(Relaxed) == GENERATION.load(Relaxed) && has_seen_user()
 }
 
 pub fn remember(generation: u64, user: u32, ordinary: bool) {
@@ -122,11 +121,18 @@ pub fn is_ordinary() -> bool {
     ORDINARY.load(Relaxed)
 }
 
-/// Whether the session user was found to be one that the guard has to watch. Also asked in processes that have no
-/// session user, of which nothing was found.
-pub fn is_known_holder() -> bool {
-    let seen = SEEN_USER.load(Relaxed);
-    seen != 0 && !ORDINARY.load(Relaxed) && seen == raw::GetSessionUserId().to_u32()
+/// Whether the session user may be one that the guard has to watch, for all that was found so far. Also asked in
+/// processes that have no session user, of which nothing was found.
+pub fn may_be_holder() -> bool {
+    if SEEN_USER.load(Relaxed) == 0 {
+        return client::is_served() && statement::has_message_text();
+    }
+    !ORDINARY.load(Relaxed) || !has_seen_user()
+}
+
+/// Whether something was found of the session user, if it may have changed since. Only where there is one.
+pub fn has_seen_user() -> bool {
+    SEEN_USER.load(Relaxed) == raw::GetSessionUserId().to_u32()
 }
 
 /// Whether nothing of ours can have happened in this session's transaction.

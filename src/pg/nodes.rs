@@ -223,11 +223,25 @@ pub unsafe fn is_sensitive_utility(pstate: *const pg_sys::ParseState, query: *co
         if (*query).utilityStmt.is_null() || pstate.is_null() || (*pstate).p_sourcetext.is_null() {
             return false;
         }
-        let source = CStr::from_ptr((*pstate).p_sourcetext).to_bytes();
-        let begin = usize::try_from((*query).stmt_location).unwrap_or(0).min(source.len());
-        let rest = &source[begin..];
-        let length = usize::try_from((*query).stmt_len).ok().filter(|&length| length > 0 && length <= rest.len());
-        redact::is_sensitive(&rest[..length.unwrap_or(rest.len())])
+        let text = part((*pstate).p_sourcetext, (*query).stmt_location, (*query).stmt_len);
+        redact::is_sensitive(text.unwrap_or_else(|| CStr::from_ptr((*pstate).p_sourcetext).to_bytes()))
+    }
+}
+
+/// The part of a source text that is one statement, as `CleanQuerytext()` finds it: the rest of the text is not looked at.
+/// `None` where it is not known, as for what a rule adds.
+///
+/// # Safety
+/// `source` is NUL-terminated and outlives the result; location and length are PostgreSQL's, of a statement in it.
+pub unsafe fn part<'a>(source: *const c_char, location: i32, length: i32) -> Option<&'a [u8]> {
+    let location = usize::try_from(location).ok()?;
+    // SAFETY: by contract.
+    unsafe {
+        let begin = source.add(location);
+        Some(match usize::try_from(length) {
+            Ok(length) if length > 0 => std::slice::from_raw_parts(begin.cast(), length),
+            _ => CStr::from_ptr(begin).to_bytes(),
+        })
     }
 }
 
@@ -294,6 +308,9 @@ impl Permissions {
 /// A query that is about to start.
 pub struct Query {
     pub permissions: Permissions,
+    /// Whether functions or constraints of domains may run in parallel workers, other than PostgreSQL's own: what the plan
+    /// depends on besides relations.
+    pub may_read_in_workers: bool,
     source: *const c_char,
     location: i32,
     length: i32,
@@ -308,6 +325,7 @@ impl Query {
             let plan = &*(*query_desc).plannedstmt;
             Query {
                 permissions: Permissions::of_list(compat::permissions_of_plan(plan)),
+                may_read_in_workers: plan.parallelModeNeeded && !plan.invalItems.is_null(),
                 source: (*query_desc).sourceText,
                 location: plan.stmt_location,
                 length: plan.stmt_len,
@@ -368,17 +386,18 @@ pub unsafe fn analyzed<'a>(pstate: &'a pg_sys::ParseState, query: &pg_sys::Query
 }
 
 /// # Safety
-/// `source` is null or NUL-terminated, and outlives the value.
+/// As [`part`]; `source` may be null.
 unsafe fn look_up<'a>(source: *const c_char, location: i32, length: i32) -> Option<LookUp<'a>> {
     // SAFETY: by contract; search_path is a string setting, never null.
-    let (source, search_path) = unsafe {
+    let (statement, search_path) = unsafe {
         if source.is_null() || *source == 0 {
             return None;
         }
-        (CStr::from_ptr(source).to_bytes(), CStr::from_ptr(pg_sys::namespace_search_path).to_bytes())
+        let statement = part(source, location, length).unwrap_or_default();
+        (statement, CStr::from_ptr(pg_sys::namespace_search_path).to_bytes())
     };
     let (role, _) = role::current_user();
-    Some(LookUp { source, location, length, search_path, role })
+    Some(LookUp { statement, search_path, role })
 }
 
 /// What a query refers to before it is planned.

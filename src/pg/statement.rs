@@ -1,6 +1,6 @@
 //! What an audit record says of a statement, read from PostgreSQL's structures.
 
-use super::nodes::Permissions;
+use super::nodes::{self, Permissions};
 use super::{compat, text};
 use crate::core::trail::Role;
 use pgrx::{PgList, pg_sys};
@@ -57,7 +57,7 @@ impl Opening {
             let plan = &*(*query_desc).plannedstmt;
             let source = (*query_desc).sourceText;
             Opening {
-                text: if with_text { part(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
+                text: if with_text { text_of(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: command(plan.commandType),
                 query_id: compat::query_id(plan),
                 role: Role::Statement,
@@ -86,7 +86,7 @@ impl Opening {
                 return Opening { ends_transaction, ..Opening::unseen(String::new()) };
             }
             Opening {
-                text: if with_text { part(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
+                text: if with_text { text_of(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: CStr::from_ptr(pg_sys::CreateCommandName(node)).to_str().unwrap_or_default(),
                 query_id: compat::query_id(plan),
                 role: match tag {
@@ -113,19 +113,18 @@ fn command(kind: pg_sys::CmdType::Type) -> &'static str {
     }
 }
 
-/// The part of a source text that is one statement (`CleanQuerytext`).
+/// A statement's text.
 ///
 /// # Safety
-/// `source` is null or NUL-terminated.
-unsafe fn part(source: *const c_char, location: c_int, length: c_int) -> String {
+/// As [`nodes::part`]; `source` may be null.
+unsafe fn text_of(source: *const c_char, location: c_int, length: c_int) -> String {
     if source.is_null() {
         return String::new();
     }
     // SAFETY: by contract.
-    let bytes = unsafe { CStr::from_ptr(source) }.to_bytes();
-    let rest = bytes.get(usize::try_from(location).unwrap_or(0)..).unwrap_or_default();
-    let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(rest.len());
-    text::from_server_anyhow(rest.get(..length).unwrap_or(rest).trim_ascii())
+    let text =
+        unsafe { nodes::part(source, location, length).unwrap_or_else(|| CStr::from_ptr(source).to_bytes()) };
+    text::from_server_anyhow(text.trim_ascii())
 }
 
 /// The text of the message that the client sent last.

@@ -1,7 +1,7 @@
 //! Transaction and subtransaction callbacks.
 
 use super::report::{Report, raise};
-use super::{chain, dry_run, gate, raw};
+use super::{chain, client, dry_run, gate, raw};
 use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
 use pgrx::{IntoDatum, pg_guard, pg_sys};
@@ -12,6 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
 /// while a transaction aborts, or after it committed, takes the server down.
 pub struct Handlers {
+    /// Before a commit, of a session whose user was not looked up yet.
+    pub unknown_user: fn(),
     pub pre_commit: fn() -> Result<(), Report>,
     pub prepare: fn() -> Result<(), Report>,
     /// Whether it committed.
@@ -41,7 +43,14 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     // SAFETY: guarded functions; a static variable.
     unsafe {
         match event {
-            XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE if gate::wants_attention() => before_end(event),
+            XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
+                if client::is_served() && !gate::has_seen_user() {
+                    meet_user();
+                }
+                if gate::wants_attention() {
+                    before_end(event);
+                }
+            }
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
                 at_end(event != XACT_EVENT_ABORT);
             }
@@ -55,6 +64,13 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         if event == XACT_EVENT_ABORT {
             dry_run::abort();
         }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn meet_user() {
+    if let Some(handlers) = HANDLERS.get() {
+        (handlers.unknown_user)();
     }
 }
 

@@ -125,3 +125,51 @@ def test_changes_of_what_has_no_name(world, service, trail):
             assert record["auditPayload"]["objectsAccessed"][0]["objectType"] == kind
     finally:
         world.sql("DROP EXTENSION postgres_fdw CASCADE")
+
+
+TRUSTED = ("btree_gin", "btree_gist", "citext", "cube", "dict_int", "fuzzystrmatch", "hstore", "intarray", "isn", "lo",
+           "ltree", "pg_trgm", "pgcrypto", "seg", "tablefunc", "tcn", "tsm_system_rows", "tsm_system_time", "unaccent")
+# What consists of one another, in one DROP ... CASCADE.
+ENTANGLED = ("CREATE TYPE alice.pair AS (a int, b int)",
+             "CREATE DOMAIN alice.pairs AS alice.pair[]",
+             "CREATE FUNCTION alice.adds(alice.pair, alice.pair[]) RETURNS alice.pair LANGUAGE sql AS 'SELECT $1'",
+             "CREATE FUNCTION alice.of_text(text) RETURNS alice.pair LANGUAGE sql IMMUTABLE AS 'SELECT NULL::alice.pair'",
+             "CREATE AGGREGATE alice.sums(alice.pair[]) (SFUNC = alice.adds, STYPE = alice.pair)",
+             "CREATE OPERATOR alice.+ (FUNCTION = alice.adds, LEFTARG = alice.pair, RIGHTARG = alice.pair[])",
+             "CREATE CAST (text AS alice.pair) WITH FUNCTION alice.of_text(text)",
+             "CREATE TABLE alice.with_pair (a alice.pair, b alice.pairs, c alice.pair DEFAULT alice.of_text('x'))",
+             "CREATE VIEW alice.shows_pair AS SELECT a, alice.of_text('x') FROM alice.with_pair",
+             "CREATE POLICY sees ON alice.with_pair USING (a IS NOT NULL)",
+             "CREATE RULE rewrites AS ON INSERT TO alice.with_pair DO ALSO NOTHING")
+
+
+@pytest.mark.parametrize("extension", TRUSTED)
+def test_extensions_can_be_dropped(world, service, trail, extension):
+    if world.value("SELECT count(*) FROM pg_available_extensions WHERE name = %s", (extension,)) == 0:
+        pytest.skip(f"{extension} is not there")
+    world.sql(f'GRANT CREATE ON DATABASE "{world.dbname}" TO alice')
+    try:
+        impersonate(service, world.token("alice"))
+        query(service, f'CREATE EXTENSION "{extension}" SCHEMA alice')
+        query(service, f'DROP EXTENSION "{extension}"')
+        service.rollback()
+    finally:
+        world.sql(f'REVOKE CREATE ON DATABASE "{world.dbname}" FROM alice')
+    [dropped] = [r for r in trail.queries() if r["auditPayload"]["query"].startswith("DROP")]
+    payload = dropped["auditPayload"]
+    kinds = {(o["objectType"], *o["accessType"]) for o in payload["objectsAccessed"]}
+    assert ("EXTENSION", "DROP") in kinds or payload["objectsTruncated"]
+
+
+@pytest.mark.parametrize("drop", ["DROP TYPE alice.pair CASCADE", "DROP FUNCTION alice.of_text(text) CASCADE",
+                                  "DROP OWNED BY alice CASCADE", "DROP SCHEMA alice CASCADE",
+                                  "DROP TABLE alice.with_pair CASCADE"])
+def test_whatever_hangs_together_can_be_dropped(world, service, trail, drop):
+    world.sql("GRANT USAGE ON LANGUAGE sql TO alice")
+    impersonate(service, world.token("alice"))
+    for statement in (*ENTANGLED, drop):
+        query(service, statement)
+    service.rollback()
+    [dropped] = [r for r in trail.queries() if r["auditPayload"]["query"] == drop]
+    names = {o["name"] for o in dropped["auditPayload"]["objectsAccessed"]}
+    assert "alice.shows_pair" in names or "TABLE" in drop, names

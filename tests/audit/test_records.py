@@ -3,6 +3,7 @@
 import psycopg2
 import pytest
 from conftest import Trail, audited_server, wait_for, world_of
+from harness.fixtures import VERSION
 from harness.wire import Closed
 from harness.world import query
 
@@ -595,3 +596,31 @@ def test_the_older_format():
         assert (record["dataSourceName"], record["count"], record["success"]) == ("app.flights", 1, True)
         assert [r["extra"]["event"] for r in (started, record, ended)] == [
             "impersonationStarted", "query", "impersonationCommitted"]
+
+
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["", "cached"])
+@pytest.mark.parametrize("reads", ["app.reads_too(carrier)", "(carrier::app.reading)::text"], ids=["function", "domain"])
+def test_what_is_read_where_workers_were_planned(world, session, trail, reads, is_prepared):
+    """In a parallel worker no hook would see it."""
+    forced = "debug_parallel_query" if int(VERSION) >= 16 else "force_parallel_mode"
+    world.sql("CREATE TABLE app.read_within (id int); GRANT SELECT ON app.read_within TO alice;"
+              "CREATE FUNCTION app.reads_too(text) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$ "
+              "BEGIN EXECUTE 'SELECT count(*) FROM app.read_within'; RETURN $1; END $$;"
+              "CREATE DOMAIN app.reading AS text CHECK (app.reads_too(VALUE) = VALUE)")
+    try:
+        session.begin()
+        session.ok(f"SET LOCAL {forced} = on")
+        if is_prepared:
+            session.wire.parse(f"SELECT {reads} FROM app.flights WHERE id < 9", name="s9").sync().send().read()
+        for _ in range(2 if is_prepared else 1):
+            if is_prepared:
+                assert session.wire.bind(name="s9").execute().sync().send().read().error is None
+            else:
+                session.ok(f"SELECT {reads} FROM app.flights WHERE id < 9")
+        session.ok("COMMIT")
+        records = [r for r in trail.queries() if "app.flights" in r["auditPayload"]["query"]]
+        assert records
+        for record in records:
+            assert "app.read_within" in str(record), record
+    finally:
+        world.sql("DROP DOMAIN app.reading; DROP FUNCTION app.reads_too; DROP TABLE app.read_within")

@@ -14,7 +14,8 @@ from datetime import datetime
 import psycopg2
 import pytest
 from conftest import Session, Trail, audited_server, schema, wait_for, world_of
-from harness.world import query
+from harness.fixtures import VERSION
+from harness.world import SERVICE, query
 
 
 @pytest.fixture(scope="module")
@@ -475,6 +476,50 @@ def test_records_reach_the_collector_and_other_formats(fresh):
     for line in plain.read_text().splitlines():
         if "AUDIT: " in line:
             json.loads(line.split("AUDIT: ", 1)[1])
+
+
+FORGED = "AUDIT: {\"id\": \"forged\"}"
+
+
+@pytest.mark.parametrize("verbosity", ["default", "verbose"])
+def test_no_text_of_a_user_can_be_taken_for_a_record(fresh, verbosity):
+    """In no field of what is logged, in no format, on no line, and not within a record either."""
+    world = fresh("forgery", "logging_collector=on", "log_directory=logs", "log_filename=server.log", "log_statement=all",
+                  "log_line_prefix=%m [%p] %a ", "log_min_messages=notice", f"log_error_verbosity={verbosity}",
+                  "log_destination=stderr,csvlog" + (",jsonlog" if int(VERSION) >= 15 else ""), sink="log,file")
+    world.sql("GRANT CREATE ON SCHEMA app TO alice")
+    trail = Trail(world.server)
+    for login, user in ((SERVICE, "alice"), (("plain", "plain-password"), None)):
+        session = Session(world, user=login[0], password=login[1], application_name=FORGED)
+        if user:
+            session.begin(user)
+        for statement in (
+                f"DO $$ BEGIN RAISE LOG '{FORGED}'; END $$", f"DO $$ BEGIN RAISE LOG E'a\\n{FORGED}\\n{FORGED}'; END $$",
+                f"DO $$ BEGIN RAISE LOG 'x' USING DETAIL = '{FORGED}', HINT = '{FORGED}'; END $$",
+                f"DO $$ BEGIN EXECUTE 'DO ''BEGIN RAISE EXCEPTION $x${FORGED}$x$; END'''; END $$",
+                f"SELECT '{FORGED}'", f"SELECT 1/0 -- {FORGED}", f"SELEC \n{FORGED}", f'SELECT "{FORGED}"',
+                f"SET application_name = '{FORGED}'", "SELECT 1"):
+            session.run("SAVEPOINT s")
+            session.run(statement)
+            session.run("ROLLBACK TO s")
+        session.run("COMMIT")
+        session.wire.close()
+    records = trail.new()
+    assert any(FORGED in record["auditPayload"].get("query", "") for record in records)
+    for name in ("server.log", "server.csv", "server.json")[:2 if VERSION == "14" else 3]:
+        file = world.server.data / "logs" / name
+        wait_for(lambda: file.read_text().count("AUDIT: {") >= len(records))
+        text = file.read_text()
+        assert text.count("AUDIT: {") == len(records) and "AUDIT; {" in text, name
+        if name == "server.log":
+            found = [json.loads(line.split("AUDIT: ", 1)[1]) for line in text.splitlines() if "AUDIT: {" in line]
+            assert found == records
+
+
+def test_pgaudits_label_stays(fresh):
+    world = fresh("label", sink="log")
+    world.sql("DO $$ BEGIN RAISE LOG 'AUDIT: SESSION,1,1,READ,SELECT,,,SELECT 1,<none>'; END $$")
+    assert "LOG:  AUDIT: SESSION,1,1,READ" in re.sub(r"LOG:  \w{5}: ", "LOG:  ", world.server.log())
 
 
 def test_without_level_log_no_record_is_there(fresh):

@@ -1,6 +1,7 @@
 """G5 where everything is recorded: the log with every setting that makes it talk, plans, statistics, activity. With the
 other libraries loaded before ours and after it."""
 
+import random
 import secrets
 
 import psycopg2
@@ -23,6 +24,16 @@ def loud(request):
         prepare(server)
         world = World(server)
         world.sql("CREATE EXTENSION pg_stat_statements")
+        yield world
+        world.admin.close()
+
+
+@pytest.fixture(scope="module")
+def by_session():
+    """Loaded when a session is made, not with the server."""
+    with Server(VERSION, "loud-session", options=TALKATIVE, preload="session") as server:
+        prepare(server)
+        world = World(server)
         yield world
         world.admin.close()
 
@@ -137,6 +148,46 @@ def test_what_works_is_hidden_as_well(loud, wire, seen):
     shown = seen()
     for hidden in (password, key, *tokens):
         assert hidden not in shown
+
+
+def test_large_statements_one_after_the_other(loud, wire, seen):
+    """The memory of one message is used again for the next: what was masked in one says nothing of another."""
+    hidden = secret("tok")
+    for number in range(400):
+        padding = "+1" * random.Random(number).randrange(3500, 32000)
+        answer = wire.query(f"SELECT 1/0, set_config('bodata.impersonation_token', '{hidden}', true), 1{padding}")
+        assert answer.error["C"] in ("22012", "54001")
+    assert hidden not in seen()
+
+
+def test_memory_does_not_grow_with_what_is_masked(loud):
+    """What a mask replaced is given back although no error empties the context that errors and messages have."""
+    connection = psycopg2.connect(**loud.server.dsn(dbname=loud.dbname))
+    connection.autocommit = True
+
+    def used():
+        for _ in range(200):
+            query(connection, "SELECT 'bodata.impersonation_token', 'x'")
+            query(connection, "DO $$ BEGIN RAISE NOTICE 'SET bodata.impersonation_token = ''x'''; END $$")
+        return query(connection, "SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'ErrorContext'")
+
+    used()
+    assert used() == used()
+    connection.close()
+
+
+@pytest.mark.parametrize("preload", ["shared", "session"])
+@pytest.mark.parametrize("message", ["SELECT length('{}')", "SELEC '{}'", "SELECT nosuchcolumn, '{}'", "SELECT '{}', 1/0"])
+def test_the_first_message_of_a_session(loud, by_session, preload, message):
+    """Before any hook has seen anything: a service login's is masked, that of all others is not."""
+    world = loud if preload == "shared" else by_session
+    for login, is_masked in ((SERVICE, True), (("plain", "plain-password"), False),
+                             (("postgres", world.server.superuser_password), False)):
+        begin, literal = len(world.server.log()), secret()
+        wire = Wire("127.0.0.1", world.server.port, *login, world.dbname)
+        wire.query(message.format(literal))
+        wire.close()
+        assert (literal not in world.server.log()[begin:]) is is_masked, login[0]
 
 
 def test_statistics_do_not_grow_with_tokens(loud, wire):
