@@ -1,6 +1,6 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
-use super::{compat, gate, text};
+use super::{compat, gate, table, text};
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
@@ -30,6 +30,8 @@ pub struct Installation {
     pub project_by_id: u32,
     pub project_member: u32,
     pub project_member_current: u32,
+    /// Whether the OIDs of roles in these tables hold in this cluster.
+    pub knows_roles: bool,
     /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
     pub control_roles: [u32; 3],
     pub mappable: u32,
@@ -108,6 +110,7 @@ fn find_installation() -> Option<Installation> {
             project_by_id: relation(c"project_pkey")?,
             project_member: relation(c"project_member")?,
             project_member_current: relation(c"project_member_current_key")?,
+            knows_roles: table::knows_roles(relation(c"home")?),
             control_roles: [
                 role(c"bodata_impersonate_user"),
                 role(c"immuta_impersonation"),

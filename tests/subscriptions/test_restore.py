@@ -67,13 +67,15 @@ def test_the_same_access_on_another_server(filled, tmp_path, jobs):
         assert world.sql(ACL) == filled.world.sql(ACL)
         assert world.sql(ACCESS) == filled.world.sql(ACCESS)
         assert world.sql("SELECT what, object, detail FROM immuta.doctor() d(what, ok, detail), LATERAL (SELECT '') o(object) "
-                         "WHERE NOT ok AND what LIKE 'subscriptions%%'") != []
+                         "WHERE NOT ok AND what LIKE 'all that was brought%%'") != []
         # Before anything else happens, tokens work and row policies hold.
         assert reads_there(world, "ben", "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
         assert reads_there(world, "ann", "SELECT count(*) FROM sales.orders") == [(2,)]
         # What is recorded is what was restored: nothing to do.
         system = world.connect(*SYSTEM)
         system.autocommit = True
+        assert query(system, "SELECT what, detail FROM immuta.drift()") == [
+            ("not adopted", "it came from elsewhere: SELECT * FROM immuta.sync()")]
         assert query(system, "SELECT * FROM immuta.sync()") == []
         assert query(system, "SELECT * FROM immuta.drift()") == held
         assert world.sql(ACL) == filled.world.sql(ACL)
@@ -118,7 +120,7 @@ def test_without_the_grants(filled, tmp_path):
         assert not any(row[2] for row in bare.sql(ACCESS))
         # The owner's grants are gone, too, but the system account may act for him.
         bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
-        bare.sql("SELECT * FROM immuta.sync()")
+        bare.sql("SELECT * FROM immuta.adopt()")
         assert bare.sql(ACCESS) == before
         assert bare.sql("SELECT object FROM immuta.drift()") == [("sales.seen",)]
         bare.admin.close()
@@ -141,7 +143,7 @@ def test_two_databases_of_one_cluster(sales, tmp_path):
     try:
         sales.world.server.run_client("pg_restore", "-d", "second", "--exit-on-error", tmp_path / "dump")
         second = World(sales.world.server, "second")
-        second.sql("SELECT * FROM immuta.sync()")
+        second.sql("SELECT * FROM immuta.adopt()")
         classes = "SELECT role FROM immuta.access_class"
         assert second.sql(ACCESS) == before and second.sql(classes) != sales.world.sql(classes)
         assert second.sql("SELECT * FROM immuta.sync()") == second.sql("SELECT * FROM immuta.drift()") == sales.drift() == []
