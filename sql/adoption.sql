@@ -16,7 +16,9 @@ AS $$
     SELECT m.roleid, m.member, m.grantor
     FROM account a, immuta.class_member c JOIN immuta.access_class k ON k.id = c.class_id
     JOIN pg_auth_members m ON m.roleid = k.role AND m.member = c.role
-    WHERE current_setting('server_version_num')::integer >= 160000 AND m.grantor <> a.oid
+    WHERE current_setting('server_version_num')::integer >= 160000
+      AND NOT EXISTS (SELECT FROM pg_auth_members o
+                      WHERE o.roleid = m.roleid AND o.member = m.member AND o.grantor = a.oid)
 $$;
 REVOKE ALL ON FUNCTION immuta.foreign_memberships() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.foreign_memberships() IS 'internal: roles that the system account may not grant, and memberships that it may not revoke';

@@ -1,7 +1,7 @@
 """Elsewhere stored OIDs mean something else: everything is adopted by its names there, or grants nothing."""
 
 import pytest
-from conftest import clean, reads, refuses
+from conftest import VERSION, clean, reads, refuses
 from harness.world import World, impersonate, query
 
 # How each stored OID gets to another place. `by name`: immuta.come_home(); `made anew`: immuta.take_stock();
@@ -166,6 +166,33 @@ def test_roles_that_were_dropped_before_a_dump(subscribed, tmp_path):
     finally:
         world.sql("DROP DATABASE second WITH (FORCE)")
         world.sql("DELETE FROM immuta.project WHERE name = 'q'; SELECT immuta.drop_project('p')")
+
+
+@pytest.mark.skipif(int(VERSION) < 16, reason="before 16 CREATEROLE is enough")
+def test_what_was_granted_before_16_can_be_revoked(subscribed):
+    """Roles and memberships as pg_upgrade and pg_dumpall bring them from 14 and 15: without ADMIN, by the superuser."""
+    world = subscribed.world
+    (role,), = world.sql("SELECT role::regrole::text FROM immuta.access_class")
+    membership = ("SELECT m.grantor::regrole::text, m.inherit_option, m.set_option FROM pg_auth_members m "
+                  f"WHERE m.roleid = '{role}'::regrole AND m.member = '{subscribed.role('ann')}'::regrole")
+    usual = world.sql(membership)
+    assert usual == [("immuta_system", True, False)]
+    world.sql(f"REVOKE {role} FROM immuta_system CASCADE; GRANT {role} TO {subscribed.role('ann')}")
+    assert subscribed.sql("SELECT what, object, detail FROM immuta.drift()") == [
+        ("not revocable", f"ROLE {role}", f"of {subscribed.role('ann')}"),
+        ("not revocable", f"ROLE {role}", "the system account has no ADMIN on it")]
+    assert subscribed.sql("SELECT ok, detail FROM immuta.doctor() WHERE \"check\" = 'memberships can be revoked'") == [
+        (False, f"Run immuta.sync(): not those in {role}")]
+    assert subscribed.sql("SELECT * FROM immuta.sync()") == [
+        ("granted", f"ROLE {role}", "to immuta_system with ADMIN"), ("made revocable", f"ROLE {role}", f"of {subscribed.role('ann')}")]
+    assert subscribed.drift() == [] == subscribed.sql("SELECT * FROM immuta.sync()") and world.sql(membership) == usual
+    # What the first change after an upgrade finds.
+    world.sql(f"REVOKE {role} FROM immuta_system CASCADE; GRANT {role} TO {subscribed.role('ann')}")
+    elsewhere(world)
+    subscribed.sql("SELECT immuta.set_user_groups('ann', '{}')")
+    assert subscribed.access("ann", "sales.orders") is None
+    subscribed.sql("SELECT immuta.drop_subscription_policy('clerks')")
+    assert not world.value("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (role,))
 
 
 @pytest.fixture
