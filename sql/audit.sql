@@ -16,10 +16,8 @@ CREATE TABLE immuta.audit_log (
     rows bigint,
     duration interval,
     objects text[],
-    record jsonb NOT NULL,
-    CONSTRAINT audit_log_pkey PRIMARY KEY (event_time, id)
+    record jsonb NOT NULL
 ) PARTITION BY RANGE (event_time);
-CREATE INDEX audit_log_userid_idx ON immuta.audit_log (userid, event_time);
 REVOKE ALL ON immuta.audit_log FROM PUBLIC;
 -- Statistics show values; partitions need that again.
 ALTER TABLE immuta.audit_log ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0,
@@ -33,7 +31,8 @@ COMMENT ON COLUMN immuta.audit_log.record IS 'all of it, in the universal audit 
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.audit_log', '');
 
--- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other.
+-- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other. Each
+-- has its own key and index: those of audit_log would be made by attaching, and once more by pg_restore.
 CREATE FUNCTION immuta.make_audit_partition(day date) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,6 +42,8 @@ BEGIN
     IF to_regclass(format('immuta.%I', partition)) IS NULL THEN
         -- In two steps: attaching waits for no reader, and no reader for it.
         EXECUTE format('CREATE TABLE immuta.%I (LIKE immuta.audit_log INCLUDING ALL)', partition);
+        EXECUTE format('ALTER TABLE immuta.%I ADD PRIMARY KEY (event_time, id)', partition);
+        EXECUTE format('CREATE INDEX ON immuta.%I (userid, event_time)', partition);
         EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
         EXECUTE format('ALTER TABLE immuta.%I ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0, '
                        'ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0', partition);

@@ -37,7 +37,7 @@ CREATE TABLE immuta.registered_schema (
     registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE immuta.registered_schema IS 'schemas all of whose tables are data sources';
-COMMENT ON COLUMN immuta.registered_schema.namespace IS 'OID of the schema in this database';
+COMMENT ON COLUMN immuta.registered_schema.namespace IS 'OID of the schema in this database; NULL when it could not be adopted';
 
 CREATE TABLE immuta.data_source (
     id bigserial NOT NULL CONSTRAINT data_source_pkey PRIMARY KEY,
@@ -54,7 +54,7 @@ CREATE TABLE immuta.data_source (
     registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
-COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it is missing after a restore';
+COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
 COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, not by itself';
 COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
 COMMENT ON COLUMN immuta.data_source.excluded_numbers IS 'their numbers now: columns may be renamed';
@@ -85,7 +85,7 @@ CREATE TABLE immuta.subscriber (
     made boolean NOT NULL
 );
 COMMENT ON TABLE immuta.subscriber IS 'the role that carries a user''s subscriptions; it is nobody else''s';
-COMMENT ON COLUMN immuta.subscriber.role IS 'OID of the role in this cluster';
+COMMENT ON COLUMN immuta.subscriber.role IS 'OID of the role in this cluster; NULL when it could not be adopted';
 COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with him';
 CREATE INDEX user_account_postgres_role_idx ON immuta.user_account (postgres_role);
 
@@ -147,7 +147,7 @@ CREATE TABLE immuta.row_policy (
 );
 COMMENT ON TABLE immuta.row_policy IS 'rules for the rows of a data source';
 
--- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.adopt().
+-- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.take_stock().
 CREATE TABLE immuta.policy_member (
     policy_id integer NOT NULL,
     user_id bigint NOT NULL,
@@ -189,11 +189,14 @@ COMMENT ON COLUMN immuta.grant_made.kind IS 'r: relation; s: schema';
 COMMENT ON COLUMN immuta.grant_made.grantor IS 'in whose name it was granted; NULL: somebody had granted it before, so it stays';
 
 CREATE TABLE immuta.part (
-    relation oid NOT NULL,
+    relation oid,
     data_source_id bigint NOT NULL,
-    CONSTRAINT part_pkey PRIMARY KEY (relation, data_source_id)
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    CONSTRAINT part_key UNIQUE (relation, data_source_id)
 );
 COMMENT ON TABLE immuta.part IS 'partitions and children of data sources with row policies or excluded columns, also former ones';
+COMMENT ON COLUMN immuta.part.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
 
 CREATE TABLE immuta.pending_sync (
     relation oid NOT NULL
@@ -210,6 +213,7 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.system_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.registered_schema', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.data_source', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.guarded_name', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.part', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_profile', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.subscriber', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.subscription', '');
@@ -221,7 +225,17 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.subscription_policy_id_seq', 
 SELECT pg_catalog.pg_extension_config_dump('immuta.access_class_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.row_policy_id_seq', '');
 
--- OIDs are other ones after a restore: a row that arrives is known by its names.
+-- OIDs are other ones after a restore: a row that arrives is known by its names. A name that two rows have is nobody's:
+-- immuta.come_home() looks again when all are there.
+CREATE FUNCTION immuta.relation_named(schema_name name, table_name name) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = schema_name AND c.relname = table_name
+$$;
+REVOKE ALL ON FUNCTION immuta.relation_named(name, name) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.relation_named(name, name) IS 'internal: a relation by its names, or NULL';
+
 CREATE FUNCTION immuta.resolve_names() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -229,13 +243,21 @@ BEGIN
     CASE TG_TABLE_NAME
     WHEN 'registered_schema' THEN
         NEW.namespace := (SELECT n.oid FROM pg_namespace n WHERE n.nspname = NEW.schema_name);
+    WHEN 'part' THEN
+        NEW.relation := immuta.relation_named(NEW.schema_name, NEW.table_name);
     WHEN 'data_source' THEN
-        NEW.relation := (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                         WHERE n.nspname = NEW.schema_name AND c.relname = NEW.table_name);
+        NEW.relation := (SELECT f.relation FROM immuta.relation_named(NEW.schema_name, NEW.table_name) f (relation)
+                         WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = f.relation));
         NEW.excluded_numbers := ARRAY(
             SELECT a.attnum FROM pg_attribute a
             WHERE a.attrelid = NEW.relation AND NOT a.attisdropped AND a.attname = ANY (NEW.excluded_columns)
             ORDER BY a.attnum);
+    WHEN 'subscriber' THEN
+        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
+                     AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid));
+    WHEN 'access_class' THEN
+        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
+                     AND NOT EXISTS (SELECT FROM immuta.access_class k WHERE k.role = r.oid));
     ELSE
         NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name);
     END CASE;
@@ -250,6 +272,8 @@ FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.registered_schema
 FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.data_source
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.part
 FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
 CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.subscriber
 FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
@@ -319,14 +343,20 @@ DECLARE
     was_active boolean;
     pending oid[];
 BEGIN
-    PERFORM immuta.system_role();
+    PERFORM immuta.require_no_original();
+    IF immuta.is_home() THEN
+        PERFORM immuta.system_role();
+    END IF;
     IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.xmin = pg_current_xact_id()::xid) THEN
         RETURN; -- This transaction has it.
     END IF;
     UPDATE immuta.connection_state s SET version = s.version + 1 RETURNING s.active INTO was_active;
-    IF NOT was_active THEN
+    IF NOT immuta.is_home() THEN
+        PERFORM immuta.come_home();
+        PERFORM immuta.system_role();
+    ELSIF NOT was_active THEN
         UPDATE immuta.connection_state SET active = true;
-        PERFORM immuta.adopt();
+        PERFORM immuta.take_stock(false, true);
     END IF;
     PERFORM immuta.end_subscriptions();
     WITH gone AS (DELETE FROM immuta.pending_sync p RETURNING p.relation)

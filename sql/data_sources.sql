@@ -99,6 +99,9 @@ AS $$
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition
       AND (relations IS NULL OR c.oid = ANY (relations))
       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+      -- One that could not be adopted: sync() takes it up again.
+      AND NOT EXISTS (SELECT FROM immuta.data_source d
+                      WHERE d.relation IS NULL AND d.schema_name = n.nspname AND d.table_name = c.relname)
 $$;
 REVOKE ALL ON FUNCTION immuta.registered_relations(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.registered_relations(oid[]) IS 'internal: what belongs to registered schemas now; not partitions, not what came with an extension';
@@ -124,9 +127,15 @@ AS $$
         UNION
         SELECT b.relation, i.inhparent FROM below b JOIN pg_inherits i ON i.inhrelid = b.parent
     )
-    INSERT INTO immuta.part
-    SELECT b.relation, g.id FROM below b JOIN immuta.guarded_sources() g ON g.relation = b.parent
-    ON CONFLICT DO NOTHING
+    INSERT INTO immuta.part (data_source_id, schema_name, table_name)
+    SELECT g.id, n.nspname, c.relname
+    FROM below b JOIN immuta.guarded_sources() g ON g.relation = b.parent
+    JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    ON CONFLICT DO NOTHING;
+    UPDATE immuta.part p SET schema_name = n.nspname, table_name = c.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = p.relation AND (relations IS NULL OR c.oid = ANY (relations))
+      AND (n.nspname, c.relname) <> (p.schema_name, p.table_name)
 $$;
 REVOKE ALL ON FUNCTION immuta.note_parts(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.note_parts(oid[]) IS 'internal: remembers the partitions and children of guarded data sources; NULL stands for all';
@@ -246,16 +255,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT s.* FROM (
         SELECT d.id,
-               c.oid IS NULL OR immuta.relation_fault(c.oid) IS NOT NULL
-               OR d.by_schema AND NOT EXISTS (SELECT FROM immuta.registered_schema r WHERE r.namespace = c.relnamespace) AS is_gone,
+               -- What could not be adopted stays until its schema is unregistered.
+               (d.relation IS NOT NULL AND immuta.relation_fault(c.oid) IS NOT NULL)
+               OR d.by_schema AND NOT EXISTS (SELECT FROM immuta.registered_schema r
+                                              WHERE r.namespace = c.relnamespace
+                                                 OR (r.namespace IS NULL OR d.relation IS NULL) AND r.schema_name = d.schema_name)
+                   AS is_gone,
                n.nspname, c.relname, e.names, e.numbers
         FROM immuta.data_source d
         LEFT JOIN pg_class c ON c.oid = d.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
         LATERAL immuta.exclusions(c.oid, d.excluded_columns, d.excluded_numbers) e
         WHERE relations IS NULL OR d.relation = ANY (relations)) s
     JOIN immuta.data_source d ON d.id = s.id
-    WHERE s.is_gone OR s.nspname <> d.schema_name OR s.relname <> d.table_name
-       OR s.names <> d.excluded_columns OR s.numbers <> d.excluded_numbers
+    WHERE s.is_gone
+       OR d.relation IS NOT NULL AND (s.nspname <> d.schema_name OR s.relname <> d.table_name
+                                      OR s.names <> d.excluded_columns OR s.numbers <> d.excluded_numbers)
 $$;
 REVOKE ALL ON FUNCTION immuta.changed_data_sources(oid[]) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.changed_data_sources(oid[]) IS 'internal: data sources whose relation was renamed, moved or dropped';
@@ -284,7 +298,7 @@ BEGIN
     FOR found_schema IN
         SELECT r.schema_name AS recorded, r.namespace, n.nspname AS now_named
         FROM immuta.registered_schema r LEFT JOIN pg_namespace n ON n.oid = r.namespace
-        WHERE n.nspname IS DISTINCT FROM r.schema_name
+        WHERE n.nspname IS DISTINCT FROM r.schema_name AND r.namespace IS NOT NULL
     LOOP
         IF found_schema.now_named IS NULL THEN
             DELETE FROM immuta.registered_schema r WHERE r.schema_name = found_schema.recorded;
@@ -373,7 +387,7 @@ AS $$
         OR EXISTS (SELECT FROM immuta.registered_relations(relations) r
                    WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation))
         OR EXISTS (SELECT FROM immuta.registered_schema r LEFT JOIN pg_namespace n ON n.oid = r.namespace
-                   WHERE n.nspname IS DISTINCT FROM r.schema_name)
+                   WHERE n.nspname IS DISTINCT FROM r.schema_name AND r.namespace IS NOT NULL)
         OR EXISTS (SELECT FROM immuta.unconfirmed(relations) u WHERE NOT u.held)
         OR EXISTS (WITH touched AS (SELECT array_agg(d.id) AS ids FROM immuta.data_source d WHERE d.relation = ANY (relations)),
                    wanted AS (SELECT w.* FROM touched t, LATERAL immuta.wanted_grants(t.ids, NULL) w WHERE t.ids IS NOT NULL),

@@ -58,9 +58,9 @@ AS $$
     FROM pg_settings WHERE name ~ '^debug_print_(raw_parse|parse|rewritten|plan)$' AND setting = 'on'
     UNION ALL
     SELECT 'changes are announced', count(*) = 0, CASE count(*) WHEN 0 THEN 'all triggers are enabled'
-        ELSE 'ALTER TABLE ... ENABLE TRIGGER ALL, or sessions do not hear of changes: ' || string_agg(DISTINCT t.tgrelid::regclass::text, ', ') END
+        ELSE 'Run immuta.sync(), or ALTER TABLE ... ENABLE ALWAYS TRIGGER: sessions do not hear of all changes: ' || string_agg(DISTINCT t.tgrelid::regclass::text, ', ') END
     FROM pg_trigger t
-    WHERE t.tgfoid = 'immuta.announce_change()'::regprocedure AND t.tgenabled NOT IN ('O', 'A')
+    WHERE t.tgfoid = 'immuta.announce_change()'::regprocedure AND t.tgenabled <> 'A'
     UNION ALL
     SELECT 'clock', count(*) = 0, CASE count(*) WHEN 0 THEN 'no token was used in the future'
         ELSE count(*) || ' tokens were last used in the future, and count as dead: look at the clocks of this server and its standbys.' END
@@ -208,10 +208,13 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT * FROM immuta.doctor_of_server();
-    RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();
-    RETURN QUERY SELECT * FROM immuta.doctor_of_connection();
+    RETURN QUERY SELECT * FROM immuta.doctor_of_place();
     RETURN QUERY SELECT * FROM immuta.doctor_of_names();
-    RETURN QUERY SELECT * FROM immuta.doctor_of_projects();
+    IF immuta.is_home() THEN
+        RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();
+        RETURN QUERY SELECT * FROM immuta.doctor_of_connection();
+        RETURN QUERY SELECT * FROM immuta.doctor_of_projects();
+    END IF;
     FOR login IN
         SELECT r.oid FROM pg_roles r
         WHERE CASE WHEN service_role IS NULL

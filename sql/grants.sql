@@ -447,9 +447,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        IF EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
-                   WHERE m.member = retire_role.role AND r.rolname NOT IN ('immuta_mappable', 'immuta_subscriber')
-                     AND immuta.is_used_elsewhere(r.oid)) THEN
+        IF immuta.is_shared(retire_role.role) THEN
             RAISE EXCEPTION 'it has rights in another database' USING ERRCODE = 'dependent_objects_still_exist';
         END IF;
         IF is_users THEN
@@ -833,7 +831,9 @@ COMMENT ON FUNCTION immuta.settle_mapping(bigint) IS 'internal: subscriptions fo
 CREATE FUNCTION immuta.is_connected(by_insert boolean) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE NOT r.rolsuper)
+    SELECT EXISTS (SELECT FROM immuta.system_account a
+                   JOIN pg_roles r ON CASE WHEN immuta.is_home() THEN r.oid = a.role ELSE r.rolname = a.role_name END
+                   WHERE NOT r.rolsuper)
        AND (NOT by_insert OR EXISTS (SELECT FROM immuta.connection_state s WHERE s.active))
 $$;
 REVOKE ALL ON FUNCTION immuta.is_connected(boolean) FROM PUBLIC;
@@ -845,6 +845,8 @@ AS $$
 BEGIN
     IF immuta.is_connected(TG_OP = 'INSERT') THEN
         PERFORM immuta.lock_connection();
+    ELSIF TG_OP <> 'INSERT' AND NOT immuta.is_home() THEN
+        PERFORM immuta.lock_projects();
     END IF;
     RETURN NULL;
 END
@@ -903,37 +905,3 @@ CREATE TRIGGER connection_rows BEFORE INSERT OR DELETE OR UPDATE OF iamid, useri
 FOR EACH ROW EXECUTE FUNCTION immuta.user_changes();
 CREATE TRIGGER connection_settle AFTER INSERT OR UPDATE OF iamid, userid, mapping, postgres_role ON immuta.user_account
 FOR EACH ROW EXECUTE FUNCTION immuta.after_user_change();
-
--- What stands in the catalogs and is wanted is ours: after a restore nothing else tells.
-CREATE FUNCTION immuta.adopt() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    system_role oid := immuta.system_role();
-BEGIN
-    TRUNCATE immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made;
-    PERFORM immuta.watch_ddl(), immuta.note_parts(NULL);
-    PERFORM immuta.refresh_policy_members(NULL, NULL);
-    PERFORM immuta.assign_classes(NULL);
-    INSERT INTO immuta.class_member
-    SELECT w.class_id, w.user_id, b.role
-    FROM immuta.wanted_members(NULL, NULL) w
-    JOIN immuta.access_class k ON k.id = w.class_id JOIN immuta.subscriber b ON b.user_id = w.user_id
-    WHERE EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = k.role AND m.member = b.role);
-    INSERT INTO immuta.grant_made
-    SELECT w.*, g.grantor
-    FROM immuta.wanted_grants(NULL, NULL) w,
-         LATERAL (SELECT immuta.grantor_of(system_role, w.grantee, w.kind, w.object, w.attnum, w.privilege) AS grantor) g
-    WHERE g.grantor IS NOT NULL;
-    -- A role that has grants in another database of the cluster is that one's, and so are its members.
-    UPDATE immuta.access_class k SET role = NULL, role_name = NULL
-    WHERE immuta.is_used_elsewhere(k.role);
-    IF FOUND THEN
-        DELETE FROM immuta.class_member m USING immuta.access_class k WHERE k.id = m.class_id AND k.role IS NULL;
-        PERFORM FROM immuta.apply_members(NULL, NULL);
-        PERFORM FROM immuta.apply_grants(NULL);
-    END IF;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.adopt() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.adopt() IS 'internal: takes stock of what a restore brought';

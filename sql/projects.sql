@@ -15,15 +15,15 @@ COMMENT ON TABLE immuta.project IS 'named sets of tables that their members read
 COMMENT ON COLUMN immuta.project.postgres_role IS 'the equalised role: has what all members have, on these tables only';
 
 CREATE TABLE immuta.project_data_source (
-    project_id integer NOT NULL REFERENCES immuta.project (id) ON DELETE CASCADE,
+    project_id integer NOT NULL,
     relation regclass NOT NULL,
     CONSTRAINT project_data_source_pkey PRIMARY KEY (project_id, relation)
 );
 COMMENT ON TABLE immuta.project_data_source IS 'the tables of each project';
 
 CREATE TABLE immuta.project_member (
-    project_id integer NOT NULL REFERENCES immuta.project (id) ON DELETE CASCADE,
-    user_id bigint NOT NULL REFERENCES immuta.user_account (id) ON DELETE CASCADE,
+    project_id integer NOT NULL,
+    user_id bigint NOT NULL,
     is_current boolean NOT NULL DEFAULT false,
     CONSTRAINT project_member_pkey PRIMARY KEY (project_id, user_id)
 );
@@ -34,11 +34,27 @@ COMMENT ON COLUMN immuta.project_member.is_current IS 'the user is impersonated 
 
 REVOKE ALL ON immuta.project, immuta.project_data_source, immuta.project_member FROM PUBLIC;
 REVOKE ALL ON SEQUENCE immuta.project_id_seq FROM PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('immuta.project', '');
-SELECT pg_catalog.pg_extension_config_dump('immuta.project_data_source', '');
+-- What was dropped is a number in a dump, which is something else elsewhere.
+SELECT pg_catalog.pg_extension_config_dump(
+    'immuta.project', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) postgres_role)');
+SELECT pg_catalog.pg_extension_config_dump(
+    'immuta.project_data_source', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation)');
 SELECT pg_catalog.pg_extension_config_dump('immuta.project_member', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.project_id_seq', '');
 
+CREATE FUNCTION immuta.forget_project() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM immuta.project_data_source s WHERE s.project_id = OLD.id;
+    DELETE FROM immuta.project_member m WHERE m.project_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.forget_project() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.forget_project() IS 'internal: tables and members go with their project';
+
+CREATE TRIGGER forget_project AFTER DELETE ON immuta.project FOR EACH ROW EXECUTE FUNCTION immuta.forget_project();
 CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.project
 FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.project
@@ -78,7 +94,11 @@ BEGIN
     IF immuta.is_connected(false) THEN
         PERFORM immuta.lock_connection();
     ELSE
+        PERFORM immuta.require_no_original();
         UPDATE immuta.connection_state s SET version = s.version + 1 WHERE s.xmin <> pg_current_xact_id()::xid;
+        IF FOUND AND NOT immuta.is_home() THEN
+            PERFORM immuta.come_home();
+        END IF;
     END IF;
 END
 $$;

@@ -194,14 +194,15 @@ $$;
 REVOKE ALL ON FUNCTION immuta.end_subscriptions() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.end_subscriptions() IS 'internal: the subscriptions whose time is over lose their grants';
 
--- The lock is taken only if there are any; whoever takes it ends them.
+-- The lock is taken only if there are any, or all is to be adopted; whoever takes it ends them.
 CREATE FUNCTION immuta.expire_subscriptions() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     due bigint := (SELECT count(*) FROM immuta.subscription s WHERE s.state = 'approved' AND s.valid_until <= now());
 BEGIN
-    IF due > 0 THEN
+    IF due > 0 OR NOT immuta.is_home() AND immuta.original() IS NULL AND EXISTS (SELECT FROM immuta.system_account)
+                  AND (SELECT s.active FROM immuta.connection_state s) THEN
         PERFORM immuta.lock_connection();
     END IF;
     RETURN due;

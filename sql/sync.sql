@@ -6,9 +6,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     account record;
-    made text;
-    former oid := (SELECT r.oid FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role);
+    former oid;
 BEGIN
+    IF immuta.is_connected(false) THEN
+        PERFORM immuta.lock_connection();
+    END IF;
+    former := (SELECT r.oid FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE immuta.is_home());
     SELECT r.* INTO account FROM pg_roles r WHERE r.rolname = set_system_account.role_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'role "%" does not exist', role_name USING ERRCODE = 'undefined_object';
@@ -23,20 +26,15 @@ BEGIN
     END IF;
     IF former <> account.oid THEN
         -- The former account takes back what it granted: nobody else could.
-        PERFORM immuta.lock_connection();
         PERFORM FROM immuta.revoke_memberships(ARRAY(SELECT k.id FROM immuta.access_class k), NULL);
-        UPDATE immuta.connection_state SET active = false;
         PERFORM FROM immuta.revoke_grants();
     END IF;
     INSERT INTO immuta.system_account AS a (role_name) VALUES (set_system_account.role_name)
     ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role = EXCLUDED.role, role_name = EXCLUDED.role_name;
-    -- From 16 on CREATEROLE is not enough to grant or drop a role: it takes ADMIN, which whoever creates a role has on it.
-    SELECT string_agg(format('%I', r.rolname), ', ') INTO made
-    FROM pg_roles r WHERE r.oid IN (SELECT k.role FROM immuta.access_class k);
-    IF made IS NOT NULL AND current_setting('server_version_num')::integer >= 160000 AND former <> account.oid THEN
-        EXECUTE format('GRANT %s TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', made, role_name);
-    END IF;
     PERFORM immuta.lock_connection();
+    IF former <> account.oid THEN
+        PERFORM immuta.take_stock(false, false);
+    END IF;
     PERFORM FROM immuta.sync();
 END
 $$;
@@ -69,8 +67,8 @@ REVOKE ALL ON FUNCTION immuta.revoke_grants() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.revoke_grants() IS 'internal: takes back every grant that was made';
 
 -- The differences between what should be and what the catalogs say.
-CREATE FUNCTION immuta.drift() RETURNS TABLE (what text, object text, detail text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION immuta.differences() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH account AS MATERIALIZED (SELECT r.oid AS role FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role),
     wanted AS MATERIALIZED (SELECT * FROM immuta.wanted_grants(NULL, NULL)),
@@ -123,6 +121,10 @@ AS $$
     JOIN immuta.user_account u ON u.id = s.user_id, LATERAL immuta.carrier(u.id) c
     WHERE c.problem IS NOT NULL OR NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.user_id = u.id AND b.role IS NOT NULL)
     UNION
+    SELECT 'not revocable', 'ROLE ' || f.class_role::regrole,
+           coalesce('of ' || f.member::regrole, 'the system account has no ADMIN on it')
+    FROM immuta.foreign_memberships() f
+    UNION
     SELECT 'data source changed', format('%I.%I', d.schema_name, d.table_name),
            CASE WHEN c.is_gone THEN 'it is gone' ELSE format('it is %I.%I now, or its columns changed', c.schema_name, c.table_name) END
     FROM immuta.changed_data_sources(NULL) c JOIN immuta.data_source d ON d.id = c.id
@@ -142,37 +144,77 @@ AS $$
     FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id,
          LATERAL immuta.function_without_path(d.relation, 'immuta_row_' || p.id) f (fault)
     WHERE f.fault IS NOT NULL
+    UNION
+    SELECT * FROM immuta.not_adopted()
     ORDER BY 1, 2, 3
+$$;
+REVOKE ALL ON FUNCTION immuta.differences() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.differences() IS 'internal: the rows of drift(), where the stored OIDs hold';
+
+CREATE FUNCTION immuta.drift() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF immuta.is_home() THEN
+        RETURN QUERY SELECT * FROM immuta.differences();
+    ELSE
+        RETURN QUERY SELECT * FROM immuta.not_adopted();
+    END IF;
+END
 $$;
 REVOKE ALL ON FUNCTION immuta.drift() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.drift() TO immuta_admin;
 COMMENT ON FUNCTION immuta.drift() IS 'where the catalogs differ from what subscriptions and policies say; what was done by hand stays as it is';
 
+-- ENABLE TRIGGER ALL, as at the end of a restore without triggers, leaves them off where changes are replayed.
+CREATE FUNCTION immuta.always_announce() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    announcing record;
+BEGIN
+    FOR announcing IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname FROM pg_trigger t
+        WHERE t.tgfoid = 'immuta.announce_change()'::regprocedure AND t.tgenabled <> 'A'
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', announcing.relation, announcing.tgname);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.always_announce() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.always_announce() IS 'internal: every session hears of changes, whoever makes them';
+
 CREATE FUNCTION immuta.sync() RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    system_role oid := immuta.system_role();
+    system_role oid;
     lost record;
     expired bigint;
     change record;
 BEGIN
+    IF NOT immuta.is_home() THEN
+        PERFORM immuta.lock_projects();
+        IF NOT EXISTS (SELECT FROM immuta.system_account) THEN
+            RETURN QUERY SELECT * FROM immuta.not_adopted();
+            RETURN;
+        END IF;
+    END IF;
+    system_role := immuta.system_role();
+    PERFORM immuta.always_announce();
     expired := immuta.expire_subscriptions();
     IF expired > 0 THEN
         RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
     END IF;
     PERFORM immuta.lock_connection();
-    DELETE FROM immuta.part p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
-    -- What is known by its name only, since a restore.
-    UPDATE immuta.registered_schema r SET namespace = n.oid FROM pg_namespace n
-    WHERE r.namespace IS NULL AND n.nspname = r.schema_name;
-    UPDATE immuta.data_source d SET relation = c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE d.relation IS NULL AND n.nspname = d.schema_name AND c.relname = d.table_name
-      AND NOT EXISTS (SELECT FROM immuta.data_source o WHERE o.relation = c.oid);
+    DELETE FROM immuta.part p WHERE p.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
+    PERFORM immuta.find_missing();
     -- Roles that were renamed or dropped.
     UPDATE immuta.system_account a SET role_name = r.rolname FROM pg_roles r WHERE r.oid = a.role AND r.rolname <> a.role_name;
     UPDATE immuta.access_class k SET role_name = r.rolname FROM pg_roles r WHERE r.oid = k.role AND r.rolname <> k.role_name;
     UPDATE immuta.subscriber b SET role_name = r.rolname FROM pg_roles r WHERE r.oid = b.role AND r.rolname <> b.role_name;
+    UPDATE immuta.user_account u SET postgres_role_name = r.rolname FROM pg_roles r
+    WHERE r.oid = u.postgres_role AND r.rolname <> u.postgres_role_name;
     FOR lost IN
         UPDATE immuta.access_class k SET role = NULL
         WHERE k.role IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = k.role) RETURNING k.id, k.role_name
@@ -206,6 +248,7 @@ BEGIN
     WHERE immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL;
     DELETE FROM immuta.class_member m USING immuta.access_class k
     WHERE k.id = m.class_id AND NOT EXISTS (SELECT FROM pg_auth_members c WHERE c.roleid = k.role AND c.member = m.role);
+    RETURN QUERY SELECT * FROM immuta.own_memberships();
     PERFORM immuta.refresh_policy_members(NULL, NULL);
     PERFORM immuta.ensure_role(s.user_id) FROM (
         SELECT DISTINCT s.user_id FROM immuta.subscription s
@@ -237,11 +280,54 @@ BEGIN
             USING HINT = format('ALTER FUNCTION %s SET search_path = ...', lost.fault);
     END LOOP;
     RETURN QUERY SELECT 'projects equalised', e || ' tables', NULL FROM immuta.equalise_projects() e WHERE e > 0;
+    -- What needs an administrator.
+    RETURN QUERY SELECT * FROM immuta.not_adopted();
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.sync() TO immuta_admin;
 COMMENT ON FUNCTION immuta.sync() IS 'makes everything what subscriptions and policies say, and reports what it changed';
+
+-- A copy's own: roles of access classes and projects are made anew, roles of users are shared and never dropped here.
+CREATE FUNCTION immuta.adopt() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    original name := immuta.original();
+BEGIN
+    IF original IS NOT NULL THEN
+        UPDATE immuta.connection_state s SET version = s.version + 1;
+        PERFORM immuta.come_home();
+        RETURN QUERY SELECT 'adopted', 'DATABASE ' || quote_ident(current_database()),
+                            'with roles of its own beside ' || quote_ident(original);
+    END IF;
+    IF original IS NULL OR EXISTS (SELECT FROM immuta.system_account) THEN
+        RETURN QUERY SELECT * FROM immuta.sync();
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.adopt() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.adopt() TO immuta_admin;
+COMMENT ON FUNCTION immuta.adopt() IS 'what sync() does, also in a copy whose original is in this cluster: it gets roles of its own';
+
+CREATE FUNCTION immuta.doctor_of_place() RETURNS TABLE ("check" text, ok boolean, detail text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'all that was brought here is adopted', count(*) = 0, CASE count(*) WHEN 0 THEN 'in step'
+           ELSE string_agg(n.object || ': ' || n.detail, '; ' ORDER BY n.object) END
+    FROM immuta.not_adopted() n
+    UNION ALL
+    SELECT 'stored names of roles are theirs', count(*) = 0, CASE count(*) WHEN 0 THEN 'all of them'
+           ELSE 'Run immuta.sync() before a dump or an upgrade: roles were renamed: ' || string_agg(DISTINCT r.rolname, ', ') END
+    FROM (SELECT a.role, a.role_name FROM immuta.system_account a
+          UNION ALL SELECT b.role, b.role_name FROM immuta.subscriber b
+          UNION ALL SELECT k.role, k.role_name FROM immuta.access_class k
+          UNION ALL SELECT u.postgres_role, u.postgres_role_name FROM immuta.user_account u WHERE u.mapping = 'explicit') s
+    JOIN pg_roles r ON r.oid = s.role
+    WHERE r.rolname <> s.role_name AND immuta.is_home()
+$$;
+REVOKE ALL ON FUNCTION immuta.doctor_of_place() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.doctor_of_place() IS 'internal: the part of doctor() that concerns another cluster or database';
 
 CREATE FUNCTION immuta.doctor_of_connection() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -252,9 +338,9 @@ AS $$
                 ELSE r.rolname END
     FROM immuta.system_account a LEFT JOIN pg_roles r ON r.oid = a.role
     UNION ALL
-    SELECT 'subscriptions after a restore', s.active, CASE WHEN s.active THEN 'in step'
-           ELSE 'Run immuta.sync() once: before that, new users and tables are not looked at.' END
-    FROM immuta.system_account a, immuta.connection_state s
+    SELECT 'memberships can be revoked', count(f.class_role) = 0, CASE count(f.class_role) WHEN 0 THEN 'all of them'
+           ELSE 'Run immuta.sync(): not those in ' || string_agg(DISTINCT f.class_role::regrole::text, ', ') END
+    FROM immuta.system_account a LEFT JOIN immuta.foreign_memberships() f ON true GROUP BY a.one
     UNION ALL
     SELECT 'subscriptions and grants', count(d.what) = 0, CASE count(d.what) WHEN 0 THEN 'the same'
            ELSE count(*) || ' differences: see immuta.drift()' END
@@ -262,7 +348,7 @@ AS $$
     UNION ALL
     SELECT 'DDL is watched', count(*) = 0, CASE count(*) WHEN 0 THEN 'by all event triggers'
            ELSE 'ALTER EVENT TRIGGER ... ENABLE: ' || string_agg(n.name, ', ') || '; then run immuta.sync()' END
-    FROM immuta.system_account, (VALUES ('immuta_ddl'), ('immuta_drop')) n (name)
+    FROM immuta.system_account, (VALUES ('immuta_before'), ('immuta_ddl'), ('immuta_drop')) n (name)
          LEFT JOIN pg_event_trigger t ON t.evtname = n.name
     WHERE t.evtname IS NULL OR t.evtenabled NOT IN ('O', 'A')
 $$;
@@ -294,11 +380,27 @@ COMMENT ON FUNCTION immuta.follow_ddl(oid[]) IS 'internal: brings data sources i
 CREATE FUNCTION immuta.is_watching() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active)
+    SELECT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND immuta.is_home()
        AND (EXISTS (SELECT FROM immuta.registered_schema) OR EXISTS (SELECT FROM immuta.data_source))
 $$;
 REVOKE ALL ON FUNCTION immuta.is_watching() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.is_watching() IS 'internal: whether DDL can concern data sources';
+
+-- DDL may change the names by which everything is adopted.
+CREATE FUNCTION immuta.before_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND NOT immuta.is_home()
+       AND immuta.original() IS NULL THEN
+        PERFORM immuta.lock_connection();
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'the data sources of immuta_ext are not adopted yet: %', SQLERRM USING HINT = 'Run immuta.sync().';
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.before_ddl() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.before_ddl() IS 'internal: a database that came from elsewhere is adopted before its tables change';
 
 CREATE FUNCTION immuta.after_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -345,6 +447,11 @@ $$;
 REVOKE ALL ON FUNCTION immuta.after_drop() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.after_drop() IS 'internal: data sources go with their tables';
 
+CREATE EVENT TRIGGER immuta_before ON ddl_command_start
+WHEN TAG IN ('ALTER TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SCHEMA', 'DROP TABLE',
+             'DROP VIEW', 'DROP MATERIALIZED VIEW', 'DROP FOREIGN TABLE', 'DROP SCHEMA')
+EXECUTE FUNCTION immuta.before_ddl();
+COMMENT ON EVENT TRIGGER immuta_before IS 'data sources of immuta_ext are adopted before DDL changes their names';
 CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
 WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW',
              'CREATE FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW',
@@ -355,6 +462,7 @@ CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop(
 COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
 
 -- Off until there is something to watch: DDL in other databases is none of our business, at no cost.
+ALTER EVENT TRIGGER immuta_before DISABLE;
 ALTER EVENT TRIGGER immuta_ddl DISABLE;
 ALTER EVENT TRIGGER immuta_drop DISABLE;
 
@@ -362,6 +470,7 @@ CREATE FUNCTION immuta.watch_ddl() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    ALTER EVENT TRIGGER immuta_before ENABLE;
     ALTER EVENT TRIGGER immuta_ddl ENABLE;
     ALTER EVENT TRIGGER immuta_drop ENABLE;
 END

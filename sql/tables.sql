@@ -14,6 +14,7 @@ CREATE TABLE immuta.user_account (
     last_failed_login timestamptz,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    postgres_role_name name,
     CONSTRAINT user_account_pkey PRIMARY KEY (iamid, userid),
     CONSTRAINT user_account_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255),
     CONSTRAINT user_account_userid_check CHECK (pg_catalog.octet_length(userid) BETWEEN 1 AND 255),
@@ -25,7 +26,8 @@ COMMENT ON TABLE immuta.user_account IS 'users of the embedded provider and mapp
 COMMENT ON COLUMN immuta.user_account.iamid IS 'identity manager; case-sensitive';
 COMMENT ON COLUMN immuta.user_account.userid IS 'user id in the identity manager, compared byte by byte';
 COMMENT ON COLUMN immuta.user_account.mapping IS 'username: the role of the same name; explicit: postgres_role; none: no role';
-COMMENT ON COLUMN immuta.user_account.postgres_role IS 'mapped role, by OID: follows a rename, ends with DROP ROLE';
+COMMENT ON COLUMN immuta.user_account.postgres_role IS 'mapped role, by OID: follows a rename, ends with DROP ROLE; 0 if it could not be adopted';
+COMMENT ON COLUMN immuta.user_account.postgres_role_name IS 'its name, by which it is known in another cluster';
 COMMENT ON COLUMN immuta.user_account.password_hash IS 'argon2id, PHC string format';
 COMMENT ON COLUMN immuta.user_account.failed_logins IS 'failed logins in a row';
 
@@ -112,12 +114,39 @@ AS $$
 BEGIN
     DELETE FROM immuta.token t WHERE t.user_id = OLD.id;
     DELETE FROM immuta.api_key k WHERE k.user_id = OLD.id;
+    DELETE FROM immuta.project_member m WHERE m.user_id = OLD.id;
     RETURN NULL;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.forget_user() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens and API keys go with their user';
+COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens, API keys and memberships in projects go with their user';
 
+-- A dump shows a role that was dropped as a number, which is another role elsewhere.
+CREATE FUNCTION immuta.keep_role_name() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    named name := (SELECT r.rolname FROM pg_roles r WHERE r.oid = NEW.postgres_role);
+BEGIN
+    IF TG_OP = 'INSERT' AND NEW.postgres_role_name IS NOT NULL THEN
+        IF NEW.postgres_role IS NOT NULL AND NEW.postgres_role_name IS DISTINCT FROM named THEN
+            NEW.postgres_role := 0;
+        END IF;
+    ELSIF named IS NOT NULL OR NEW.postgres_role IS NULL THEN
+        NEW.postgres_role_name := named;
+    END IF;
+    RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.keep_role_name() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.keep_role_name() IS 'internal: stores the name of a mapped role, and takes from a dump only what agrees with it';
+
+CREATE TRIGGER keep_role_name BEFORE INSERT OR UPDATE OF postgres_role ON immuta.user_account
+FOR EACH ROW EXECUTE FUNCTION immuta.keep_role_name();
+CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.home
+FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.home
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta.forget_user();
 CREATE TRIGGER announce_row
 AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
@@ -137,6 +166,7 @@ FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
 FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
 -- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.home ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
 ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
 ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
 ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;

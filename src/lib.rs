@@ -31,7 +31,8 @@ pub use tests::pg_test;
 pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
 
 pgrx::extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
-pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["roles"]);
+pgrx::extension_sql_file!("../sql/home.sql", name = "home", requires = ["roles"]);
+pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["home"]);
 pgrx::extension_sql_file!("../sql/users.sql", name = "users", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/tokens.sql", name = "tokens", requires = ["users"]);
 pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["tokens"]);
@@ -49,7 +50,8 @@ pgrx::extension_sql_file!("../sql/data_sources.sql", name = "data_sources", requ
 pgrx::extension_sql_file!("../sql/subscriptions.sql", name = "subscriptions", requires = ["data_sources"]);
 pgrx::extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["subscriptions"]);
 pgrx::extension_sql_file!("../sql/row_policies.sql", name = "row_policies", requires = ["policies"]);
-pgrx::extension_sql_file!("../sql/sync.sql", name = "sync", requires = ["row_policies"]);
+pgrx::extension_sql_file!("../sql/adoption.sql", name = "adoption", requires = ["row_policies"]);
+pgrx::extension_sql_file!("../sql/sync.sql", name = "sync", requires = ["adoption"]);
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

@@ -45,11 +45,14 @@ pub fn mapped_role(
     let user = account.as_ref().map(|account| account.id);
     let current_project =
         account.as_ref().and_then(|account| table::role_of_current_project(installed, account.id));
+    let stored_name = account.as_ref().and_then(|account| account.role_name.clone());
     let mapped = match account.map_or(Mapping::ByName, |account| account.mapping) {
-        Mapping::Explicit(role) => Some(role),
+        Mapping::Explicit(role) => {
+            Some(role).filter(|&role| installed.knows_roles || role::name(role) == stored_name)
+        }
         // A role that carries somebody's subscriptions is nobody else's.
         Mapping::ByName => by_name(installed, identity, role_name)
-            .filter(|&role| table::subscriber_of_role(installed, role).is_none_or(|owner| user == Some(owner))),
+            .filter(|&role| carries_for(installed, role).is_none_or(|owner| user == Some(owner))),
         Mapping::Unmapped => None,
     };
     let mapped = mapped.ok_or(Error::NotMapped)?;
@@ -58,6 +61,14 @@ pub fn mapped_role(
     let Some(role) = current_project else { return Ok(mapped) };
     check_target(installed, role, impersonator)?;
     Ok(role)
+}
+
+/// The user whose subscriptions a role carries. Where stored OIDs do not hold, stored names do.
+fn carries_for(installed: &Installation, role: u32) -> Option<i64> {
+    if installed.knows_roles {
+        return table::subscriber_of_role(installed, role);
+    }
+    table::subscriber_of_role_name(installed, &role::name(role)?)
 }
 
 /// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts

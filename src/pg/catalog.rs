@@ -1,7 +1,7 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
 use super::nodes::References;
-use super::{compat, gate, text};
+use super::{compat, gate, table, text};
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
@@ -55,6 +55,8 @@ pub struct Installation {
     pub project_by_id: u32,
     pub project_member: u32,
     pub project_member_current: u32,
+    /// Whether the OIDs of roles in these tables hold in this cluster.
+    pub knows_roles: bool,
 }
 
 impl Presence {
@@ -83,7 +85,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 16] = [
+const RELATIONS: [&CStr; 17] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -100,6 +102,7 @@ const RELATIONS: [&CStr; 16] = [
     c"project_pkey",
     c"project_member",
     c"project_member_current_key",
+    c"home",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -151,6 +154,7 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             project_by_id: oids[13],
             project_member: oids[14],
             project_member_current: oids[15],
+            knows_roles: table::knows_roles(oids[16]),
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)

@@ -27,6 +27,19 @@ pub struct UserAccount {
     pub is_disabled: bool,
     pub failed_logins: i32,
     pub last_failed_login: Option<Timestamp>,
+    /// The name that the mapped role had when it was stored.
+    pub role_name: Option<String>,
+}
+
+/// Whether the OIDs of roles in our tables hold: here where they were written, and where the database came as a whole.
+/// A dump brings a second row; see `sql/home.sql`.
+pub fn knows_roles(home: u32) -> bool {
+    let mut rows = 0;
+    visit(home, 0, &[], |_| {
+        rows += 1;
+        true
+    });
+    rows == 1
 }
 
 pub fn token_by_digest(installed: &Installation, digest: &Digest) -> Option<Token> {
@@ -64,6 +77,7 @@ fn user_account(row: &Row) -> Option<UserAccount> {
         is_disabled: row.value::<bool>(6)?,
         failed_logins: row.value::<i32>(9)?,
         last_failed_login: row.value::<i64>(10).map(Timestamp),
+        role_name: row.output(13, pg_sys::F_NAMEOUT),
     })
 }
 
@@ -71,6 +85,18 @@ fn user_account(row: &Row) -> Option<UserAccount> {
 pub fn subscriber_of_role(installed: &Installation, role: u32) -> Option<i64> {
     let keys = [(2, pg_sys::F_OIDEQ, pg_sys::Oid::from(role).into_datum()?)];
     scan(installed.subscriber, installed.subscriber_by_role, &keys, |row| row.value::<i64>(1))
+}
+
+/// The same by the stored name of the role, where OIDs may mean something else.
+pub fn subscriber_of_role_name(installed: &Installation, name: &str) -> Option<i64> {
+    let mut user = None;
+    visit(installed.subscriber, 0, &[], |row| {
+        if row.output(3, pg_sys::F_NAMEOUT).as_deref() == Some(name) {
+            user = row.value::<i64>(1);
+        }
+        user.is_none()
+    });
+    user
 }
 
 /// When the first of the user's approved subscriptions ends.

@@ -32,7 +32,10 @@ FINDINGS = [
      "DROP ROLE strong", "strong"),
     ("roles mapped by name own nothing", "GRANT immuta_mappable TO owner", "REVOKE immuta_mappable FROM owner", "owner"),
     ("changes are announced", "ALTER TABLE immuta.token DISABLE TRIGGER announce_row",
-     "ALTER TABLE immuta.token ENABLE TRIGGER announce_row", "immuta.token"),
+     "ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row", "immuta.token"),
+    # As pg_restore --disable-triggers leaves it: not where changes are replayed.
+    ("changes are announced", "ALTER TABLE immuta.token ENABLE TRIGGER announce_row",
+     "ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row", "immuta.token"),
     ("clock", "INSERT INTO immuta.token (digest, user_id, last_used_at) SELECT sha256('future'), id, now() + '1 day' "
      "FROM immuta.user_account LIMIT 1", "DELETE FROM immuta.token WHERE digest = sha256('future')", "1 tokens"),
     ("impersonated statements are on record", "SET bodata.audit_sink = ''", "RESET bodata.audit_sink", "bodata.audit_sink"),

@@ -216,16 +216,16 @@ def test_event_triggers_begin_with_the_first_change(sales):
     try:
         quiet = World(sales.world.server, "quiet")
         quiet.sql("CREATE EXTENSION immuta_ext; CREATE SCHEMA here; GRANT USAGE ON SCHEMA here TO immuta_system WITH GRANT OPTION")
-        assert quiet.value(states) == ["immuta_ddl D", "immuta_drop D"]
+        assert quiet.value(states) == ["immuta_before D", "immuta_ddl D", "immuta_drop D"]
         quiet.sql("SELECT immuta.set_system_account('immuta_system'); SELECT immuta.register_schema('here')")
-        assert quiet.value(states) == ["immuta_ddl O", "immuta_drop O"]
+        assert quiet.value(states) == ["immuta_before O", "immuta_ddl O", "immuta_drop O"]
         # Whoever switches them off has a reason.
         quiet.sql("ALTER EVENT TRIGGER immuta_ddl DISABLE; CREATE TABLE here.unseen (a int)")
         assert quiet.sql("SELECT what FROM immuta.drift()") == [("data source missing",)]
         assert quiet.sql("SELECT what FROM immuta.doctor() d(what, ok, todo) WHERE NOT ok AND what = 'DDL is watched'")
         quiet.sql("SELECT * FROM immuta.sync()")
         assert quiet.sql("SELECT * FROM immuta.drift()") == []
-        assert quiet.value(states) == ["immuta_ddl D", "immuta_drop O"]
+        assert quiet.value(states) == ["immuta_before O", "immuta_ddl D", "immuta_drop O"]
         quiet.admin.close()
     finally:
         sales.world.sql("DROP DATABASE quiet WITH (FORCE)")

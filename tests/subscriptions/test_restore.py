@@ -1,5 +1,8 @@
 """Dump and restore to another server: the same access there, and everything goes on."""
 
+import json
+import uuid
+
 import pytest
 from conftest import SYSTEM, VERSION, clean, reads
 from harness.server import Server
@@ -42,41 +45,101 @@ def filled(sales):
     sales.ddl("DROP TABLE sales.dropped, sales.secret; CREATE VIEW sales.seen AS SELECT * FROM sales.orders")
     sales.world.sql("ALTER ROLE user_ben RENAME TO benjamin")
     sales.sql("SELECT * FROM immuta.sync()")
+    sales.sql("SELECT immuta.create_project('p'), immuta.add_project_data_source('p', 'sales.customers'),"
+              " immuta.add_project_member('p', 'ann'), immuta.set_current_project('p', 'ann')")
+    for day in ("2031-01-01", "2031-01-02"):
+        record(sales.world, day)
     yield sales
+    sales.world.sql("SELECT immuta.drop_project('p'); DROP TABLE immuta.audit_log_20310101, immuta.audit_log_20310102")
     clean(sales.world)
     sales.world.sql("DROP ROLE cleo; REVOKE data_owner FROM immuta_system")
 
 
-@pytest.mark.parametrize("jobs", [None, 2])
-def test_the_same_access_on_another_server(filled, tmp_path, jobs):
+def record(world, day, identity=None):
+    line = {"id": str(identity or uuid.uuid4()), "eventTimestamp": f"{day}T12:00:00Z", "action": "QUERY", "actionStatus": "SUCCESS",
+            "actor": {}, "targets": [], "auditPayload": {"query": "SELECT 1"}}
+    world.sql("SELECT immuta.store_audit(ARRAY[%s])", (json.dumps(line),))
+
+
+RECORDS = "SELECT tableoid::regclass::text, event_time, id, record FROM immuta.audit_log WHERE event_time > '2031-01-01' ORDER BY 2"
+
+
+def one_step(server, dump, jobs=()):
+    server.psql("-c", "CREATE DATABASE immuta")
+    server.run_client("pg_restore", "-d", "immuta", "--exit-on-error", *jobs, dump)
+
+
+def eight_jobs(server, dump):
+    one_step(server, dump, ["--jobs", "8"])
+
+
+def data_apart(server, dump):
+    server.psql("-c", "CREATE DATABASE immuta")
+    server.run_client("pg_restore", "-d", "immuta", "--exit-on-error", "--schema-only", dump)
+    server.run_client("pg_restore", "-d", "immuta", "--exit-on-error", "--data-only", "--disable-triggers", dump)
+
+
+def schema_by_schema(server, dump):
+    server.psql("-c", "CREATE DATABASE immuta")
+    server.psql("-c", "CREATE EXTENSION immuta_ext; CREATE SCHEMA sales AUTHORIZATION data_owner;"
+                "GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION;"
+                "ALTER DEFAULT PRIVILEGES FOR ROLE data_owner GRANT ALL ON TABLES TO immuta_system WITH GRANT OPTION", dbname="immuta")
+    server.run_client("pg_restore", "-d", "immuta", "--exit-on-error", "--schema", "sales", dump)
+    server.run_client("pg_restore", "-d", "immuta", "--exit-on-error", "--schema", "immuta", dump)
+
+
+@pytest.mark.parametrize("restore", [one_step, eight_jobs, data_apart, schema_by_schema], ids=lambda f: f.__name__)
+def test_the_same_access_on_another_server(filled, tmp_path, restore):
     server = filled.world.server
     held = [("not confirmed", "sales.seen", "it shows what is hidden of sales.orders: nobody is granted it")]
     assert filled.drift() == held
-    form = ["-Fd", "-j", "2"] if jobs else ["-Fc"]
+    used = filled.world.token("ben")
+    form = ["-Fd", "-j", "2"] if restore is eight_jobs else ["-Fc"]
     server.run_client("pg_dump", *form, "-f", tmp_path / "dump", dbname="immuta")
     roles = server.run_client("pg_dumpall", "--globals-only", dbname="postgres").stdout
-    token = {user: filled.world.token(user) for user in ("ann", "ben", "cleo")}
-    # The tokens are issued after the dump.
     with Server(VERSION, "restored") as other:
         # Other OIDs, so that none of the first server's means anything.
         other.psql("-c", "; ".join(f"CREATE TABLE filler{i} (a serial)" for i in range(50)))
         other.psql(input="\n".join(line for line in roles.splitlines() if " postgres" not in line.split(";")[0][:22]), dbname="postgres")
-        other.psql("-c", "CREATE DATABASE immuta")
-        other.run_client("pg_restore", "-d", "immuta", "--exit-on-error", *(["-j", "2"] if jobs else []), tmp_path / "dump")
+        restore(other, tmp_path / "dump")
         world = World(other)
+        if restore is schema_by_schema:
+            # The rights on the schema itself are not in it.
+            assert world.sql(ACL) == filled.world.sql(ACL)
+            assert world.sql(RECORDS) == filled.world.sql(RECORDS)
+            world.sql("SELECT * FROM immuta.sync()")
+            assert world.sql(ACCESS) == filled.world.sql(ACCESS)
+            assert world.sql("SELECT * FROM immuta.drift()") == held
+            return
         assert world.sql(ACL) == filled.world.sql(ACL)
-        assert world.sql(ACCESS) == filled.world.sql(ACCESS)
+        if restore is not data_apart:  # Without triggers the OIDs are still those of the other server.
+            assert world.sql(ACCESS) == filled.world.sql(ACCESS)
         assert world.sql("SELECT what, object, detail FROM immuta.doctor() d(what, ok, detail), LATERAL (SELECT '') o(object) "
-                         "WHERE NOT ok AND what LIKE 'subscriptions%%'") != []
+                         "WHERE NOT ok AND what LIKE 'all that was brought%%'") != []
         # Before anything else happens, tokens work and row policies hold.
         assert reads_there(world, "ben", "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
+        world.sql("UPDATE immuta.project_member SET is_current = false")
         assert reads_there(world, "ann", "SELECT count(*) FROM sales.orders") == [(2,)]
+        service = world.connect()
+        impersonate(service, used)
+        assert query(service, "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
+        service.close()
+        # Records are there, each once, and more are stored.
+        assert world.sql(RECORDS) == filled.world.sql(RECORDS)
+        record(world, "2031-01-01", world.sql(RECORDS)[0][2])
+        record(world, "2031-01-03")
+        assert world.value("SELECT count(*) FROM immuta.audit_log WHERE event_time > '2031-01-01'") == 3
         # What is recorded is what was restored: nothing to do.
         system = world.connect(*SYSTEM)
         system.autocommit = True
+        assert query(system, "SELECT what, detail FROM immuta.drift()") == [
+            ("not adopted", "it came from elsewhere: SELECT * FROM immuta.sync()")]
         assert query(system, "SELECT * FROM immuta.sync()") == []
+        assert world.sql("SELECT * FROM immuta.doctor() WHERE NOT ok AND (\"check\" LIKE '%adopted' OR \"check\" ~ 'announced|projects')") == []
+        assert world.sql("SELECT project, postgres_role, relation::text, columns, members FROM immuta.projects") == filled.world.sql(
+            "SELECT project, postgres_role, relation::text, columns, members FROM immuta.projects")
         assert query(system, "SELECT * FROM immuta.drift()") == held
-        assert world.sql(ACL) == filled.world.sql(ACL)
+        assert world.sql(ACL) == filled.world.sql(ACL) and world.sql(ACCESS) == filled.world.sql(ACCESS)
         for view in ("data_sources", "subscriptions", "subscription_policies", "row_policies", "user_profiles"):
             assert query(system, f"SELECT * FROM immuta.{view}") == filled.sql(f"SELECT * FROM immuta.{view}"), view
         # And it goes on: what was granted there is revoked here, columns stay excluded, DDL is followed.
@@ -94,7 +157,6 @@ def test_the_same_access_on_another_server(filled, tmp_path, jobs):
                              "WHERE table_name IN ('new', 'secret')") == [("new", False), ("secret", True)]
         assert query(system, "SELECT object FROM immuta.drift()") == [("sales.secret",), ("sales.seen",)]
         system.close()
-    assert token
 
 
 def reads_there(world, userid, statement):
@@ -118,7 +180,7 @@ def test_without_the_grants(filled, tmp_path):
         assert not any(row[2] for row in bare.sql(ACCESS))
         # The owner's grants are gone, too, but the system account may act for him.
         bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
-        bare.sql("SELECT * FROM immuta.sync()")
+        bare.sql("SELECT * FROM immuta.adopt()")
         assert bare.sql(ACCESS) == before
         assert bare.sql("SELECT object FROM immuta.drift()") == [("sales.seen",)]
         bare.admin.close()
@@ -141,7 +203,7 @@ def test_two_databases_of_one_cluster(sales, tmp_path):
     try:
         sales.world.server.run_client("pg_restore", "-d", "second", "--exit-on-error", tmp_path / "dump")
         second = World(sales.world.server, "second")
-        second.sql("SELECT * FROM immuta.sync()")
+        second.sql("SELECT * FROM immuta.adopt()")
         classes = "SELECT role FROM immuta.access_class"
         assert second.sql(ACCESS) == before and second.sql(classes) != sales.world.sql(classes)
         assert second.sql("SELECT * FROM immuta.sync()") == second.sql("SELECT * FROM immuta.drift()") == sales.drift() == []
