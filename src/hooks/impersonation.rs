@@ -145,6 +145,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         // Whatever was set meanwhile, to end the impersonation of another, say.
         name_guc::reset();
     }
+    client::forget_credentials();
     let scope = switch_to(&entry, presented.is_local)?;
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
     match entry.provider {

@@ -8,7 +8,7 @@
 use super::nodes::{self, Handled, Permissions, Query, References};
 use super::report::{Report, raise};
 use super::statement::{self, Opening, Progress};
-use super::{compat, cursor, gate, raw};
+use super::{compat, cursor, gate, raw, reported};
 use crate::core::guard::Statement;
 use crate::core::names::LookUp;
 use crate::core::trail::Key;
@@ -287,6 +287,9 @@ unsafe extern "C-unwind" fn planner(
 /// Called from a plain frame, which an error may leave by longjmp.
 unsafe fn leave_preparation(frame: Frame) {
     DEPTH.store(frame.depth, Relaxed);
+    if frame.depth == 0 {
+        reported::ends();
+    }
     if frame.before.settings_level > 0 {
         SETTINGS_LEVEL.store(0, Relaxed);
         // SAFETY: by contract.
@@ -362,6 +365,7 @@ unsafe extern "C-unwind" fn object_access(
             if gate::is_restricted() {
                 before_function_of_system(object);
             }
+            reported::begins();
             if !gate::is_idle() {
                 before_function(object, depth());
             }
@@ -391,6 +395,7 @@ fn enter(depth: u32, before: Before) -> Frame {
         SETTINGS_LEVEL.store(before.settings_level, Relaxed);
     }
     DEPTH.store(depth + 1, Relaxed);
+    reported::begins();
     Frame { depth, before }
 }
 
@@ -420,6 +425,9 @@ pub unsafe fn leave(frame: Frame) {
     if frame.before.settings_level > 0 || frame.before.reimposes || gate::has_presented() {
         // SAFETY: by contract.
         unsafe { after_statement(frame) };
+    }
+    if frame.depth == 0 {
+        reported::ends();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The client of this session, and where the session runs.
 
+use super::{catalog, compat};
 use pgrx::{Inet, direct_function_call, pg_sys};
 use std::ffi::{CStr, c_char};
 use std::net::IpAddr;
@@ -17,6 +18,17 @@ pub fn is_served() -> bool {
     // SAFETY: static variables.
     unsafe {
         matches!(pg_sys::MyBackendType, B_BACKEND | B_WAL_SENDER) && pg_sys::MyDatabaseId != pg_sys::Oid::INVALID
+    }
+}
+
+/// Takes away with what the login proved who it is: under a token it would open other servers, and this one, in the login's
+/// name. It is gone for the rest of the session. Cannot fail.
+pub fn forget_credentials() {
+    compat::forget_scram_keys();
+    // Delegated credentials are in the cache that this variable names (`pg_store_delegated_credential`).
+    if catalog::setting(c"gss_accept_delegation").is_some_and(|value| value.to_bytes() == b"on") {
+        // SAFETY: a backend reads and writes its environment in its only thread that does so.
+        unsafe { std::env::set_var("KRB5CCNAME", "MEMORY:immuta_ext_none") };
     }
 }
 

@@ -6,6 +6,8 @@ use pgrx::pg_sys;
 #[cfg(not(feature = "pg14"))]
 use std::ffi::c_int;
 use std::ffi::{CStr, c_void};
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+use zeroize::Zeroize;
 
 // ExecutorRun lost `execute_once` in 18.
 
@@ -524,4 +526,52 @@ pub fn object(object: pg_sys::ObjectType::Type) -> Option<Object> {
         };
     }
     for_each_object!(row)
+}
+
+/// Since 18 a session keeps the keys of a SCRAM login, for foreign servers with `use_scram_passthrough`. Wipes them.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+pub fn forget_scram_keys() {
+    // SAFETY: null in processes without a client, else a live `Port` of this layout, which does not change within a major:
+    // its fields keep their offsets on purpose, for extensions (libpq-be.h).
+    unsafe {
+        let Some(port) = (pg_sys::MyProcPort as *mut port::Port).as_mut() else { return };
+        port.client_key.zeroize();
+        port.server_key.zeroize();
+        port.has_scram_keys = 0;
+    }
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"))]
+pub fn forget_scram_keys() {}
+
+/// What comes before the SCRAM keys in `Port` (libpq-be.h), which pgrx does not know.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+mod port {
+    use std::ffi::{c_char, c_int, c_void};
+
+    /// `struct sockaddr_storage` and its length.
+    #[repr(C)]
+    struct SockAddr {
+        storage: [u64; 16],
+        length: u32,
+    }
+
+    #[repr(C)]
+    pub struct Port {
+        sock: c_int,
+        noblock: bool,
+        proto: u32,
+        addresses: [SockAddr; 2],
+        remote_host: *mut c_char,
+        remote_hostname: *mut c_char,
+        remote_hostname_resolved: [c_int; 2],
+        remote_port: *mut c_char,
+        local_host: [c_char; 64],
+        /// database_name, user_name, cmdline_options, guc_options, application_name, hba
+        startup: [*mut c_void; 6],
+        keepalives: [c_int; 8],
+        pub client_key: [u8; 32],
+        pub server_key: [u8; 32],
+        pub has_scram_keys: u8,
+    }
 }

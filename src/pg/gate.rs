@@ -141,6 +141,12 @@ pub fn is_ordinary_session() -> bool {
     ORDINARY.load(Relaxed) && !wants_attention()
 }
 
+/// Whether the session may present tokens, and impersonates nobody.
+#[inline]
+pub fn is_waiting_for_user() -> bool {
+    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) != 0 && !IMPERSONATING.load(Relaxed)
+}
+
 #[inline]
 pub fn wants_attention() -> bool {
     IMPERSONATING.load(Relaxed)

@@ -280,6 +280,17 @@ pub fn conceal_statement() {
     unsafe { show_without_literals() };
 }
 
+/// Shows the statement that is running in `pg_stat_activity`, unless its text may hold a secret.
+pub fn report_statement() {
+    // SAFETY: null or NUL-terminated; the text is copied.
+    unsafe {
+        let shown = pg_sys::debug_query_string;
+        if bytes(shown).is_some_and(|statement| !redact::is_sensitive(statement)) {
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
+        }
+    }
+}
+
 /// What comes from the client is shown without its literals for the rest of the message that it came with. `false` if
 /// there is no memory for that.
 ///

@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod preload;
 pub mod raw;
 pub mod report;
+pub mod reported;
 pub mod role;
 pub mod saved;
 pub mod server_log;

@@ -1,7 +1,7 @@
 //! Transaction and subtransaction callbacks.
 
 use super::report::{Report, raise};
-use super::{chain, client, dry_run, gate, raw};
+use super::{chain, client, dry_run, gate, raw, reported};
 use crate::core::time::Timestamp;
 use once_cell::sync::OnceCell;
 use pgrx::{IntoDatum, pg_guard, pg_sys};
@@ -53,6 +53,10 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
             }
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
                 at_end(event != XACT_EVENT_ABORT);
+                // A procedure that commits goes on.
+                if pg_sys::ActivePortal.is_null() {
+                    reported::hide();
+                }
             }
             _ => {}
         }

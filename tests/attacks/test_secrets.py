@@ -1,5 +1,9 @@
 """G5: nobody learns a token, or anything of use, from inside the database. Rows 27, 29, 30, 37."""
 
+import contextlib
+import time
+
+import psycopg2
 import pytest
 from scene import ACTIVE, COUNT, DENIED, INVALID, REQUIRED, check_error, token_of
 
@@ -345,3 +349,68 @@ def test_statistics_show_no_secret(world):
                      "attname IN ('password_hash', 'profile', 'digest', 'query', 'command', 'objects', 'record')") == []
     assert world.value("SELECT count(*) FROM pg_stats WHERE schemaname = 'immuta' AND tablename LIKE 'audit_log%'") > 0
     world.sql("DELETE FROM immuta.audit_log WHERE query = 'secret'")
+
+
+# How a message with a secret may arrive before anybody is impersonated. Its analysis waits for a lock, so that what
+# PostgreSQL reported of it can be looked at.
+BEFORE = {
+    "first": [], "after a commit": ["BEGIN", "COMMIT"], "after a query": ["SELECT 1"], "in a transaction": ["BEGIN"],
+    "in a transaction that did something": ["BEGIN", "SELECT 1", "SHOW work_mem"],
+    "after an error": ["SELECT 1/0"], "after a syntax error": ["SELEC"], "after a refusal": ["TABLE app.everyone"],
+    "after a user": ["BEGIN", "{token}", "SELECT 1", "COMMIT"], "after a user's rollback": ["BEGIN", "{token}", "ROLLBACK"],
+    "after a user's error": ["BEGIN", "{token}", "SELECT 1/0", "ROLLBACK"],
+    "after a savepoint": ["BEGIN", "SAVEPOINT s", "ROLLBACK TO s"],
+    "after a procedure": ["BEGIN", "{token}", "DO 'BEGIN END'", "COMMIT"],
+}
+
+
+def shown_of(session):
+    """The session's row of pg_stat_activity, which it cannot be asked for."""
+    return f"pg_stat_activity WHERE client_port = {session.wire.socket.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("login", ["svc", "migrator", "two_ways"])
+@pytest.mark.parametrize("before", BEFORE)
+def test_no_text_is_reported_before_a_user_is_impersonated(world, connect, before, login):
+    """Row 29: the same login in another database sees the texts of this one."""
+    session = connect("simple", login, f"{'service' if login == 'svc' else login}-password")
+    for statement in BEFORE[before]:
+        session.run(statement.replace("{token}", f"SET LOCAL bodata.impersonation_token = '{token_of(world, 'alice')}'"))
+    secret = "a-secret-that-is-no-token"
+    activity = f"SELECT state, query, wait_event_type FROM {shown_of(session)}"
+    with contextlib.closing(psycopg2.connect(**world.server.dsn(dbname="immuta"))) as holder:
+        for send in (lambda text: session.wire.simple(text).send(),
+                     lambda text: session.wire.parse(text).sync().send(),
+                     lambda text: session.wire.statement(text).sync().send()):
+            with holder.cursor() as cursor:
+                cursor.execute("LOCK TABLE alice.seen IN ACCESS EXCLUSIVE MODE")
+            send(f"SELECT '{secret}' FROM alice.seen")
+            deadline = time.monotonic() + 10
+            while (shown := world.sql(activity)[0])[2] != "Lock" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert shown == ("active", "", "Lock")
+            holder.rollback()
+            session.wire.read()
+            session.run("ROLLBACK")
+            if before.startswith("in "):
+                session.run("BEGIN")
+
+
+@pytest.mark.parametrize("kind", ["transaction", "session"])
+def test_what_runs_under_a_token_is_shown(world, connect, kind):
+    """Who watches sees what a user runs, and no secret among it."""
+    session = connect("simple", *(["keeper", "keeper-password"] if kind == "session" else []))
+    token = token_of(world, "alice")
+    shown = f"SELECT query FROM {shown_of(session)}"
+    if kind == "session":
+        session.ok(f"SET bodata.impersonation_token = '{token}'")
+    else:
+        session.ok("BEGIN")
+        session.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
+    assert token not in world.value(shown)
+    for statement in ("SELECT 'shown' AS one", "SELECT count(*) FROM app.flights", "SAVEPOINT s"):
+        session.run(statement)
+        if kind == "transaction" or "SAVEPOINT" not in statement:
+            assert world.value(shown) == statement
+    session.run(f"SET bodata.impersonation_token = '{token[:-1]}'")
+    assert token[:-1] not in world.value(shown)
