@@ -118,16 +118,13 @@ pub fn audit(line: &[u8]) {
     }
 }
 
-/// While it lives, what is logged is a record of ours. errfinish() serves interrupts, which would leave from there: they
-/// wait until the record is written.
+/// While it lives, what is logged is a record of ours.
 struct Writing {
     was_writing: bool,
 }
 
 impl Writing {
     fn begin() -> Writing {
-        // SAFETY: a static variable, of this thread.
-        unsafe { pg_sys::InterruptHoldoffCount += 1 };
         Writing { was_writing: IN_AUDIT.swap(true, Relaxed) }
     }
 }
@@ -135,8 +132,6 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         IN_AUDIT.store(self.was_writing, Relaxed);
-        // SAFETY: as in begin(). An error sets it to 0 by itself.
-        unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) };
     }
 }
 
