@@ -12,6 +12,37 @@ pub const MASK: &str = "********";
 const MARKERS: [&str; 6] =
     ["impersonation_token", "authenticate", "set_password", "check_token", "revoke_token", "active_token"];
 
+/// Whether statements of a command hold passwords, of roles or for other servers.
+pub fn takes_password(command: &str) -> bool {
+    matches!(
+        command,
+        "CREATE ROLE"
+            | "ALTER ROLE"
+            | "CREATE USER MAPPING"
+            | "ALTER USER MAPPING"
+            | "CREATE SUBSCRIPTION"
+            | "ALTER SUBSCRIPTION"
+    )
+}
+
+/// Whether there is nothing in a text but blanks and comments.
+pub fn is_blank(text: &[u8]) -> bool {
+    let mut rest = text.trim_ascii_start();
+    while !rest.is_empty() {
+        let mut comment = Redaction { text: rest, at: 0, shown: Vec::new() };
+        let is_whole = match rest {
+            [b'-', b'-', ..] => comment.line_comment(),
+            [b'/', b'*', ..] => comment.block_comment(),
+            _ => None,
+        };
+        if is_whole.is_none() {
+            return false;
+        }
+        rest = rest[comment.at..].trim_ascii_start();
+    }
+    true
+}
+
 /// Whether a text may hold a secret.
 pub fn is_sensitive(text: &[u8]) -> bool {
     // One pass: few places begin like a marker.
@@ -303,6 +334,16 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
             assert!(!normalized(text.as_bytes()).1, "{text}");
+        }
+    }
+
+    #[test]
+    fn comments_are_blank() {
+        for text in ["", " \n", "/* a */", "-- a; b\n", " /* a /* b */ c */ -- d\n /**/ "] {
+            assert!(is_blank(text.as_bytes()), "{text}");
+        }
+        for text in ["SELECT 1;", "/* a */ SELECT 1; /* b */", "/* a", ";"] {
+            assert!(!is_blank(text.as_bytes()), "{text}");
         }
     }
 
