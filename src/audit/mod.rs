@@ -564,7 +564,7 @@ impl State {
     ) -> Result<(), Error> {
         self.statements += u64::from(depth == 0);
         let statement = Statement {
-            text: shown(opening.text),
+            text: shown(opening.text, opening.command),
             command: opening.command,
             query_id: opening.query_id,
             objects,
@@ -632,14 +632,16 @@ impl State {
 }
 
 /// The text of a statement as a record may show it.
-fn shown(text: String) -> Option<Text> {
+fn shown(text: String, command: &str) -> Option<Text> {
     let without_literals = |text: &str| {
         let (shown, is_masked) = redact::normalized(text.as_bytes());
         (String::from_utf8_lossy(&shown).into_owned(), is_masked)
     };
     let (mut shown, is_masked) = match config::audit_query_text() {
         QueryText::None => return None,
-        QueryText::Full if redact::is_sensitive(text.as_bytes()) => (without_literals(&text).0, true),
+        QueryText::Full if redact::takes_password(command) || redact::is_sensitive(text.as_bytes()) => {
+            (without_literals(&text).0, true)
+        }
         QueryText::Full => (text, false),
         QueryText::Normalized => without_literals(&text),
     };

@@ -37,6 +37,7 @@ thread_local! {
 
 /// Refuses impersonated work while a record could not be written that is required to be.
 pub fn check() -> Result<(), Error> {
+    let _uninterrupted = wait::Uninterrupted::begin();
     SINKS.with_borrow_mut(|sinks| {
         let Some((sink, line)) = sinks.owed.take() else { return Ok(()) };
         if !config::audit_required() || config::audit_sinks() & sink.bit() == 0 {
@@ -53,6 +54,8 @@ pub fn check() -> Result<(), Error> {
 pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
     let wanted = config::audit_sinks();
     shared::counters().audit_records.fetch_add(1, Relaxed);
+    // PostgreSQL serves interrupts whenever it has logged something: a record is in all sinks or in none.
+    let _uninterrupted = wait::Uninterrupted::begin();
     SINKS.with_borrow_mut(|sinks| {
         let mut owed = None;
         let mut uam = None;

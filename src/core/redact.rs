@@ -12,6 +12,37 @@ pub const MASK: &str = "********";
 const MARKERS: [&str; 6] =
     ["impersonation_token", "authenticate", "set_password", "check_token", "revoke_token", "active_token"];
 
+/// Whether statements of a command hold passwords, of roles or for other servers.
+pub fn takes_password(command: &str) -> bool {
+    matches!(
+        command,
+        "CREATE ROLE"
+            | "ALTER ROLE"
+            | "CREATE USER MAPPING"
+            | "ALTER USER MAPPING"
+            | "CREATE SUBSCRIPTION"
+            | "ALTER SUBSCRIPTION"
+    )
+}
+
+/// Whether there is nothing in a text but blanks and comments.
+pub fn is_blank(text: &[u8]) -> bool {
+    let mut rest = text.trim_ascii_start();
+    while !rest.is_empty() {
+        let mut comment = Redaction { text: rest, at: 0, shown: Vec::new() };
+        let is_whole = match rest {
+            [b'-', b'-', ..] => comment.line_comment(),
+            [b'/', b'*', ..] => comment.block_comment(),
+            _ => None,
+        };
+        if is_whole.is_none() {
+            return false;
+        }
+        rest = rest[comment.at..].trim_ascii_start();
+    }
+    true
+}
+
 /// Whether a text may hold a secret.
 pub fn is_sensitive(text: &[u8]) -> bool {
     // One pass: few places begin like a marker.
@@ -32,7 +63,29 @@ pub fn statement(text: &[u8]) -> Vec<u8> {
     normalized(text).0
 }
 
-/// The same, and whether a doubt masked more than that: all that followed.
+/// How what other libraries log of a statement begins: pgAudit, auto_explain.
+const PGAUDIT: &[u8] = b"AUDIT: ";
+const AUTO_EXPLAIN: &[u8] = b"duration: ";
+
+/// Whether a message of whatever level reports a statement, and is no user's text.
+pub fn is_report(message: &[u8]) -> bool {
+    message.starts_with(PGAUDIT) || message.starts_with(AUTO_EXPLAIN)
+}
+
+/// A logged message as [`statement`] masks it. pgAudit's is comma-separated, values of parameters stand in it without any
+/// quote: of its fields all are masked from the name of the object on.
+pub fn logged(message: &[u8]) -> Vec<u8> {
+    // Kind, number of the statement and within it, class, command.
+    const SHOWN: usize = 5;
+    if !message.starts_with(PGAUDIT) {
+        return statement(message);
+    }
+    let mut commas = message.iter().enumerate().filter(|&(_, &byte)| byte == b',');
+    let end = commas.nth(SHOWN - 1).map_or(PGAUDIT.len(), |(at, _)| at + 1);
+    [&message[..end], MASK.as_bytes()].concat()
+}
+
+/// The same as [`statement`], and whether a doubt masked more than that: all that followed.
 pub fn normalized(text: &[u8]) -> (Vec<u8>, bool) {
     Redaction { text, at: 0, shown: Vec::with_capacity(text.len()) }.run()
 }
@@ -282,6 +335,32 @@ mod tests {
             assert_eq!(redacted(text), shown);
             assert!(!normalized(text.as_bytes()).1, "{text}");
         }
+    }
+
+    #[test]
+    fn comments_are_blank() {
+        for text in ["", " \n", "/* a */", "-- a; b\n", " /* a /* b */ c */ -- d\n /**/ "] {
+            assert!(is_blank(text.as_bytes()), "{text}");
+        }
+        for text in ["SELECT 1;", "/* a */ SELECT 1; /* b */", "/* a", ";"] {
+            assert!(!is_blank(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_pgaudit_says_ends_with_the_command() {
+        for (message, shown) in [
+            (
+                "AUDIT: SESSION,1,1,READ,SELECT,TABLE,a.b,SELECT $1,s3cret",
+                "AUDIT: SESSION,1,1,READ,SELECT,********",
+            ),
+            ("AUDIT: OBJECT,1,1,MISC,SET,,,\"SET a = 's3cret'\",<none>", "AUDIT: OBJECT,1,1,MISC,SET,********"),
+            ("AUDIT: s3cret", "AUDIT: ********"),
+            ("statement: SELECT 's3cret'", "statement: SELECT '********'"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&logged(message.as_bytes())), shown);
+        }
+        assert!(is_report(b"AUDIT: SESSION,1") && is_report(b"duration: 1 ms  plan:") && !is_report(b"x AUDIT: "));
     }
 
     #[test]

@@ -118,16 +118,13 @@ pub fn audit(line: &[u8]) {
     }
 }
 
-/// While it lives, what is logged is a record of ours. errfinish() serves interrupts, which would leave from there: they
-/// wait until the record is written.
+/// While it lives, what is logged is a record of ours.
 struct Writing {
     was_writing: bool,
 }
 
 impl Writing {
     fn begin() -> Writing {
-        // SAFETY: a static variable, of this thread.
-        unsafe { pg_sys::InterruptHoldoffCount += 1 };
         Writing { was_writing: IN_AUDIT.swap(true, Relaxed) }
     }
 }
@@ -135,8 +132,6 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         IN_AUDIT.store(self.was_writing, Relaxed);
-        // SAFETY: as in begin(). An error sets it to 0 by itself.
-        unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) };
     }
 }
 
@@ -156,12 +151,13 @@ unsafe extern "C-unwind" fn clean(record: *mut pg_sys::ErrorData) {
             return;
         }
         let place = Place::of(record);
-        // pgAudit logs above LOG, auto_explain at any level below ERROR. Notices are the client's as well: only those that
-        // quote a secret's statement are changed.
+        // pgAudit logs above LOG by default, both it and auto_explain at any level below ERROR. Notices are the client's as
+        // well: only those that report a statement, or quote a secret's, are changed.
         let is_for_server = record.elevel <= pg_sys::LOG_SERVER_ONLY as c_int;
-        let is_quoting = bytes(record.message).is_some_and(redact::is_sensitive);
+        let is_quoting = bytes(record.message)
+            .is_some_and(|message| redact::is_sensitive(message) || redact::is_report(message));
         if is_for_server || record.elevel < pg_sys::PGERROR as c_int && is_quoting {
-            replace(&mut record.message, place, redact::statement);
+            replace(&mut record.message, place, redact::logged);
         } else if is_told && is_misread(record, statement.filter(|_| !is_shown)) {
             // An error of the parser quotes the words it stumbled over.
             replace(&mut record.message, place, |message| redact::message(message, true));

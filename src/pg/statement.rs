@@ -2,6 +2,7 @@
 
 use super::nodes::{self, Permissions};
 use super::{compat, text};
+use crate::core::redact;
 use crate::core::trail::Role;
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
@@ -113,17 +114,29 @@ fn command(kind: pg_sys::CmdType::Type) -> &'static str {
     }
 }
 
-/// A statement's text.
+/// A statement's text, with the comments before it where it is the first of its message. Since 18 its location is that of
+/// its first word; but comments are hints, or tell whence a query comes.
 ///
 /// # Safety
 /// As [`nodes::part`]; `source` may be null.
 unsafe fn text_of(source: *const c_char, location: c_int, length: c_int) -> String {
+    // What is longer than any hint is not looked at, for each statement of a message anew.
+    const LONGEST: usize = 4096;
     if source.is_null() {
         return String::new();
     }
-    // SAFETY: by contract.
-    let text =
-        unsafe { nodes::part(source, location, length).unwrap_or_else(|| CStr::from_ptr(source).to_bytes()) };
+    // SAFETY: by contract; what is before a statement is a part of the text.
+    let text = unsafe {
+        let before = usize::try_from(location).unwrap_or(0).min(LONGEST);
+        let is_first = usize::try_from(location).is_ok_and(|location| location == before)
+            && redact::is_blank(std::slice::from_raw_parts(source.cast::<u8>(), before));
+        let (location, length) = match (is_first, length > 0) {
+            (true, true) => (0, location.saturating_add(length)),
+            (true, false) => (0, 0),
+            (false, _) => (location, length),
+        };
+        nodes::part(source, location, length).unwrap_or_else(|| CStr::from_ptr(source).to_bytes())
+    };
     text::from_server_anyhow(text.trim_ascii())
 }
 

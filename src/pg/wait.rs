@@ -26,6 +26,24 @@ pub fn nap(span: Duration) -> bool {
     }
 }
 
+/// While it lives, cancels and the end of the session are left for later.
+pub struct Uninterrupted(());
+
+impl Uninterrupted {
+    pub fn begin() -> Uninterrupted {
+        // SAFETY: a static variable, of this thread.
+        unsafe { pg_sys::InterruptHoldoffCount += 1 };
+        Uninterrupted(())
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        // SAFETY: as in begin(). An error sets it to 0 by itself.
+        unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) };
+    }
+}
+
 /// Waits until the descriptor can be read (or its other end is closed), but not beyond `deadline`: whether it can.
 /// Raises whatever interrupts the session.
 pub fn until_readable(descriptor: BorrowedFd, deadline: Instant) -> bool {

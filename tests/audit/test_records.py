@@ -624,3 +624,24 @@ def test_what_is_read_where_workers_were_planned(world, session, trail, reads, i
             assert "app.read_within" in str(record), record
     finally:
         world.sql("DROP DOMAIN app.reading; DROP FUNCTION app.reads_too; DROP TABLE app.read_within")
+
+
+def test_comments_before_a_statement_are_on_record(session, trail):
+    """Hints for planners, and whence a query comes."""
+    texts = ["/* trace=1 */ SELECT 1", "-- trace=2\n /*+ SeqScan(f) */ SELECT count(*) FROM app.flights f"]
+    session.begin()
+    for text in texts:
+        session.ok(text)
+    session.ok("COMMIT")
+    assert [record["auditPayload"]["query"] for record in trail.queries()] == texts
+
+
+def test_passwords_of_roles_are_not_on_record(session, trail):
+    """Also where the statement is refused: it is on record all the same."""
+    for statement in ("CREATE ROLE made_here LOGIN PASSWORD '{}'", "ALTER USER alice PASSWORD '{}'",
+                      "CREATE USER MAPPING FOR alice SERVER nowhere OPTIONS (password '{}')"):
+        session.begin()
+        assert session.run(statement.format("s3cret")).error
+        session.ok("ROLLBACK")
+        record, = trail.queries()
+        assert record["auditPayload"]["query"] == statement.format("********") and record["auditPayload"]["queryMasked"]

@@ -57,6 +57,35 @@ def test_every_sink_gets_every_record(all_three, session):
     assert sorted(in_table, key=key) == sorted(in_file, key=key)
 
 
+def test_a_cancel_leaves_a_record_in_all_sinks_or_in_none(all_three, session):
+    """Whenever it comes; and what it interrupts works as ever afterwards."""
+    in_log, in_file = len(logged(all_three.server)), Trail(all_three.server)
+    in_file.new()
+    before = {record["id"] for record in stored(all_three)}
+    session.begin()
+    session.ok("SET LOCAL statement_timeout = 1")
+    cancelled, end = 0, time.monotonic() + 5
+    while time.monotonic() < end:
+        for rows in range(1000, 30_000, 1500):
+            session.run("SAVEPOINT s")
+            cancelled += session.run(f"SELECT count(*) FROM generate_series(1, {rows})").error is not None
+            session.run("ROLLBACK TO s")
+    session.run("ROLLBACK")
+    assert cancelled > 20
+    work(session, statements=("SELECT 1/0",))
+    records = in_file.new()
+    assert [r["actionStatus"] for r in records if r["auditPayload"].get("query") == "SELECT 1/0"] == ["FAILURE"]
+    ids = [record["id"] for record in records]
+    assert len(set(ids)) == len(ids)
+    assert [record["id"] for record in logged(all_three.server)[in_log:]] == ids
+    assert {record["id"] for record in stored(all_three)} - before == set(ids)
+    session.run("BEGIN")
+    begin = len(all_three.server.log())
+    session.run("SELECT set_config('bodata.impersonation_token', 's3cret-of-mine', true)")
+    session.run("ROLLBACK")
+    assert "s3cret-of-mine" not in all_three.server.log()[begin:]
+
+
 def test_the_table_has_columns_partitions_and_a_report(all_three, session):
     work(session, statements=("UPDATE app.flights SET delay = 2 WHERE id = 3", "SELECT 1/0"))
     stored(all_three)

@@ -21,15 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from harness import debian  # noqa: E402
+from harness import companions, debian  # noqa: E402
 from harness.server import BUILD, NOBODY, Server, unprivileged  # noqa: E402
 
 OURS = "immuta_ext"
 COMPANIONS = ("pgaudit", "pg_stat_statements")
-# Debian's name of pgaudit's source for a version of PostgreSQL, and what its compilation needs besides the server's
-# headers.
-PGAUDIT = {"14": "pgaudit-1.6", "15": "pgaudit-1.7", "16": "pgaudit-16", "17": "pgaudit-17", "18": "pgaudit-18"}
-PGAUDIT_NEEDS = ("libkrb5-dev", "krb5-multidev")
 
 # Queries that print every SECURITY DEFINER function, every partitioned table and index, and every event trigger of the
 # database. That ours are among them is no fault.
@@ -73,7 +69,7 @@ class Run:
             f"shared_preload_libraries={','.join(libraries)}", "pgaudit.log=all", "pgaudit.log_catalog=on",
             # Made for this: query identifiers are computed, for pg_stat_statements, but not shown.
             "compute_query_id=regress",
-            f"dynamic_library_path=$libdir:{BUILD / 'core' / version}"])
+            f"dynamic_library_path=$libdir:{companions.folder(version)}"])
         self.results = {}
 
     def __enter__(self):
@@ -110,7 +106,7 @@ class Run:
         server, tree = self.server, self.server.tree
         words = [*unprivileged(server.program("postgres")), tree / "lib/pgxs/src/test" / self.suite.program,
                  f"--inputdir={self.home}", f"--outputdir={self.home / 'out'}", f"--bindir={tree / 'bin'}",
-                 f"--dlpath={BUILD / 'core' / self.version}", "--max-connections=20", "--host=127.0.0.1",
+                 f"--dlpath={companions.folder(self.version)}", "--max-connections=20", "--host=127.0.0.1",
                  f"--port={server.port}", "--user=postgres",
                  *(a.replace("=", f"={self.home}/", 1) if a.startswith("--schedule") else a
                    for a in self.suite.arguments)]
@@ -160,29 +156,17 @@ def compare(version, source, suite, libraries):
     return len(results) - len(failed), len(failed)
 
 
-def compile_library(version, file, name, *folders):
-    tree = BUILD / "pg" / version
-    includes = subprocess.run([tree / "bin" / "pg_config", "--includedir-server"], text=True, check=True,
-                              capture_output=True).stdout.strip()
-    target = BUILD / "core" / version
-    target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cc", "-O1", "-w", "-fPIC", "-shared", f"-I{includes}", *(f"-I{f}" for f in folders),
-                    "-o", target / f"{name}.so", file], check=True)
-
-
 def prepare(version, quick):
     """The source, and the libraries that the tests load; which companions there are."""
     tree = BUILD / "pg" / version
     exact = ".".join((tree / ".version").read_text().strip().split(".")[:2])
     source = debian.source(f"postgresql-{version}", exact)
     print(f"[core] PostgreSQL {exact}, tests of {source.name}", flush=True)
-    compile_library(version, source / "src/test/regress/regress.c", "regress")
+    companions.compile_library(version, source / "src/test/regress/regress.c", "regress")
     for library in ("refint", "autoinc"):
-        shutil.copy(tree / "lib" / f"{library}.so", BUILD / "core" / version)
+        shutil.copy(tree / "lib" / f"{library}.so", companions.folder(version))
     if not quick:
-        headers = debian.binary(*PGAUDIT_NEEDS) / "usr" / "include"
-        compile_library(version, debian.source(PGAUDIT[version]) / "pgaudit.c", "pgaudit", headers,
-                        headers / "mit-krb5")
+        companions.pgaudit(version)
     return source
 
 

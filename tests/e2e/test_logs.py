@@ -6,6 +6,7 @@ import secrets
 
 import psycopg2
 import pytest
+from harness import companions, debian
 from harness.fixtures import TALKATIVE, VERSION
 from harness.server import Server
 from harness.wire import Wire
@@ -14,18 +15,50 @@ from harness.world import SERVICE, World, prepare, query
 OTHERS = "pg_stat_statements,auto_explain"
 
 
-@pytest.fixture(scope="module", params=[f"{OTHERS},immuta_ext", f"immuta_ext,{OTHERS}"], ids=["last", "first"])
-def loud(request):
+@pytest.fixture(scope="module")
+def pgaudit():
+    """Why it cannot be had; None if it is there."""
+    try:
+        companions.pgaudit(VERSION)
+        return None
+    except debian.Unavailable as fault:
+        return str(fault)
+
+
+@pytest.fixture(scope="module", params=[("last", "log"), ("first", "log"), ("last", "notice"), ("first", "notice")],
+                ids="-".join)
+def loud(request, pgaudit):
+    """What the other libraries log at a level that reaches clients, they get as well."""
+    order, level = request.param
+    others = OTHERS if pgaudit else f"{OTHERS},pgaudit"
+    libraries = f"{others},immuta_ext" if order == "last" else f"immuta_ext,{others}"
     server = Server(VERSION, "loud", options=[
-        *TALKATIVE, f"shared_preload_libraries={request.param}", "auto_explain.log_min_duration=0",
-        "auto_explain.log_nested_statements=on", "pg_stat_statements.track=all", "pg_stat_statements.track_utility=on",
-        "compute_query_id=on", "log_min_messages=debug1", "log_min_error_statement=debug1"])
+        *TALKATIVE, f"shared_preload_libraries={libraries}", "auto_explain.log_min_duration=0",
+        "auto_explain.log_nested_statements=on", "auto_explain.log_analyze=on", f"auto_explain.log_level={level}",
+        "pg_stat_statements.track=all", "pg_stat_statements.track_utility=on",
+        "compute_query_id=on", "log_min_messages=debug1", "log_min_error_statement=debug1", "client_min_messages=log",
+        "pgaudit.log=all", "pgaudit.log_parameter=on", "pgaudit.log_client=on", f"pgaudit.log_level={level}",
+        f"dynamic_library_path=$libdir:{companions.folder(VERSION)}"])
     with server:
         prepare(server)
         world = World(server)
         world.sql("CREATE EXTENSION pg_stat_statements")
+        world.heard = []
         yield world
         world.admin.close()
+
+
+class Listening(Wire):
+    """Keeps what the server tells besides its answers."""
+
+    def __init__(self, world):
+        self.heard = world.heard
+        super().__init__("127.0.0.1", world.server.port, *SERVICE, world.dbname)
+
+    def read(self, until="Z"):
+        answer = super().read(until)
+        self.heard += answer.notices
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +73,21 @@ def by_session():
 
 @pytest.fixture
 def wire(loud):
-    wire = Wire("127.0.0.1", loud.server.port, *SERVICE, loud.dbname)
+    wire = Listening(loud)
     yield wire
     wire.close()
 
 
 @pytest.fixture
 def seen(loud):
-    """Everything that was written down since the test began."""
+    """Everything that was written down, or told to the client, since the test began."""
     begin = len(loud.server.log())
+    loud.heard.clear()
 
     def read():
         statements = loud.sql("SELECT query FROM pg_stat_statements")
         activity = loud.sql("SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        return loud.server.log()[begin:] + str(statements) + str(activity)
+        return loud.server.log()[begin:] + str(statements) + str(activity) + str(loud.heard)
 
     return read
 
@@ -188,6 +222,17 @@ def test_the_first_message_of_a_session(loud, by_session, preload, message):
         wire.query(message.format(literal))
         wire.close()
         assert (literal not in world.server.log()[begin:]) is is_masked, login[0]
+
+
+def test_pgaudit_is_loaded(loud, wire, seen, pgaudit):
+    """What it says is masked as other texts are, not hidden."""
+    if pgaudit:
+        pytest.skip(f"pgaudit is not to be had: {pgaudit}")
+    wire.query("SELECT 1")
+    assert "AUDIT: SESSION,1,1,READ,SELECT,********" in seen() and loud.heard
+    begin = len(loud.server.log())
+    loud.sql("SELECT 'a literal of an administrator'")
+    assert "READ,SELECT,,,SELECT 'a literal of an administrator'" in loud.server.log()[begin:]
 
 
 def test_statistics_do_not_grow_with_tokens(loud, wire):
