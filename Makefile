@@ -1,13 +1,14 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
 PG ?= 14 15 16 17 18
 DEMO_PG ?= 15
+UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 # Those whose sources Debian has.
 CORE_PG ?= 15 18
 FUZZ_PG ?= 18
 MINUTES ?= 10
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-down test lint core assert fuzz unit bench clean
+.PHONY: help setup demo audit-demo demo-down test lint core assert upgrade fuzz unit bench clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -53,6 +54,12 @@ assert:
 	@tools/setup 18
 	@tools/install 18
 	@$(PYTHON) tests/run.py --only assert 18
+
+## make upgrade    pg_upgrade, dump and restore between versions: who has which access (UPGRADES="15:18,17:18")
+upgrade:
+	@tools/setup $(PG)
+	@tools/install $(PG)
+	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
 ## make fuzz       ten minutes of random SQL by an impersonated user (FUZZ_PG=18 MINUTES=10)
 fuzz:

@@ -831,9 +831,10 @@ COMMENT ON FUNCTION immuta.settle_mapping(bigint) IS 'internal: subscriptions fo
 CREATE FUNCTION immuta.is_connected(by_insert boolean) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.system_account a
-                   JOIN pg_roles r ON CASE WHEN immuta.is_home() THEN r.oid = a.role ELSE r.rolname = a.role_name END
-                   WHERE NOT r.rolsuper)
+    SELECT CASE WHEN immuta.is_home()
+                THEN EXISTS (SELECT FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE NOT r.rolsuper)
+                ELSE EXISTS (SELECT FROM immuta.system_account a JOIN pg_roles r ON r.rolname = a.role_name
+                             WHERE NOT r.rolsuper) END
        AND (NOT by_insert OR EXISTS (SELECT FROM immuta.connection_state s WHERE s.active))
 $$;
 REVOKE ALL ON FUNCTION immuta.is_connected(boolean) FROM PUBLIC;

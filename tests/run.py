@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,core,assert] VERSION…
+    tests/run.py [--only format,lint,rust,clients,core,assert,upgrade] VERSION…
 
 One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
 and for time to pass.
@@ -21,11 +21,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "core", "assert")
+PARTS = ("format", "lint", "rust", "clients", "core", "assert", "upgrade")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
 CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
+# The shortest upgrade; `make upgrade` runs the others as well.
+UPGRADE = ("17", "18")
 
 
 class Tally:
@@ -155,7 +157,7 @@ def main():
             if "rust" in parts:
                 # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
-            if not {"clients", "core", "assert"} & set(parts) or not install(tally, version, env):
+            if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:
                 later(asserting, tally, version, env, ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers"))
@@ -164,6 +166,8 @@ def main():
                     later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
             if "core" in parts and version in CORE_VERSIONS:
                 later(core, tally, version, env)
+            if "upgrade" in parts and version == UPGRADE[1] and UPGRADE[0] in arguments.versions:
+                later(pytest, tally, f"upgrade, PostgreSQL {' to '.join(UPGRADE)}", "upgrade", version, dict(env, UPGRADES=":".join(UPGRADE)))
         for future in done:
             future.result()
     shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)

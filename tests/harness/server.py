@@ -67,18 +67,18 @@ class Server:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def create(self):
+    def create(self, *initdb_options, password=None):
         if self.home.exists():
             shutil.rmtree(self.home)
         self.home.mkdir(parents=True)
-        password = secrets.token_hex(16)
+        password = password or secrets.token_hex(16)
         self.password_file.write_text(password)
         self.password_file.chmod(0o600)
         if self.as_user:
             os.chown(self.home, NOBODY, NOBODY)
             os.chown(self.password_file, NOBODY, NOBODY)
         self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", self.password_file,
-                  "-E", self.encoding, "--no-locale", "--no-sync")
+                  "-E", self.encoding, "--no-locale", "--no-sync", *initdb_options)
         return self
 
     def start(self):

@@ -43,8 +43,9 @@ SELECT immuta.create_user('carol', postgres_role => 'carol');
 """
 
 
-def prepare(server, dbname=DBNAME):
+def prepare(server, dbname=DBNAME, before="SELECT"):
     server.psql("-c", f"CREATE DATABASE {dbname}")
+    server.psql("-c", before, dbname=dbname)
     if server.preload == "session":
         server.psql("-c", f"ALTER DATABASE {dbname} SET session_preload_libraries = 'immuta_ext'")
     server.psql("-c", "CREATE EXTENSION immuta_ext", dbname=dbname)

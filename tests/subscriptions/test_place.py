@@ -48,6 +48,12 @@ def test_each_stored_oid_has_a_rule(world):
                                ("immuta." + column.split(".")[0],))
 
 
+def test_tables_load_in_any_order(world):
+    """pg_restore --jobs knows no order between the tables of an extension."""
+    assert world.sql("SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' "
+                     "AND connamespace = 'immuta'::regnamespace") == []
+
+
 def elsewhere(world):
     """As pg_upgrade leaves it: another cluster, schemas with other OIDs."""
     world.sql("UPDATE immuta.home SET system_identifier = 1")
@@ -236,6 +242,13 @@ def test_a_copy_leaves_its_original_alone(subscribed, copy):
     impersonate(service, copy.token("ann"))
     assert query(service, "SELECT count(*) FROM sales.orders") == [(3,)]
     service.close()
+    # What cannot be revoked there is not shown.
+    copy.sql("UPDATE immuta.subscription SET valid_until = now() - interval '1 day' WHERE state = 'approved'")
+    service = world.connect(dbname="copied")
+    with refuses("55000"):
+        impersonate(service, copy.token("ben"))
+    service.close()
+    copy.sql("UPDATE immuta.subscription SET valid_until = NULL")
     # With roles of its own it changes nothing but itself.
     copy.sql("SELECT * FROM immuta.adopt()")
     assert copy.sql("SELECT * FROM immuta.drift()") == [] == copy.sql("SELECT * FROM immuta.sync()")
