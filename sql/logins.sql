@@ -5,10 +5,15 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_hash_password_wrapper';
 REVOKE ALL ON FUNCTION immuta.hash_password(bytea) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.hash_password(bytea) IS 'internal: argon2id hash of a password';
 
-CREATE FUNCTION immuta.password_matches(user_id bigint, hash text, password bytea) RETURNS boolean
-LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_password_matches_wrapper';
-REVOKE ALL ON FUNCTION immuta.password_matches(bigint, text, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.password_matches(bigint, text, bytea) IS 'internal: checks a password, counting and throttling failures';
+CREATE FUNCTION immuta.user_by_password(iamid bytea, userid bytea, password bytea) RETURNS bigint
+LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_user_by_password_wrapper';
+REVOKE ALL ON FUNCTION immuta.user_by_password(bytea, bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.user_by_password(bytea, bytea, bytea) IS 'internal: checks a password, counting and throttling failures';
+
+CREATE FUNCTION immuta.user_by_api_key(digest bytea) RETURNS TABLE (key_id bigint, user_id bigint)
+LANGUAGE c STRICT ROWS 1 AS 'MODULE_PATHNAME', 'immuta_user_by_api_key_wrapper';
+REVOKE ALL ON FUNCTION immuta.user_by_api_key(bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.user_by_api_key(bytea) IS 'internal: whose key this is, as of now';
 
 CREATE FUNCTION immuta.authenticated(user_id bigint) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -56,21 +61,13 @@ COMMENT ON FUNCTION immuta.set_password(text, text, text) IS 'sets (or with NULL
 CREATE FUNCTION immuta.authenticate(username text, password text, iamid text = 'bim') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    account immuta.user_account;
 BEGIN
     PERFORM immuta.conceal_statement();
     PERFORM immuta.require_primary();
-    SELECT * INTO account FROM immuta.user_account u
-    WHERE u.iamid = authenticate.iamid AND u.userid = authenticate.username AND NOT u.disabled;
-    IF octet_length(coalesce(password, '')) > 1024
-       OR NOT immuta.password_matches(account.id, account.password_hash, convert_to(coalesce(password, ''), 'UTF8'))
-    THEN
-        RETURN immuta.authenticated(NULL);
-    END IF;
-    UPDATE immuta.user_account u SET failed_logins = 0, last_failed_login = NULL
-    WHERE u.id = account.id AND u.failed_logins > 0;
-    RETURN immuta.authenticated(account.id);
+    -- Too long to be one: not looked at, and counted like any other.
+    RETURN immuta.authenticated(immuta.user_by_password(
+        convert_to(iamid, 'UTF8'), convert_to(username, 'UTF8'),
+        convert_to(CASE WHEN octet_length(password) <= 1024 THEN password ELSE '' END, 'UTF8')));
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.authenticate(text, text, text) FROM PUBLIC;
@@ -129,9 +126,7 @@ DECLARE
 BEGIN
     PERFORM immuta.conceal_statement();
     PERFORM immuta.require_primary();
-    SELECT k.id, k.user_id INTO key_id, key_user
-    FROM immuta.api_key k JOIN immuta.user_account u ON u.id = k.user_id AND NOT u.disabled
-    WHERE k.digest = immuta.secret_digest(apikey);
+    SELECT k.key_id, k.user_id INTO key_id, key_user FROM immuta.user_by_api_key(immuta.secret_digest(apikey)) k;
     IF NOT FOUND THEN
         PERFORM immuta.throttle_failures();
         RETURN immuta.authenticated(NULL);

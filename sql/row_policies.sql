@@ -1,13 +1,16 @@
 -- Rules for rows, as row level security for the roles that carry subscriptions, and the attributes of the impersonated
 -- user, which they compare with.
 
+CREATE FUNCTION immuta.profile(iamid bytea, userid bytea) RETURNS TABLE (groups bytea, attributes bytea)
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'immuta_profile_wrapper';
+REVOKE ALL ON FUNCTION immuta.profile(bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.profile(bytea, bytea) IS 'internal: groups and attributes of a user as of now';
+
 CREATE FUNCTION immuta.user_attribute_values(attribute text) RETURNS text[]
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT ARRAY(SELECT jsonb_array_elements_text(f.attributes -> attribute))
-    FROM immuta.session_state() s
-    JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8')
-    JOIN immuta.user_profile f ON f.user_id = u.id
+    SELECT ARRAY(SELECT jsonb_array_elements_text(convert_from(f.attributes, 'UTF8')::jsonb -> attribute))
+    FROM immuta.session_state() s, immuta.profile(s.iamid, s.userid) f
 $$;
 COMMENT ON FUNCTION immuta.user_attribute_values(text) IS 'the values of an attribute of the impersonated user; NULL without an impersonation';
 
@@ -20,9 +23,8 @@ CREATE FUNCTION immuta.user_in_group(group_name text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (
-        SELECT FROM immuta.session_state() s
-        JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8')
-        JOIN immuta.user_profile f ON f.user_id = u.id AND group_name = ANY (f.groups))
+        SELECT FROM immuta.session_state() s, immuta.profile(s.iamid, s.userid) f
+        WHERE group_name = ANY (convert_from(f.groups, 'UTF8')::text[]))
 $$;
 COMMENT ON FUNCTION immuta.user_in_group(text) IS 'whether the impersonated user is in a group';
 

@@ -122,6 +122,8 @@ BEGIN
     WHEN 'login_failed' THEN
         UPDATE immuta.user_account u SET failed_logins = u.failed_logins + 1, last_failed_login = clock_timestamp()
         WHERE u.id = (j->>'id')::bigint;
+    WHEN 'login_succeeded' THEN
+        UPDATE immuta.user_account u SET failed_logins = 0, last_failed_login = NULL WHERE u.id = (j->>'id')::bigint;
     WHEN 'expire_subscriptions' THEN
         NULL; -- The worker does that after every job.
     END CASE;

@@ -15,9 +15,18 @@ use serde::Serialize;
 #[serde(tag = "job", rename_all = "snake_case")]
 pub enum Job {
     /// A token was used at `at` (microseconds since 2000-01-01); not to be written again within `within`.
-    TokenUsed { id: i64, at: i64, within: i64 },
-    /// A password did not match.
-    LoginFailed { id: i64 },
+    TokenUsed {
+        id: i64,
+        at: i64,
+        within: i64,
+    },
+    /// A password is about to be looked at, and counts as wrong until it was right.
+    LoginFailed {
+        id: i64,
+    },
+    LoginSucceeded {
+        id: i64,
+    },
     /// Subscriptions have ended: that is looked at after every job.
     ExpireSubscriptions,
 }
@@ -48,9 +57,14 @@ pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestam
     if job.launch(false) { now } else { recorded }
 }
 
-/// Records a failed login and waits until that is durable: an attempt must count even if its transaction rolls back.
+/// Records a login as failed and waits until that is durable: an attempt must count even if its transaction rolls back.
 pub fn record_failed_login(user_id: i64) -> bool {
     !xact::is_standby() && Job::LoginFailed { id: user_id }.launch(true)
+}
+
+/// It did not fail, nor count the ones before it any longer.
+pub fn record_login(user_id: i64) {
+    Job::LoginSucceeded { id: user_id }.launch(true);
 }
 
 /// Has the user's subscriptions that have ended by now revoked, and waits for that: they must not serve once more.

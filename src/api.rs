@@ -11,6 +11,8 @@ use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
+use crate::pg::table::UserAccount;
+use crate::pg::turn::Turn;
 use crate::pg::{catalog, log, nodes, preload, role, shared, table, text, wait, xact};
 use crate::{activity, audit, config, hooks, mapping};
 use argon2::Argon2;
@@ -72,35 +74,66 @@ fn hash_password(password: &[u8]) -> Option<String> {
     Argon2::default().hash_password(password, &salt).ok().map(|hash| hash.to_string())
 }
 
-/// Whether the password is the user's. Takes as long for a user who does not exist or has none. After
-/// [`FREE_ATTEMPTS`] failures in a row attempts are refused unseen for a time that doubles with each; a failure is
-/// recorded in a transaction of its own before the answer, so that a rollback does not hide it.
+/// The id of the user whose password this is. Takes as long for a user who does not exist or has none. After
+/// [`FREE_ATTEMPTS`] failures in a row attempts are refused unseen for a time that doubles with each. An attempt counts as
+/// failed, in a transaction of its own, before the password is looked at; where that cannot be written it is refused. The
+/// latest state of the user decides, whatever the snapshot of the transaction.
 #[pg_extern(sql = false)]
-fn immuta_password_matches(user_id: Option<i64>, hash: Option<&str>, password: &[u8]) -> bool {
+fn immuta_user_by_password(iamid: Option<&[u8]>, userid: Option<&[u8]>, password: &[u8]) -> Option<i64> {
     log::conceal_statement();
     static NOBODY: Lazy<String> = Lazy::new(|| hash_password(b"nobody").unwrap_or_default());
-    let open_user = user_id.filter(|&user_id| !is_locked_out(user_id));
-    let matches = PasswordHash::new(hash.unwrap_or(&NOBODY))
-        .is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok());
-    if open_user.is_some() && hash.is_some() && matches {
-        return true;
-    }
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let identity = iamid.zip(userid).map(|(iamid, userid)| Identity { iamid: text(iamid), userid: text(userid) });
+    let find = || identity.as_ref().and_then(|identity| table::user_by_identity(&installed, identity));
+    // Nobody guesses in many sessions at once what each of them would count only afterwards.
+    let _turn = find().map(|user| Turn::wait_for(user.id));
+    let user = find().filter(|user| !user.is_disabled && !is_locked_out(user));
     // No user has the id 0: an unknown name, or one that is locked out, costs what any other costs.
-    if !activity::record_failed_login(open_user.unwrap_or(0)) {
-        // Nobody counts the failure: let it cost time instead.
+    let is_counted = activity::record_failed_login(user.as_ref().map_or(0, |user| user.id));
+    if !is_counted {
         wait::pause(Duration::from_secs(2));
     }
-    false
+    let hash = user.as_ref().and_then(|user| table::password_hash(&installed, user.id));
+    let matches = PasswordHash::new(hash.as_deref().unwrap_or(&NOBODY))
+        .is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok());
+    let user = user.filter(|_| is_counted && hash.is_some() && matches)?;
+    activity::record_login(user.id);
+    Some(user.id)
 }
 
-fn is_locked_out(user_id: i64) -> bool {
-    let user = catalog::installation().and_then(|installed| table::user_by_id(&installed, user_id));
-    let Some((failures, Some(last))) = user.map(|user| (user.failed_logins, user.last_failed_login)) else {
-        return false;
-    };
+fn is_locked_out(user: &UserAccount) -> bool {
+    let (failures, Some(last)) = (user.failed_logins, user.last_failed_login) else { return false };
     let Ok(excess) = u32::try_from(failures - FREE_ATTEMPTS) else { return false };
     let lockout = Duration::from_secs(1 << excess.min(16)).min(LONGEST_LOCKOUT);
     is_alive(last, Timestamp(xact::clock()), lockout)
+}
+
+/// `(id of the key, id of the user)` of an API key, by its digest, as it is now; no row for any other, or a user who is
+/// disabled.
+#[pg_extern(sql = false)]
+fn immuta_user_by_api_key(digest: &[u8]) -> TableIterator<'static, (name!(key_id, i64), name!(user_id, i64))> {
+    immuta_require_preload();
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    let found = table::api_key(&installed, digest)
+        .filter(|&(_, user)| table::user_by_id(&installed, user).is_some_and(|user| !user.is_disabled));
+    TableIterator::new(found)
+}
+
+/// Groups and attributes of a user, as text in UTF-8, as they are now: policies decide by them, whatever the snapshot of
+/// the transaction. No row for a user who has none.
+#[pg_extern(sql = false)]
+fn immuta_profile(
+    iamid: &[u8],
+    userid: &[u8],
+) -> TableIterator<'static, (name!(groups, Vec<u8>), name!(attributes, Vec<u8>))> {
+    immuta_require_preload();
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let identity = Identity { iamid: text(iamid), userid: text(userid) };
+    let profile =
+        table::user_by_identity(&installed, &identity).and_then(|user| table::profile(&installed, user.id));
+    TableIterator::new(profile.map(|(groups, attributes)| (groups.into_bytes(), attributes.into_bytes())))
 }
 
 /// `(iamid, userid, expires_at)` of an active token; no row for any other.

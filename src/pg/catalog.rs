@@ -55,6 +55,10 @@ pub struct Installation {
     pub project_by_id: u32,
     pub project_member: u32,
     pub project_member_current: u32,
+    pub api_key: u32,
+    pub api_key_by_digest: u32,
+    pub user_profile: u32,
+    pub user_profile_by_user: u32,
     /// Whether the OIDs of roles in these tables hold in this cluster.
     pub knows_roles: bool,
 }
@@ -85,7 +89,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 17] = [
+const RELATIONS: [&CStr; 21] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -103,6 +107,10 @@ const RELATIONS: [&CStr; 17] = [
     c"project_member",
     c"project_member_current_key",
     c"home",
+    c"api_key",
+    c"api_key_pkey",
+    c"user_profile",
+    c"user_profile_pkey",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -155,6 +163,10 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             project_member: oids[14],
             project_member_current: oids[15],
             knows_roles: table::knows_roles(oids[16]),
+            api_key: oids[17],
+            api_key_by_digest: oids[18],
+            user_profile: oids[19],
+            user_profile_by_user: oids[20],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)

@@ -26,6 +26,7 @@ pub mod statement;
 pub mod table;
 pub mod text;
 pub mod thread;
+pub mod turn;
 pub mod wait;
 pub mod worker;
 pub mod writer;

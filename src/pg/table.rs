@@ -64,6 +64,25 @@ pub fn user_by_identity(installed: &Installation, identity: &Identity) -> Option
     scan(installed.user_account, installed.user_account_by_identity, &keys, user_account)
 }
 
+pub fn password_hash(installed: &Installation, user: i64) -> Option<String> {
+    let keys = [(1, pg_sys::F_INT8EQ, user.into_datum()?)];
+    scan(installed.user_account, installed.user_account_by_id, &keys, |row| row.text(8))
+}
+
+/// The ids of an API key and of its user.
+pub fn api_key(installed: &Installation, digest: &[u8]) -> Option<(i64, i64)> {
+    let keys = [(1, pg_sys::F_BYTEAEQ, digest.into_datum()?)];
+    let ids = |row: &Row| Some((row.value::<i64>(2)?, row.value::<i64>(3)?));
+    scan(installed.api_key, installed.api_key_by_digest, &keys, ids)
+}
+
+/// Groups and attributes of a user, as PostgreSQL writes an array and a jsonb.
+pub fn profile(installed: &Installation, user: i64) -> Option<(String, String)> {
+    let keys = [(1, pg_sys::F_INT8EQ, user.into_datum()?)];
+    let texts = |row: &Row| Some((row.output(2, pg_sys::F_ARRAY_OUT)?, row.output(3, pg_sys::F_JSONB_OUT)?));
+    scan(installed.user_profile, installed.user_profile_by_user, &keys, texts)
+}
+
 fn user_account(row: &Row) -> Option<UserAccount> {
     let mapping = match row.text(4)?.as_str() {
         "username" => Mapping::ByName,
