@@ -1,0 +1,59 @@
+"""docs/reference.md names every setting and every function that somebody may call, and nothing else; no page names a page or a
+test that is not there."""
+
+import re
+
+from harness.server import ROOT
+
+REFERENCE = (ROOT / "docs/reference.md").read_text()
+# Described on pages of their own.
+PAGES = REFERENCE + "".join((ROOT / f"docs/{name}.md").read_text() for name in ("subscriptions", "audit", "operations"))
+
+
+def test_settings(world):
+    """Names that begin with dots go on from the one before them."""
+    there = {name for (name,) in world.sql(
+        "SELECT name FROM pg_settings WHERE name ~ '^(bodata|immuta)[.]' UNION VALUES ('bodata.impersonation_token')")}
+    table = REFERENCE[REFERENCE.index("| setting |"):REFERENCE.index("## Errors")]
+    named, before = set(), ""
+    for word in re.findall(r"`([^`]+)`", " ".join(line.split("|")[1] for line in table.splitlines() if line.count("|") > 3)):
+        if word.startswith("..."):
+            stem = before
+            while stem and stem + word[3:] not in there:
+                stem = stem.rpartition("_")[0]
+            word = stem + word[3:]
+        else:
+            before = word
+        named.add(word.replace('"', ""))
+    assert named - there == set()
+    assert there - named == set()
+
+
+def test_functions(world):
+    """What administrators, service logins or everybody may execute stands on a page."""
+    callable_ones = world.sql(
+        "SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'immuta'::regnamespace "
+        "AND obj_description(p.oid, 'pg_proc') !~ '^internal' AND EXISTS (SELECT FROM unnest(ARRAY['immuta_admin', "
+        "'bodata_impersonate_user', 'plain']::name[]) r WHERE has_function_privilege(r, p.oid, 'EXECUTE'))")
+    assert len(callable_ones) > 40
+    assert [name for (name,) in callable_ones if not re.search(rf"\b{name}\(", PAGES)] == []
+
+
+def test_pages_and_tests_that_pages_name():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    assert len(pages) > 12
+    missing = []
+    for page in pages:
+        text = page.read_text()
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+            if "://" not in link and not (page.parent / link).exists():
+                missing.append((page.name, link))
+        for file, test in re.findall(r"`(?:tests/)?((?:attacks|audit|drivers|e2e|providers|subscriptions|upgrade)/\w+\.py)(?:::(\w+))?`",
+                                     text):
+            path = ROOT / "tests" / file
+            if not path.exists() or test and f"def {test}(" not in path.read_text():
+                missing.append((page.name, file, test))
+        for source in re.findall(r"`((?:src|sql|core|pg|hooks|audit|resolve)/[\w/]+\.(?:rs|sql))`", text):
+            if not (ROOT / source).exists() and not (ROOT / "src" / source).exists():
+                missing.append((page.name, source))
+    assert missing == []
