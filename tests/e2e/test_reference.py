@@ -57,3 +57,22 @@ def test_pages_and_tests_that_pages_name():
             if not (ROOT / source).exists() and not (ROOT / "src" / source).exists():
                 missing.append((page.name, source))
     assert missing == []
+
+
+def test_state():
+    """Whatever the library can change and keep stands on docs/state.md, with what resets it."""
+    kept = set()
+    for source in (ROOT / "src").rglob("*.rs"):
+        text = source.read_text().split("#[cfg(test)]")[0]
+        for name, kind in re.findall(r"static (?:mut )?([A-Z_0-9]+): ([^=;]+)", text):
+            if re.match(r"GucSetting|\[GucSetting|OnceCell|pg_sys::\w+_hook_type|pg_sys::Pg_finfo_record|Option<unsafe", kind):
+                continue
+            # What it means differs between versions and never changes.
+            if source.name == "compat.rs":
+                continue
+            kept.add((str(source.relative_to(ROOT / "src")), name))
+    page = {(row.split("|")[1].strip(" `"), name) for row in (ROOT / "docs/state.md").read_text().splitlines()
+            if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[2])}
+    assert len(kept) > 50
+    assert kept - page == set()
+    assert page - kept == set()
