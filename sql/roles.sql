@@ -25,7 +25,7 @@ BEGIN
         END IF;
         -- However the role is called later, the library knows it: it is the one that may execute this.
         marker := 'is_' OPERATOR(pg_catalog.||) wanted;
-        EXECUTE pg_catalog.format('CREATE FUNCTION immuta.%I() RETURNS boolean LANGUAGE sql IMMUTABLE AS $f$SELECT true$f$', marker);
+        EXECUTE pg_catalog.format('CREATE FUNCTION immuta.%I() RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $f$SELECT true$f$', marker);
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION immuta.%I() FROM PUBLIC', marker);
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION immuta.%I() TO %I', marker, wanted);
         EXECUTE pg_catalog.format('COMMENT ON FUNCTION immuta.%I() IS %L', marker, 'internal: who may execute this is that role');
