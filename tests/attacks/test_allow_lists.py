@@ -6,7 +6,7 @@ import re
 import psycopg2
 import pytest
 from harness.fixtures import VERSION
-from harness.server import ROOT
+from harness.server import BUILD, ROOT
 from harness.world import impersonate
 from scene import ACTIVE
 from test_identity import do
@@ -20,19 +20,19 @@ NO_UTILITY = {f"T_{name}Stmt" for name in ("Raw", "Planned", "Select", "Insert",
                                            "SetOperation", "Return", "PLAssign")}
 
 
-def header(world, *names):
-    folder = world.server.tree / "include/server/nodes"
+def header(*names):
+    folder = BUILD / "pg" / VERSION / "include/server/nodes"
     return next((folder / name).read_text() for name in names if (folder / name).exists())
 
 
-def test_every_kind_of_statement_has_a_row(world):
-    tags = set(re.findall(r"\bT_\w+Stmt\b", header(world, "nodetags.h", "nodes.h"))) - NO_UTILITY
+def test_every_kind_of_statement_has_a_row():
+    tags = set(re.findall(r"\bT_\w+Stmt\b", header("nodetags.h", "nodes.h"))) - NO_UTILITY
     assert len(tags) > 100
     assert tags - {row[0] for row in STATEMENT.findall(SOURCE)} == set()
 
 
-def test_every_type_of_object_has_a_row(world):
-    types = re.search(r"typedef enum ObjectType(.*?)} ObjectType;", header(world, "parsenodes.h"), re.S)[1]
+def test_every_type_of_object_has_a_row():
+    types = re.search(r"typedef enum ObjectType(.*?)} ObjectType;", header("parsenodes.h"), re.S)[1]
     types = set(re.findall(r"\bOBJECT_\w+", types))
     assert len(types) > 45
     assert types - {row[0] for row in OBJECT.findall(SOURCE)} == set()
@@ -167,8 +167,11 @@ def test_what_a_login_can_do_its_token_can(world, maker):
     assert len(HONEST) > 120
     login, service = psycopg2.connect(**world.server.dsn(dbname="immuta")), world.connect()
     differences = []
+    # Not every tree of PostgreSQL has the extension that is made here.
+    is_there = world.sql("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'")
+    honest = [row for row in HONEST if is_there or "pg_trgm" not in f"{row}"]
     try:
-        for statement, before in HONEST:
+        for statement, before in honest:
             with login.cursor() as cursor:
                 cursor.execute("SET LOCAL SESSION AUTHORIZATION alice")
             as_login = outcome(login, statement, before)
