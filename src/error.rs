@@ -61,6 +61,10 @@ pub enum Error {
     Alone,
     /// A session that may present tokens did something that needs one first.
     TokenRequired(String),
+    /// Likewise, and the parameter of this name could be set without one if it were in `bodata.session_settings`.
+    SettingUnlisted(String),
+    /// The parameter of this name is in that list, but not in `bodata.shared_settings`.
+    SettingNotShared(String),
     /// Refused while impersonating; what.
     WhileImpersonating(String),
     /// The library was not preloaded.
@@ -89,6 +93,8 @@ impl Error {
             | Error::AnotherUser
             | Error::TargetRefused(_)
             | Error::TokenRequired(_)
+            | Error::SettingUnlisted(_)
+            | Error::SettingNotShared(_)
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
@@ -137,7 +143,9 @@ impl Error {
             | Error::Incomplete(_)
             | Error::Alone
             | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
-            Error::TokenRequired(_) => "IMPERSONATION_REQUIRED",
+            Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_) => {
+                "IMPERSONATION_REQUIRED"
+            }
             Error::WhileImpersonating(_) => "IMPERSONATION_ACTIVE",
         }
     }
@@ -180,6 +188,10 @@ impl Error {
             }
             Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
+            Error::SettingUnlisted(name) => format!("setting \"{name}\" requires an impersonation token"),
+            Error::SettingNotShared(name) => {
+                format!("changing \"{name}\" in a session that has had a user requires an impersonation token")
+            }
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
             Error::CursorHeld => "a cursor WITH HOLD is open in this session".into(),
@@ -224,6 +236,14 @@ impl Error {
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
             }
+            Error::SettingUnlisted(_) => {
+                "Set it after the token, in the options of the connection or with ALTER ROLE ... SET, or add it to \
+                 bodata.session_settings (to bodata.shared_settings, too, if it is to be set between two users)."
+            }
+            Error::SettingNotShared(_) => {
+                "Set it after the token, before the session's first user or with ALTER ROLE ... SET, or add it to \
+                 bodata.shared_settings if a user may set it for the next one."
+            }
             Error::WhileImpersonating(_) => {
                 "End the transaction first or, where the session impersonates, RESET immuta.immuta_user."
             }
@@ -244,9 +264,8 @@ impl From<guard::Refusal> for Error {
     fn from(refusal: guard::Refusal) -> Error {
         match refusal {
             guard::Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
-            guard::Refusal::BetweenUsers(name) => {
-                Error::TokenRequired(format!("changing \"{name}\" in a session that has had a user"))
-            }
+            guard::Refusal::Unlisted(name) => Error::SettingUnlisted(name),
+            guard::Refusal::BetweenUsers(name) => Error::SettingNotShared(name),
             guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
             guard::Refusal::NotSupported(what) => Error::NotSupported(what),
         }
@@ -310,6 +329,8 @@ mod tests {
             Error::Incomplete(Fault::Version),
             Error::Alone,
             Error::TokenRequired("access to \"t\"".into()),
+            Error::SettingUnlisted("work_mem".into()),
+            Error::SettingNotShared("lock_timeout".into()),
             Error::WhileImpersonating("PREPARE would outlive the transaction".into()),
             Error::NotPreloaded,
             Error::Inconsistent,

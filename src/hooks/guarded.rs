@@ -32,7 +32,9 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
 /// Where no token can help, the error says so.
 pub fn refusal(error: Error) -> Error {
     match (error, catalog::presence().and_then(|present| present.fault)) {
-        (Error::TokenRequired(_), Some(fault)) => Error::Incomplete(fault),
+        (Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_), Some(fault)) => {
+            Error::Incomplete(fault)
+        }
         (error, _) => error,
     }
 }

@@ -5,15 +5,17 @@ use super::{
 };
 use crate::audit;
 use crate::config;
-use crate::core::guard::{self, Settable, Statement};
+use crate::core::guard::{self, Otherwise, Settable, Statement, Verdict};
 use crate::core::names::LookUp;
 use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
 use crate::pg::nodes::{Handled, Permissions, Query, References};
-use crate::pg::report::Report;
+use crate::pg::report::{self, Report};
 use crate::pg::statement::Progress;
 use crate::pg::{catalog, chain, gate, guc, role};
+use std::cell::RefCell;
+use std::ffi::CString;
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> Result<Before, Report> {
@@ -47,7 +49,12 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         guard::while_impersonating(statement, false).map_err(Error::from)?;
     }
     if is_guarded() && !guarded::has_authority() {
-        guard::without_token(statement, settable).map_err(|refused| guarded::refusal(refused.into()))?;
+        match guard::without_token(statement, depth == 0, settable)
+            .map_err(|refused| guarded::refusal(refused.into()))?
+        {
+            Verdict::Runs => {}
+            Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
+        }
         if *statement == Statement::ExplainQuery {
             return Ok(guarded::undoing_settings(depth));
         }
@@ -125,6 +132,9 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
 
 /// After a statement completed without an error.
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
+    if before.is_trial {
+        return end_trial(before.settings_level);
+    }
     let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
     if before.settings_level > 0 {
         undo_settings(before.settings_level);
@@ -192,6 +202,49 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if is_guarded() && !guarded::has_authority() {
         // Outside any statement (a function call message, input of a parameter) nothing would be undone.
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
+    }
+    Ok(())
+}
+
+/// A SET that is about to run and may change nothing.
+struct Trial {
+    name: CString,
+    value: Option<CString>,
+    otherwise: Otherwise,
+}
+
+thread_local! {
+    static TRIAL: RefCell<Option<Trial>> = const { RefCell::new(None) };
+}
+
+/// Lets a SET run, so that PostgreSQL compares and checks values; what comes of it is undone in any case.
+fn trial(statement: &Statement, otherwise: Otherwise) -> Before {
+    let name = match statement {
+        Statement::Set(name) => CString::new(name.as_str()).unwrap_or_default(),
+        _ => CString::default(),
+    };
+    let value = guc::shown(&name);
+    TRIAL.set(Some(Trial { name, value, otherwise }));
+    Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() }
+}
+
+fn end_trial(settings_level: i32) -> Result<(), Report> {
+    let Some(Trial { name, value, otherwise }) = TRIAL.take() else { return Err(Error::Inconsistent.into()) };
+    let is_changed = guc::shown(&name) != value;
+    guc::undo_settings(settings_level);
+    match otherwise {
+        _ if !is_changed => {}
+        Otherwise::Refused(refusal) => return Err(guarded::refusal(refusal.into()).into()),
+        Otherwise::Ignored(row) => report::warn(
+            format!("setting \"{}\" was not changed, because this session has had a user", row.name),
+            row.harm,
+            if row.may_be_listed {
+                "Set it when you connect, after the token or with ALTER ROLE ... SET, or add it to \
+                 bodata.session_settings and bodata.shared_settings if a user may set it for the next one."
+            } else {
+                "Set it when you connect, after the token or with ALTER ROLE ... SET."
+            },
+        ),
     }
     Ok(())
 }

@@ -595,6 +595,15 @@ pub fn split_names(list: &CStr) -> Option<Vec<String>> {
     }
 }
 
+/// The value of a setting as SHOW has it; `None` if there is none of this name.
+pub fn shown(name: &CStr) -> Option<CString> {
+    // SAFETY: missing_ok; the value is null or a palloc'd string.
+    unsafe {
+        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}
+
 /// From here on changes of settings can be undone together (`NewGUCNestLevel`).
 pub fn new_level() -> i32 {
     raw::NewGUCNestLevel()
@@ -861,11 +870,10 @@ pub fn name_of(setting: *mut pg_sys::config_generic) -> String {
 }
 
 fn kept(setting: *mut pg_sys::config_generic) -> Option<Kept> {
-    // SAFETY: a live parameter of guc.c with a stack; the value is a palloc'd string.
-    unsafe {
-        let name = CStr::from_ptr((*setting).name).to_owned();
-        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
-        let is_local = (*(*setting).stack).state == pg_sys::GucStackState::GUC_LOCAL;
-        (!value.is_null()).then(|| Kept { name, value: CStr::from_ptr(value).to_owned(), is_local })
-    }
+    // SAFETY: a live parameter of guc.c with a stack.
+    let (name, is_local) = unsafe {
+        (CStr::from_ptr((*setting).name).to_owned(), (*(*setting).stack).state == pg_sys::GucStackState::GUC_LOCAL)
+    };
+    let value = shown(&name)?;
+    Some(Kept { name, value, is_local })
 }
