@@ -51,6 +51,8 @@ pub enum Error {
     InSubtransaction,
     /// The token came by a route that no statement follows: a function call message, a procedure that committed.
     OutOfStatement,
+    /// The statement that presented a user set the role, too.
+    IdentityAlong,
     /// Something that cannot be combined with impersonation.
     NotSupported(&'static str),
     /// The database has no `immuta_ext`.
@@ -102,6 +104,7 @@ impl Error {
             Error::NotLocal
             | Error::InSubtransaction
             | Error::OutOfStatement
+            | Error::IdentityAlong
             | Error::NotSupported(_)
             | Error::Together
             | Error::CursorHeld
@@ -134,6 +137,7 @@ impl Error {
             Error::NotLocal
             | Error::InSubtransaction
             | Error::OutOfStatement
+            | Error::IdentityAlong
             | Error::NotSupported(_)
             | Error::NameInvalid
             | Error::Together
@@ -178,6 +182,9 @@ impl Error {
             Error::NotLocal => "a user to impersonate must be set with SET LOCAL".into(),
             Error::InSubtransaction => "a user to impersonate cannot be set inside a savepoint".into(),
             Error::OutOfStatement => "a user to impersonate cannot be set this way".into(),
+            Error::IdentityAlong => {
+                "the role or session authorization cannot be set with a user to impersonate".into()
+            }
             Error::NotSupported(what) => format!("{what} is not possible while impersonating"),
             Error::NoExtension => "impersonation is not available in this database".into(),
             Error::Incomplete(Fault::Missing(name)) => {
@@ -227,6 +234,7 @@ impl Error {
             }
             Error::InSubtransaction => "Do it at the start of the transaction, before any SAVEPOINT.",
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
+            Error::IdentityAlong => "Leave it out: the role is the one that the user is mapped to.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
             Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
             Error::Incomplete(_) => {
@@ -323,6 +331,7 @@ mod tests {
             Error::NotLocal,
             Error::InSubtransaction,
             Error::OutOfStatement,
+            Error::IdentityAlong,
             Error::NotSupported("two-phase commit"),
             Error::NoExtension,
             Error::Incomplete(Fault::Missing("token")),

@@ -239,11 +239,12 @@ fn may_be_operator(function: &str) -> bool {
     !acts && !is_refused_without_token(function, false)
 }
 
-fn is_identity_parameter(name: &str) -> bool {
+/// Whether a parameter says who the session is.
+pub fn is_identity_parameter(name: &str) -> bool {
     ["role", "session_authorization"].iter().any(|p| name.eq_ignore_ascii_case(p))
 }
 
-/// Whether a parameter says who the session is, or what this extension does.
+/// Whether a parameter says that, or what this extension does.
 pub fn is_of_identity(name: &str) -> bool {
     is_identity_parameter(name) || is_ours(name)
 }

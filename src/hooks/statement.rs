@@ -136,6 +136,14 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
         return end_trial(before.settings_level);
     }
     let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
+    // What the application sets in the statement that presents a user is meant for that user: it is set again with his
+    // rights.
+    let set_along = match presented {
+        Some(_) if before.settings_level > 0 => {
+            guc::set_since(before.settings_level, &settable()).ok_or(Error::IdentityAlong)?
+        }
+        _ => Vec::new(),
+    };
     if before.settings_level > 0 {
         undo_settings(before.settings_level);
     }
@@ -144,6 +152,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     }
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;
+        guc::set_again(set_along);
     }
     Ok(())
 }
