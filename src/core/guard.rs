@@ -372,6 +372,14 @@ fn shows_others(function: &str) -> bool {
     NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
+/// `pg_stat_get_activity`, which shows statements of other sessions; system views show parts of what it tells.
+pub const ACTIVITY_FUNCTION: u32 = 2022;
+
+/// System views that show of that function only how connections are encrypted: clients ask about their own.
+pub fn shows_encryption_only(system_relation: &str) -> bool {
+    ["pg_stat_ssl", "pg_stat_gssapi"].contains(&system_relation)
+}
+
 /// Why a built-in function is refused under a token, if it is. Object ids are fixed for built-in functions.
 pub fn function_refused_while_impersonating(function: u32) -> Option<&'static str> {
     match function {

@@ -10,11 +10,11 @@ use crate::core::names::LookUp;
 use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
-use crate::pg::nodes::{Handled, Permissions, Query, References};
+use crate::pg::nodes::{Handled, Permission, Permissions, Query, References};
 use crate::pg::report::{self, Report};
 use crate::pg::statement::Progress;
 use crate::pg::{catalog, chain, gate, guc, role};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 
 /// Before a utility statement.
@@ -74,8 +74,14 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
     let before = guarded::undoing_settings(depth);
     if !guarded::has_authority() {
         let found = references.collect();
+        let reads_encryption = depth == 0 && guarded::reads_encryption_only(&found);
+        ENCRYPTION.set(if reads_encryption { Encryption::Planned } else { Encryption::NotRead });
         found.relations.into_iter().try_for_each(guarded::check_relation)?;
-        found.functions.into_iter().try_for_each(|function| guarded::check_function(function, true))?;
+        found
+            .functions
+            .into_iter()
+            .filter(|&function| !(reads_encryption && function == guard::ACTIVITY_FUNCTION))
+            .try_for_each(|function| guarded::check_function(function, true))?;
         found.types.into_iter().try_for_each(guarded::check_type)?;
     }
     Ok(Before { without_workers: true, ..before })
@@ -100,6 +106,10 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
         if !guarded::has_authority() {
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
             guarded::check_relations(&query.permissions)?;
+            let is_planned = depth == 0 && ENCRYPTION.get() == Encryption::Planned;
+            let reads = |entry: &Permission| guarded::is_of_encryption(entry.relation);
+            let reads_encryption = is_planned && query.permissions.required().iter().any(reads);
+            ENCRYPTION.set(if reads_encryption { Encryption::Starting } else { Encryption::NotRead });
         }
         return Ok(Before { without_workers: true, ..guarded::undoing_settings(depth) });
     }
@@ -109,6 +119,9 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
 /// After a query was planned or started. What ran so far (a function that could be folded, a domain's check) is no
 /// statement that could present a token.
 pub fn prepared(before: Before) -> Result<(), Report> {
+    if ENCRYPTION.get() == Encryption::Starting {
+        ENCRYPTION.set(Encryption::NotRead);
+    }
     let presented = gate::has_presented();
     undo_settings(before.settings_level);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
@@ -208,11 +221,29 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if gate::is_confined() {
         return impersonation::check_function(function).map_err(Report::from);
     }
+    if function == guard::ACTIVITY_FUNCTION && ENCRYPTION.get() == Encryption::Starting {
+        ENCRYPTION.set(Encryption::NotRead);
+        return Ok(());
+    }
     if is_guarded() && !guarded::has_authority() {
         // Outside any statement (a function call message, input of a parameter) nothing would be undone.
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
     }
     Ok(())
+}
+
+/// How far a query of the client's has come that reads how connections are encrypted (see
+/// [`guarded::reads_encryption_only`]): only as it starts, right after it was planned, may it call the function for that,
+/// once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    NotRead,
+    Planned,
+    Starting,
+}
+
+thread_local! {
+    static ENCRYPTION: Cell<Encryption> = const { Cell::new(Encryption::NotRead) };
 }
 
 /// A SET that is about to run and may change nothing.

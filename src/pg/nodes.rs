@@ -407,6 +407,8 @@ pub struct References(*mut pg_sys::Query);
 #[derive(Default)]
 pub struct Found {
     pub relations: Vec<u32>,
+    /// Views that were replaced by their queries; before 16 these are among the relations.
+    pub views: Vec<u32>,
     pub functions: Vec<u32>,
     pub types: Vec<u32>,
 }
@@ -518,6 +520,8 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
                 let entry = &*(node as *mut pg_sys::RangeTblEntry);
                 if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
                     (*(found as *mut Found)).relations.push(entry.relid.to_u32());
+                } else if entry.rtekind == pg_sys::RTEKind::RTE_SUBQUERY && entry.relid != pg_sys::InvalidOid {
+                    (*(found as *mut Found)).views.push(entry.relid.to_u32());
                 }
                 return false;
             }

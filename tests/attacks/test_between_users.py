@@ -248,3 +248,35 @@ def test_the_administrator_may_leave_it_to_everybody(world, connect):
         session.leaves_nothing()
     finally:
         world.sql("ALTER ROLE svc RESET bodata.session_settings; ALTER ROLE svc RESET bodata.shared_settings")
+
+
+# What clients send when they connect, with their defaults.
+CLIENTS = {
+    "Sequelize": ["SET standard_conforming_strings=on;SET client_min_messages TO warning;"
+                  "SET TIME ZONE INTERVAL '+00:00' HOUR TO MINUTE"],
+    "Rails": ["SET client_min_messages TO 'warning'", "SET standard_conforming_strings = on",
+              "SET intervalstyle = iso_8601", "SET SESSION timezone TO 'UTC'", 'SET search_path TO "$user", public'],
+    "Knex": ["select version();", 'set search_path to "public"'],
+    "Laravel": ["set names 'utf8'", "set time zone 'UTC'", 'set search_path to "public"', "set synchronous_commit to on",
+                "set session characteristics as transaction isolation level read committed"],
+    "Prisma": ['SET search_path = "public"', "SELECT version()"],
+    "TypeORM": ["SELECT version()", "SELECT * FROM current_schema()", "SHOW server_version"],
+    "Django": ["SELECT set_config('TimeZone', 'UTC', false)", "SET TIME ZONE 'UTC'"],
+    "asyncpg": ["SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new"],
+    "pgjdbc": ["SET extra_float_digits = 3", "SET application_name = 'PostgreSQL JDBC Driver'",
+               "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "SET SESSION search_path TO 'public'"],
+    "psqlODBC": ["SET DateStyle = 'ISO';SET extra_float_digits = 2;show transaction_isolation"],
+    "pgAdmin": ["SET DateStyle=ISO; SET client_min_messages=notice; SELECT set_config('bytea_output','hex',false) "
+                "FROM pg_show_all_settings() WHERE name = 'bytea_output'; SET client_encoding='UTF8';",
+                "SELECT gss_authenticated, encrypted FROM pg_catalog.pg_stat_gssapi WHERE pid = pg_backend_pid()"],
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_clients_connect_with_their_defaults(connect, client):
+    """To a connection of their own, and to one that a pooler has used for others."""
+    session = connect()
+    for _ in range(2):
+        for statement in CLIENTS[client]:
+            session.ok(statement)
+        session.leaves_nothing()

@@ -97,6 +97,10 @@ ATTACKS = [
         "jsonb_build_object('a', CAST('sad' AS alice.mood))")],
     *[(35, f"SELECT * FROM {view}", *REQUIRED) for view in (
         "pg_stat_activity", "pg_prepared_statements", "pg_cursors", "pg_sequences",
+        "pg_stat_replication", "pg_stat_ssl, pg_stat_gssapi", "pg_stat_ssl, pg_stat_get_activity(NULL)",
+        "pg_stat_ssl LEFT JOIN pg_stat_get_activity(NULL) a ON false", "pg_stat_ssl JOIN pg_stat_activity USING (pid)",
+        "pg_stat_get_activity(NULL) WHERE EXISTS (SELECT FROM pg_stat_ssl WHERE false)",
+        "(SELECT a.query FROM pg_stat_get_activity(NULL) a UNION ALL SELECT version FROM pg_stat_ssl WHERE false) x",
         # Passwords with which the login goes elsewhere.
         "pg_user_mappings", "information_schema.user_mapping_options")],
     (9, "SELECT private.answer()", *DENIED),
@@ -412,6 +416,21 @@ def test_a_superuser_who_becomes_the_service_login(world, connect):
     assert session.value("SELECT count(*) FROM app.flights") == "300"
 
 
+def test_the_view_of_encryption_opens_nothing_else(world, session):
+    """A view that the planner leaves out is no way in for what was planned in the user's time; nor is one that a
+    function reads."""
+    wire = session.wire
+    session.begin()
+    wire.query_extended("SELECT query FROM pg_stat_get_activity(NULL)")
+    session.ok("COMMIT")
+    session.ok("SELECT 1 FROM pg_stat_ssl WHERE false")
+    session.refused("SELECT query FROM pg_stat_get_activity(NULL)", *REQUIRED)
+    for schema in SCHEMAS:
+        session.refused(f"SELECT {schema}.runs('SELECT count(*) FROM pg_stat_get_activity(NULL)'), ssl "
+                        "FROM pg_stat_ssl", *REQUIRED)
+    session.leaves_nothing()
+
+
 HONEST = [
     "SELECT 1", "SELECT version()", "SELECT current_database(), current_schema(), now()",
     "SHOW transaction_isolation",
@@ -427,6 +446,10 @@ HONEST = [
     "RESET SESSION AUTHORIZATION", "RESET ROLE", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD TEMP",
     "DISCARD SEQUENCES", "DISCARD PLANS", "SELECT pg_advisory_unlock_all()",
     "SELECT pg_advisory_xact_lock(1)", "EXPLAIN SELECT 1", "SELECT pg_is_in_recovery()", "SELECT txid_current()",
+    "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+    "SELECT gss_authenticated, encrypted FROM pg_catalog.pg_stat_gssapi WHERE pid = pg_backend_pid()",
+    "WITH x AS (SELECT * FROM pg_stat_ssl) SELECT count(*) FROM x WHERE pid = pg_backend_pid()",
+    "SELECT 1 FROM pg_stat_ssl WHERE false",
     "VALUES (1)", "SELECT generate_series(1, 3)", "SELECT jsonb_build_object('a', 1)", "",
 ]
 
