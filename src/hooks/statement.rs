@@ -56,6 +56,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
         }
         if *statement == Statement::ExplainQuery {
+            LONE.set(None);
             return Ok(guarded::undoing_settings(depth));
         }
     }
@@ -103,6 +104,9 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
         let without_workers = gate::is_audited() && query.may_read_in_workers;
         return Ok(Before { without_workers, ..Before::default() });
     } else if is_guarded() {
+        if depth == 0 {
+            LONE.set(query.has_one_row.then_some((execution, 0)));
+        }
         if !guarded::has_authority() {
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
             guarded::check_relations(&query.permissions)?;
@@ -140,6 +144,9 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
         }
         return Ok(Before::default());
     }
+    if depth == 0 {
+        LONE.set(LONE.get().filter(|&(started, _)| started == execution));
+    }
     Ok(if is_guarded() { guarded::undoing_settings(depth) } else { Before::default() })
 }
 
@@ -152,7 +159,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     // What the application sets in the statement that presents a user is meant for that user: it is set again with his
     // rights.
     let set_along = match presented {
-        Some(_) if before.settings_level > 0 => {
+        Some(_) if before.settings_level > 0 && !sets_only_one() => {
             guc::set_since(before.settings_level, &settable()).ok_or(Error::IdentityAlong)?
         }
         _ => Vec::new(),
@@ -213,6 +220,7 @@ pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if guard::may_seed(function) {
         SEEDED.set(true);
+        LONE.set(LONE.get().map(|(execution, calls)| (execution, calls + 1)));
     }
     if gate::is_impersonating() {
         audit::calls(function);
@@ -230,6 +238,18 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
     }
     Ok(())
+}
+
+thread_local! {
+    /// The query of the client's that started last, if it evaluates everything once at most, and how many functions of it
+    /// may set something.
+    static LONE: Cell<Option<(usize, u32)>> = const { Cell::new(None) };
+}
+
+/// Whether the statement that ran can have set one thing only, as the usual one that presents a user: then there is
+/// nothing to be looked for among all settings, which takes its time.
+fn sets_only_one() -> bool {
+    LONE.get().is_some_and(|(_, calls)| calls == 1)
 }
 
 /// How far a query of the client's has come that reads how connections are encrypted (see

@@ -513,6 +513,27 @@ def test_what_a_function_sets_along(world, session):
     session.leaves_nothing()
 
 
+def test_statements_that_overlap(world, session):
+    """What is set along holds also where another statement starts before this one runs."""
+    wire = session.wire
+    token = token_of(world, "alice")
+    session.ok("BEGIN")
+    for name, sql in (("a", f"SELECT set_config('{TOKEN}', '{token}', true), set_config('request.claims', 'x', true)"),
+                      ("b", "SELECT set_config('application_name', 'x', true)")):
+        wire.parse(sql, name=name)
+        wire.bind(portal=name, name=name)
+    wire.execute("a")
+    wire.sync()
+    wire.send()
+    answer = wire.read()
+    assert answer.error is None, answer.error
+    assert session.value("SELECT current_setting('request.claims')") == "x"
+    session.ok("COMMIT")
+    for name in "ab":
+        session.ok(f"DEALLOCATE {name}")
+    session.leaves_nothing()
+
+
 @pytest.mark.parametrize("name, sqlstate", [
     ("role", "25000"), ("session_authorization", "25000"), ("bodata.require_token", "42501"),
     ("bodata.token_idle_ttl", "42501"), ("log_statement", "42501")])
