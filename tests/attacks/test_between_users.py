@@ -3,7 +3,7 @@ the next one meets. Rows 21, 35; docs/limitations.md, "Shared by design"."""
 
 import pytest
 from harness.fixtures import VERSION
-from scene import MODES, REQUIRED
+from scene import MODES, REQUIRED, LastingSession, NameSession
 
 # What could hurt the next user: SQL that is read otherwise than it was quoted, statements that end at once.
 HARMFUL = [("standard_conforming_strings", value) for value in ("off", "no", "false", "0", "f")] + \
@@ -280,3 +280,16 @@ def test_clients_connect_with_their_defaults(connect, client):
         for statement in CLIENTS[client]:
             session.ok(statement)
         session.leaves_nothing()
+
+
+@pytest.mark.parametrize("make", [NameSession, LastingSession])
+def test_sessions_of_other_kinds(world, make):
+    """A user who was named, and one of the session whose impersonation has ended."""
+    session = make(world)
+    session.begin()
+    session.ok("COMMIT" if make is NameSession else "RESET immuta.immuta_user")
+    for name, value in CONNECTING:
+        before = show(session, name)
+        assert warnings(session.ok(f"SET {name} = '{value}'"))
+        assert show(session, name) == before
+    session.close()
