@@ -51,6 +51,8 @@ pub enum Error {
     InSubtransaction,
     /// The token came by a route that no statement follows: a function call message, a procedure that committed.
     OutOfStatement,
+    /// The statement that presented a user set the role, too.
+    IdentityAlong,
     /// Something that cannot be combined with impersonation.
     NotSupported(&'static str),
     /// The database has no `immuta_ext`.
@@ -61,6 +63,10 @@ pub enum Error {
     Alone,
     /// A session that may present tokens did something that needs one first.
     TokenRequired(String),
+    /// Likewise, and the parameter of this name could be set without one if it were in `bodata.session_settings`.
+    SettingUnlisted(String),
+    /// The parameter of this name is in that list, but not in `bodata.shared_settings`.
+    SettingNotShared(String),
     /// Refused while impersonating; what.
     WhileImpersonating(String),
     /// The library was not preloaded.
@@ -89,6 +95,8 @@ impl Error {
             | Error::AnotherUser
             | Error::TargetRefused(_)
             | Error::TokenRequired(_)
+            | Error::SettingUnlisted(_)
+            | Error::SettingNotShared(_)
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
@@ -96,6 +104,7 @@ impl Error {
             Error::NotLocal
             | Error::InSubtransaction
             | Error::OutOfStatement
+            | Error::IdentityAlong
             | Error::NotSupported(_)
             | Error::Together
             | Error::CursorHeld
@@ -128,6 +137,7 @@ impl Error {
             Error::NotLocal
             | Error::InSubtransaction
             | Error::OutOfStatement
+            | Error::IdentityAlong
             | Error::NotSupported(_)
             | Error::NameInvalid
             | Error::Together
@@ -137,7 +147,9 @@ impl Error {
             | Error::Incomplete(_)
             | Error::Alone
             | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
-            Error::TokenRequired(_) => "IMPERSONATION_REQUIRED",
+            Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_) => {
+                "IMPERSONATION_REQUIRED"
+            }
             Error::WhileImpersonating(_) => "IMPERSONATION_ACTIVE",
         }
     }
@@ -170,6 +182,9 @@ impl Error {
             Error::NotLocal => "a user to impersonate must be set with SET LOCAL".into(),
             Error::InSubtransaction => "a user to impersonate cannot be set inside a savepoint".into(),
             Error::OutOfStatement => "a user to impersonate cannot be set this way".into(),
+            Error::IdentityAlong => {
+                "the role or session authorization cannot be set with a user to impersonate".into()
+            }
             Error::NotSupported(what) => format!("{what} is not possible while impersonating"),
             Error::NoExtension => "impersonation is not available in this database".into(),
             Error::Incomplete(Fault::Missing(name)) => {
@@ -180,6 +195,10 @@ impl Error {
             }
             Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
+            Error::SettingUnlisted(name) => format!("setting \"{name}\" requires an impersonation token"),
+            Error::SettingNotShared(name) => {
+                format!("changing \"{name}\" in a session that has had a user requires an impersonation token")
+            }
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
             Error::CursorHeld => "a cursor WITH HOLD is open in this session".into(),
@@ -215,6 +234,7 @@ impl Error {
             }
             Error::InSubtransaction => "Do it at the start of the transaction, before any SAVEPOINT.",
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
+            Error::IdentityAlong => "Leave it out: the role is the one that the user is mapped to.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
             Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
             Error::Incomplete(_) => {
@@ -223,6 +243,14 @@ impl Error {
             Error::Alone => "Send BEGIN first, then the token or name, the queries and COMMIT.",
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
+            }
+            Error::SettingUnlisted(_) => {
+                "Set it after the token, in the options of the connection or with ALTER ROLE ... SET, or add it to \
+                 bodata.session_settings (to bodata.shared_settings, too, if it is to be set between two users)."
+            }
+            Error::SettingNotShared(_) => {
+                "Set it after the token, before the session's first user or with ALTER ROLE ... SET, or add it to \
+                 bodata.shared_settings if a user may set it for the next one."
             }
             Error::WhileImpersonating(_) => {
                 "End the transaction first or, where the session impersonates, RESET immuta.immuta_user."
@@ -244,9 +272,8 @@ impl From<guard::Refusal> for Error {
     fn from(refusal: guard::Refusal) -> Error {
         match refusal {
             guard::Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
-            guard::Refusal::BetweenUsers(name) => {
-                Error::TokenRequired(format!("changing \"{name}\" in a session that has had a user"))
-            }
+            guard::Refusal::Unlisted(name) => Error::SettingUnlisted(name),
+            guard::Refusal::BetweenUsers(name) => Error::SettingNotShared(name),
             guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
             guard::Refusal::NotSupported(what) => Error::NotSupported(what),
         }
@@ -304,12 +331,15 @@ mod tests {
             Error::NotLocal,
             Error::InSubtransaction,
             Error::OutOfStatement,
+            Error::IdentityAlong,
             Error::NotSupported("two-phase commit"),
             Error::NoExtension,
             Error::Incomplete(Fault::Missing("token")),
             Error::Incomplete(Fault::Version),
             Error::Alone,
             Error::TokenRequired("access to \"t\"".into()),
+            Error::SettingUnlisted("work_mem".into()),
+            Error::SettingNotShared("lock_timeout".into()),
             Error::WhileImpersonating("PREPARE would outlive the transaction".into()),
             Error::NotPreloaded,
             Error::Inconsistent,

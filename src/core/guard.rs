@@ -1,5 +1,6 @@
 //! Which statements a session may run without a token, and which it may not run under one.
 
+use super::connecting::{self, Row, SEARCH_PATH};
 use super::presented::{self, Kind, NAME_PARAMETERS, TOKEN_PARAMETER};
 use super::utility::{Object, Rule, Situation, Utility};
 
@@ -90,6 +91,8 @@ impl Statement {
 pub enum Refusal {
     /// It needs an impersonation first.
     TokenRequired,
+    /// This parameter may not be set without one.
+    Unlisted(String),
     /// This parameter may only be set until the session has its first user.
     BetweenUsers(String),
     /// It would change the identity or leave something behind; what it is, for the message.
@@ -114,31 +117,69 @@ impl Settable {
     }
 }
 
+/// How far a statement is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Runs,
+    /// A SET to the value that is in force; else what is said here.
+    RunsIfUnchanged(Otherwise),
+}
+
+/// What becomes of a SET that would change the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    Refused(Refusal),
+    /// A WARNING, and no effect.
+    Ignored(&'static Row),
+}
+
 /// What a session that may present tokens can do before it has presented one: nothing that outlives the statement.
-/// `settable` is asked for only where it matters.
-pub fn without_token(statement: &Statement, settable: impl FnOnce() -> Settable) -> Result<(), Refusal> {
+/// `is_clients` tells whether the client sent it as it is; `settable` is asked for only where it matters.
+pub fn without_token(
+    statement: &Statement,
+    is_clients: bool,
+    settable: impl FnOnce() -> Settable,
+) -> Result<Verdict, Refusal> {
     use Statement::*;
     match statement.kind().map(|kind| kind.rule(Situation::WithoutToken)) {
-        Some(Rule::Allowed) => return Ok(()),
+        Some(Rule::Allowed) => return Ok(Verdict::Runs),
         Some(Rule::ByForm) => {}
         Some(Rule::Refused) | None => return Err(Refusal::TokenRequired),
     }
     match statement {
         TransactionControl | Rollback | SetTransaction | Impersonate(..) | Reset(_) | ResetAll | ExplainQuery => {
-            Ok(())
+            Ok(Verdict::Runs)
         }
-        Set(name) if presented::is_name_option(name) => Ok(()),
-        Set(name) | SetMisleading(name) => {
-            let settable = settable();
-            if settable.allows(name, matches!(statement, SetMisleading(_))) {
-                Ok(())
-            } else if is_session_setting(name, &settable.session) {
-                Err(Refusal::BetweenUsers(name.clone()))
-            } else {
-                Err(Refusal::TokenRequired)
-            }
-        }
+        Set(name) if presented::is_name_option(name) => Ok(Verdict::Runs),
+        Set(name) => set_without_token(name, false, is_clients, &settable()),
+        SetMisleading(name) => set_without_token(name, true, is_clients, &settable()),
         _ => Err(Refusal::TokenRequired),
+    }
+}
+
+fn set_without_token(
+    name: &str,
+    is_misleading: bool,
+    is_clients: bool,
+    settable: &Settable,
+) -> Result<Verdict, Refusal> {
+    if settable.allows(name, is_misleading) {
+        return Ok(Verdict::Runs);
+    }
+    if is_session_setting(name, &settable.session) {
+        let refusal = Refusal::BetweenUsers(name.into());
+        // What misleads is not even tried, nor what may stand for SET SESSION CHARACTERISTICS: that sets more than this.
+        return if is_misleading || !is_clients || name.eq_ignore_ascii_case("default_transaction_isolation") {
+            Err(refusal)
+        } else {
+            Ok(Verdict::RunsIfUnchanged(Otherwise::Refused(refusal)))
+        };
+    }
+    match connecting::row_of(name).filter(|_| is_clients) {
+        Some(_) if settable.shared.is_none() => Ok(Verdict::Runs),
+        Some(row) => Ok(Verdict::RunsIfUnchanged(Otherwise::Ignored(row))),
+        None if may_be_listed(name) => Err(Refusal::Unlisted(name.into())),
+        None => Err(Refusal::TokenRequired),
     }
 }
 
@@ -198,11 +239,12 @@ fn may_be_operator(function: &str) -> bool {
     !acts && !is_refused_without_token(function, false)
 }
 
-fn is_identity_parameter(name: &str) -> bool {
+/// Whether a parameter says who the session is.
+pub fn is_identity_parameter(name: &str) -> bool {
     ["role", "session_authorization"].iter().any(|p| name.eq_ignore_ascii_case(p))
 }
 
-/// Whether a parameter says who the session is, or what this extension does.
+/// Whether a parameter says that, or what this extension does.
 pub fn is_of_identity(name: &str) -> bool {
     is_identity_parameter(name) || is_ours(name)
 }
@@ -225,17 +267,29 @@ pub fn is_session_setting(name: &str, list: &[String]) -> bool {
     })
 }
 
-/// Why a list of session settings is unacceptable: a name in it would let a session without a token change who it
-/// is, or how names are looked up.
+/// What no list can leave to a session without a token: who it is and how names are looked up. The application may set
+/// the latter all the same, but not in every way (see [`connecting`]).
+const NEVER_LISTED: [&str; 5] = ["role", "session_authorization", SEARCH_PATH, TOKEN_PARAMETER, "row_security"];
+
+/// Why a list of session settings is unacceptable.
 pub fn session_settings_fault(list: &[String]) -> Option<String> {
-    const NEVER: [&str; 5] = ["role", "session_authorization", "search_path", TOKEN_PARAMETER, "row_security"];
     list.iter().find_map(|entry| {
-        let hit = NEVER
+        let hit = NEVER_LISTED
             .iter()
             .chain(&NAME_PARAMETERS)
             .find(|never| is_session_setting(never, std::slice::from_ref(entry)))?;
-        Some(format!("\"{hit}\" cannot be left to sessions without a token"))
+        Some(match *hit {
+            SEARCH_PATH => {
+                format!("\"{hit}\" need not be listed: it can be SET until the session has its first user")
+            }
+            _ => format!("\"{hit}\" cannot be left to sessions without a token"),
+        })
     })
+}
+
+/// Whether a list of session settings may name this parameter.
+fn may_be_listed(name: &str) -> bool {
+    !is_ours(name) && !NEVER_LISTED.iter().any(|never| name.eq_ignore_ascii_case(never))
 }
 
 /// Whether a built-in function is refused without a token: it acts past the executor's permission checks, shows what
@@ -318,6 +372,14 @@ fn shows_others(function: &str) -> bool {
     NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
+/// `pg_stat_get_activity`, which shows statements of other sessions; system views show parts of what it tells.
+pub const ACTIVITY_FUNCTION: u32 = 2022;
+
+/// System views that show of that function only how connections are encrypted: clients ask about their own.
+pub fn shows_encryption_only(system_relation: &str) -> bool {
+    ["pg_stat_ssl", "pg_stat_gssapi"].contains(&system_relation)
+}
+
 /// Why a built-in function is refused under a token, if it is. Object ids are fixed for built-in functions.
 pub fn function_refused_while_impersonating(function: u32) -> Option<&'static str> {
     match function {
@@ -389,18 +451,31 @@ mod tests {
             Impersonate(Kind::Name, How::Session),
             Impersonate(Kind::Name, How::Call),
         ] {
-            assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, false, fresh), Ok(Verdict::Runs), "{fine:?}");
         }
         for fine in [set("DateStyle"), set("default_transaction_read_only"), set("immuta.impersonation_iamid")] {
-            assert_eq!(without_token(&fine, fresh), Ok(()), "{fine:?}");
+            assert_eq!(without_token(&fine, false, fresh), Ok(Verdict::Runs), "{fine:?}");
         }
         let plain_ones = Utility::ALL
             .iter()
             .filter(|kind| kind.rule(Situation::WithoutToken) != Rule::Allowed)
             .map(|&kind| plain(kind));
-        let others = [TwoPhase, HeldCursor, Do, CallOther, Call(1), Unknown, set("search_path"), set("role")];
+        let others = [
+            TwoPhase,
+            HeldCursor,
+            Do,
+            CallOther,
+            Call(1),
+            Unknown,
+            set("role"),
+            set("row_security"),
+            set("bodata.require_token"),
+        ];
         for refused in plain_ones.chain(others) {
-            assert_eq!(without_token(&refused, fresh), Err(Refusal::TokenRequired), "{refused:?}");
+            assert_eq!(without_token(&refused, true, fresh), Err(Refusal::TokenRequired), "{refused:?}");
+        }
+        for name in ["work_mem", "myapp.tenant"] {
+            assert_eq!(without_token(&set(name), true, fresh), Err(Refusal::Unlisted(name.into())));
         }
     }
 
@@ -408,14 +483,37 @@ mod tests {
     fn after_its_first_user_a_session_may_set_less() {
         let used = || Settable { shared: Some(names(&["time*"])), ..fresh() };
         let misleading = Statement::SetMisleading("timezone".into());
-        assert_eq!(without_token(&misleading, fresh), Ok(()));
-        assert_eq!(without_token(&set("TimeZone"), used), Ok(()));
+        let between = |name: &str| Refusal::BetweenUsers(name.into());
+        assert_eq!(without_token(&misleading, true, fresh), Ok(Verdict::Runs));
+        assert_eq!(without_token(&set("TimeZone"), true, used), Ok(Verdict::Runs));
+        let isolation = "default_transaction_isolation";
+        assert_eq!(without_token(&set(isolation), true, used), Err(between(isolation)));
         for name in ["DateStyle", "default_transaction_read_only"] {
-            assert_eq!(without_token(&set(name), used), Err(Refusal::BetweenUsers(name.into())));
+            let tried = Verdict::RunsIfUnchanged(Otherwise::Refused(between(name)));
+            assert_eq!(without_token(&set(name), true, used), Ok(tried));
+            assert_eq!(without_token(&set(name), false, used), Err(between(name)));
         }
-        assert_eq!(without_token(&misleading, used), Err(Refusal::BetweenUsers("timezone".into())));
-        assert_eq!(without_token(&set("role"), used), Err(Refusal::TokenRequired));
-        assert_eq!(without_token(&Statement::Impersonate(Kind::Token, How::Local), used), Ok(()));
+        assert_eq!(without_token(&misleading, true, used), Err(between("timezone")));
+        assert_eq!(without_token(&set("role"), true, used), Err(Refusal::TokenRequired));
+        let impersonate = Statement::Impersonate(Kind::Token, How::Local);
+        assert_eq!(without_token(&impersonate, true, used), Ok(Verdict::Runs));
+    }
+
+    #[test]
+    fn what_applications_set_when_they_connect() {
+        let used =
+            |shared: &[&str]| Settable { session: names(&["client_min_messages"]), shared: Some(names(shared)) };
+        for name in ["search_path", "Client_Min_Messages", "synchronous_commit"] {
+            assert_eq!(without_token(&set(name), true, fresh), Ok(Verdict::Runs), "{name}");
+            assert!(without_token(&set(name), false, fresh).is_err(), "{name}");
+        }
+        for name in ["search_path", "synchronous_commit"] {
+            let verdict = without_token(&set(name), true, || used(&["*"]));
+            assert!(matches!(verdict, Ok(Verdict::RunsIfUnchanged(Otherwise::Ignored(_)))), "{name}");
+            assert!(without_token(&set(name), false, || used(&["*"])).is_err(), "{name}");
+        }
+        let listed = set("client_min_messages");
+        assert_eq!(without_token(&listed, true, || used(&["*"])), Ok(Verdict::Runs));
     }
 
     #[test]

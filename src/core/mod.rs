@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod audit;
 pub mod cache;
+pub mod connecting;
 pub mod endpoint;
 pub mod guard;
 pub mod identity;

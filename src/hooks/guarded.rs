@@ -4,7 +4,7 @@ use crate::config;
 use crate::core::guard;
 use crate::error::Error;
 use crate::pg::chain::Before;
-use crate::pg::nodes::Permissions;
+use crate::pg::nodes::{Found, Permissions};
 use crate::pg::report::Report;
 use crate::pg::{catalog, gate, guc, role};
 use pgrx::PgSqlErrorCode;
@@ -32,7 +32,9 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
 /// Where no token can help, the error says so.
 pub fn refusal(error: Error) -> Error {
     match (error, catalog::presence().and_then(|present| present.fault)) {
-        (Error::TokenRequired(_), Some(fault)) => Error::Incomplete(fault),
+        (Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_), Some(fault)) => {
+            Error::Incomplete(fault)
+        }
         (error, _) => error,
     }
 }
@@ -44,6 +46,18 @@ pub fn check_relation(oid: u32) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the activity of sessions is read by a view that shows only how they are encrypted. Each use of such a view
+/// brings one call of the function behind it: where there is one call in all, it is the view's.
+pub fn reads_encryption_only(found: &Found) -> bool {
+    found.functions.iter().filter(|&&function| function == guard::ACTIVITY_FUNCTION).count() == 1
+        && found.relations.iter().chain(&found.views).any(|&relation| is_of_encryption(relation))
+}
+
+pub fn is_of_encryption(relation: u32) -> bool {
+    relation < guard::FIRST_NORMAL_OBJECT_ID
+        && catalog::relation(relation).is_some_and(|(_, name)| guard::shows_encryption_only(&name))
 }
 
 /// Functions may be called as far as everything they do passes the executor again, and what they set is undone

@@ -198,13 +198,14 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
     if entry.provider == Provider::Name || !is_local {
         name_guc::show(&entry.identity.userid, lasting);
     }
+    if !role::switch_to(entry.role, lasting) {
+        return Err(Error::Inconsistent);
+    }
+    // As the user: some values are checked against what he may do.
     if config::apply_role_settings() {
         guc::apply_settings_of(entry.role, lasting, Which::All);
     }
     label(&entry.identity, entry.role, lasting);
-    if !role::switch_to(entry.role, lasting) {
-        return Err(Error::Inconsistent);
-    }
     let scope = match before {
         Some(before) => Scope::Session { before: Rc::new(before) },
         // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.

@@ -5,15 +5,17 @@ use super::{
 };
 use crate::audit;
 use crate::config;
-use crate::core::guard::{self, Settable, Statement};
+use crate::core::guard::{self, Otherwise, Settable, Statement, Verdict};
 use crate::core::names::LookUp;
 use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
-use crate::pg::nodes::{Handled, Permissions, Query, References};
-use crate::pg::report::Report;
+use crate::pg::nodes::{Handled, Permission, Permissions, Query, References};
+use crate::pg::report::{self, Report};
 use crate::pg::statement::Progress;
 use crate::pg::{catalog, chain, gate, guc, role};
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> Result<Before, Report> {
@@ -47,8 +49,14 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         guard::while_impersonating(statement, false).map_err(Error::from)?;
     }
     if is_guarded() && !guarded::has_authority() {
-        guard::without_token(statement, settable).map_err(|refused| guarded::refusal(refused.into()))?;
+        match guard::without_token(statement, depth == 0, settable)
+            .map_err(|refused| guarded::refusal(refused.into()))?
+        {
+            Verdict::Runs => {}
+            Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
+        }
         if *statement == Statement::ExplainQuery {
+            LONE.set(None);
             return Ok(guarded::undoing_settings(depth));
         }
     }
@@ -67,8 +75,14 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
     let before = guarded::undoing_settings(depth);
     if !guarded::has_authority() {
         let found = references.collect();
+        let reads_encryption = depth == 0 && guarded::reads_encryption_only(&found);
+        ENCRYPTION.set(if reads_encryption { Encryption::Planned } else { Encryption::NotRead });
         found.relations.into_iter().try_for_each(guarded::check_relation)?;
-        found.functions.into_iter().try_for_each(|function| guarded::check_function(function, true))?;
+        found
+            .functions
+            .into_iter()
+            .filter(|&function| !(reads_encryption && function == guard::ACTIVITY_FUNCTION))
+            .try_for_each(|function| guarded::check_function(function, true))?;
         found.types.into_iter().try_for_each(guarded::check_type)?;
     }
     Ok(Before { without_workers: true, ..before })
@@ -90,9 +104,16 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
         let without_workers = gate::is_audited() && query.may_read_in_workers;
         return Ok(Before { without_workers, ..Before::default() });
     } else if is_guarded() {
+        if depth == 0 {
+            LONE.set(query.has_one_row.then_some((execution, 0)));
+        }
         if !guarded::has_authority() {
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
             guarded::check_relations(&query.permissions)?;
+            let is_planned = depth == 0 && ENCRYPTION.get() == Encryption::Planned;
+            let reads = |entry: &Permission| guarded::is_of_encryption(entry.relation);
+            let reads_encryption = is_planned && query.permissions.required().iter().any(reads);
+            ENCRYPTION.set(if reads_encryption { Encryption::Starting } else { Encryption::NotRead });
         }
         return Ok(Before { without_workers: true, ..guarded::undoing_settings(depth) });
     }
@@ -102,6 +123,9 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
 /// After a query was planned or started. What ran so far (a function that could be folded, a domain's check) is no
 /// statement that could present a token.
 pub fn prepared(before: Before) -> Result<(), Report> {
+    if ENCRYPTION.get() == Encryption::Starting {
+        ENCRYPTION.set(Encryption::NotRead);
+    }
     let presented = gate::has_presented();
     undo_settings(before.settings_level);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
@@ -120,12 +144,26 @@ pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
         }
         return Ok(Before::default());
     }
+    if depth == 0 {
+        LONE.set(LONE.get().filter(|&(started, _)| started == execution));
+    }
     Ok(if is_guarded() { guarded::undoing_settings(depth) } else { Before::default() })
 }
 
 /// After a statement completed without an error.
 pub fn done(depth: u32, before: Before) -> Result<(), Report> {
+    if before.is_trial {
+        return end_trial(before.settings_level);
+    }
     let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
+    // What the application sets in the statement that presents a user is meant for that user: it is set again with his
+    // rights.
+    let set_along = match presented {
+        Some(_) if before.settings_level > 0 && !sets_only_one() => {
+            guc::set_since(before.settings_level, &settable()).ok_or(Error::IdentityAlong)?
+        }
+        _ => Vec::new(),
+    };
     if before.settings_level > 0 {
         undo_settings(before.settings_level);
     }
@@ -134,6 +172,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     }
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;
+        guc::set_again(set_along);
     }
     Ok(())
 }
@@ -181,6 +220,7 @@ pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if guard::may_seed(function) {
         SEEDED.set(true);
+        LONE.set(LONE.get().map(|(execution, calls)| (execution, calls + 1)));
     }
     if gate::is_impersonating() {
         audit::calls(function);
@@ -189,9 +229,82 @@ pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if gate::is_confined() {
         return impersonation::check_function(function).map_err(Report::from);
     }
+    if function == guard::ACTIVITY_FUNCTION && ENCRYPTION.get() == Encryption::Starting {
+        ENCRYPTION.set(Encryption::NotRead);
+        return Ok(());
+    }
     if is_guarded() && !guarded::has_authority() {
         // Outside any statement (a function call message, input of a parameter) nothing would be undone.
         guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
+    }
+    Ok(())
+}
+
+thread_local! {
+    /// The query of the client's that started last, if it evaluates everything once at most, and how many functions of it
+    /// may set something.
+    static LONE: Cell<Option<(usize, u32)>> = const { Cell::new(None) };
+}
+
+/// Whether the statement that ran can have set one thing only, as the usual one that presents a user: then there is
+/// nothing to be looked for among all settings, which takes its time.
+fn sets_only_one() -> bool {
+    LONE.get().is_some_and(|(_, calls)| calls == 1)
+}
+
+/// How far a query of the client's has come that reads how connections are encrypted (see
+/// [`guarded::reads_encryption_only`]): only as it starts, right after it was planned, may it call the function for that,
+/// once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    NotRead,
+    Planned,
+    Starting,
+}
+
+thread_local! {
+    static ENCRYPTION: Cell<Encryption> = const { Cell::new(Encryption::NotRead) };
+}
+
+/// A SET that is about to run and may change nothing.
+struct Trial {
+    name: CString,
+    value: Option<CString>,
+    otherwise: Otherwise,
+}
+
+thread_local! {
+    static TRIAL: RefCell<Option<Trial>> = const { RefCell::new(None) };
+}
+
+/// Lets a SET run, so that PostgreSQL compares and checks values; what comes of it is undone in any case.
+fn trial(statement: &Statement, otherwise: Otherwise) -> Before {
+    let name = match statement {
+        Statement::Set(name) => CString::new(name.as_str()).unwrap_or_default(),
+        _ => CString::default(),
+    };
+    let value = guc::shown(&name);
+    TRIAL.set(Some(Trial { name, value, otherwise }));
+    Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() }
+}
+
+fn end_trial(settings_level: i32) -> Result<(), Report> {
+    let Some(Trial { name, value, otherwise }) = TRIAL.take() else { return Err(Error::Inconsistent.into()) };
+    let is_changed = guc::shown(&name) != value;
+    guc::undo_settings(settings_level);
+    match otherwise {
+        _ if !is_changed => {}
+        Otherwise::Refused(refusal) => return Err(guarded::refusal(refusal.into()).into()),
+        Otherwise::Ignored(row) => report::warn(
+            format!("setting \"{}\" was not changed, because this session has had a user", row.name),
+            row.harm,
+            if row.may_be_listed {
+                "Set it when you connect, after the token or with ALTER ROLE ... SET, or add it to \
+                 bodata.session_settings and bodata.shared_settings if a user may set it for the next one."
+            } else {
+                "Set it when you connect, after the token or with ALTER ROLE ... SET."
+            },
+        ),
     }
     Ok(())
 }

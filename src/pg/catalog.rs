@@ -3,7 +3,7 @@
 use super::nodes::References;
 use super::{compat, gate, table, text};
 use foldhash::fast::RandomState;
-use pgrx::{FromDatum, pg_guard, pg_sys};
+use pgrx::{FromDatum, IntoDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -449,6 +449,19 @@ pub fn relation(oid: u32) -> Option<(u32, String)> {
         let schema = pg_sys::get_rel_namespace(oid.into()).to_u32();
         Some((schema, CStr::from_ptr(name).to_string_lossy().into_owned()))
     }
+}
+
+/// Whether a role may make temporary files in a tablespace, as the check of `temp_tablespaces` sees it.
+pub fn may_use_tablespace(role: u32, name: &CStr) -> bool {
+    // SAFETY: a NUL-terminated string, and a static variable; the look-up raises nothing for a name that is unknown.
+    let (tablespace, own) =
+        unsafe { (pg_sys::get_tablespace_oid(name.as_ptr(), true), pg_sys::MyDatabaseTableSpace) };
+    if tablespace == pg_sys::InvalidOid || tablespace == own {
+        return tablespace == own;
+    }
+    let arguments = [pg_sys::Oid::from(role).into_datum(), tablespace.into_datum(), "CREATE".into_datum()];
+    // SAFETY: a function of PostgreSQL's, with arguments of its types.
+    unsafe { pgrx::direct_function_call(pg_sys::has_tablespace_privilege_id_id, &arguments) }.unwrap_or(false)
 }
 
 /// A relation as audit records describe it.

@@ -117,6 +117,8 @@ pub struct Before {
     pub as_nested: bool,
     /// Plan or run a query without parallel workers, in which these hooks decide nothing.
     pub without_workers: bool,
+    /// A SET that may change nothing.
+    pub is_trial: bool,
     /// What a RESET took off that was set for the user comes back when the statement is done.
     pub reimposes: bool,
     /// Nesting level of settings to go back to when the statement is done; 0 for none.

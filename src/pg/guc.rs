@@ -1,6 +1,6 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
-use super::{catalog, compat, gate, log, raw};
+use super::{catalog, compat, gate, log, raw, report};
 use crate::core::guard::{self, Settable};
 use crate::core::presented;
 use crate::core::token::{self, Digest, Secret};
@@ -595,6 +595,15 @@ pub fn split_names(list: &CStr) -> Option<Vec<String>> {
     }
 }
 
+/// The value of a setting as SHOW has it; `None` if there is none of this name.
+pub fn shown(name: &CStr) -> Option<CString> {
+    // SAFETY: missing_ok; the value is null or a palloc'd string.
+    unsafe {
+        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}
+
 /// From here on changes of settings can be undone together (`NewGUCNestLevel`).
 pub fn new_level() -> i32 {
     raw::NewGUCNestLevel()
@@ -646,6 +655,21 @@ pub fn apply_settings_of(role: u32, lasting: Lasting, which: Which) {
         .filter(|(name, _)| which == Which::All || unsafe { is_reset(compat::setting(name)) })
         .collect();
     for (name, value) in settings {
+        // Its check raises an error, where those of others give a warning.
+        if name.as_c_str() == c"temp_tablespaces"
+            && let Some(unusable) =
+                tablespaces(&value).into_iter().find(|one| !catalog::may_use_tablespace(role, one))
+        {
+            report::warn(
+                "setting \"temp_tablespaces\" of the mapped role was left out".into(),
+                &format!(
+                    "Tablespace \"{}\" does not exist, or the role may not use it.",
+                    unusable.to_string_lossy()
+                ),
+                "An administrator can ALTER ROLE ... RESET temp_tablespaces.",
+            );
+            continue;
+        }
         // SAFETY: NUL-terminated strings.
         unsafe {
             pg_sys::set_config_option(
@@ -660,6 +684,12 @@ pub fn apply_settings_of(role: u32, lasting: Lasting, which: Which) {
             );
         }
     }
+}
+
+/// The tablespaces that a value of `temp_tablespaces` names; an empty name stands for the database's own.
+fn tablespaces(value: &CStr) -> Vec<CString> {
+    let names = split_names(value).unwrap_or_default();
+    names.into_iter().filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect()
 }
 
 /// The setting `application_name` in guc.c's table.
@@ -729,7 +759,7 @@ pub fn undo_settings(level: i32) {
 }
 
 /// A setting that outlasts [`undo_settings`].
-struct Kept {
+pub struct Kept {
     name: CString,
     value: CString,
     is_local: bool,
@@ -751,7 +781,12 @@ pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnc
         kept_of(changed, &settable())
     };
     undo_settings(level);
-    for setting in kept {
+    set_again(kept);
+}
+
+/// Sets what was set before, with the rights of the current user, as he could himself: raises an error where he could not.
+pub fn set_again(settings: Vec<Kept>) {
+    for setting in settings {
         let action =
             if setting.is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
         // SAFETY: NUL-terminated strings; the user's own rights apply.
@@ -768,6 +803,25 @@ pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnc
             );
         }
     }
+}
+
+/// What was set since `level` was pushed, besides what says whom to impersonate. Left out is what nobody takes back
+/// (the characteristics of the transaction, the seed of `random()`), and an `application_name` that the session keeps
+/// anyway: that may be about to name the user. `None` if the identity itself is among it.
+pub fn set_since(level: i32, settable: &Settable) -> Option<Vec<Kept>> {
+    let changed: Vec<_> =
+        compat::all_settings().into_iter().filter(|&setting| is_changed_at(setting, level)).collect();
+    if changed.iter().any(|&setting| guard::is_identity_parameter(&name_of(setting))) {
+        return None;
+    }
+    let is_meant = |&setting: &*mut pg_sys::config_generic| {
+        // SAFETY: a live parameter of guc.c.
+        let stays = unsafe { (*setting).flags } & pg_sys::GUC_NO_RESET_ALL as c_int != 0;
+        let name = name_of(setting);
+        let is_named = application_name_setting() == Some(setting) && settable.allows(&name, false);
+        !stays && !is_named && !guard::is_ours(&name)
+    };
+    Some(changed.into_iter().filter(is_meant).filter_map(kept).collect())
 }
 
 thread_local! {
@@ -861,11 +915,10 @@ pub fn name_of(setting: *mut pg_sys::config_generic) -> String {
 }
 
 fn kept(setting: *mut pg_sys::config_generic) -> Option<Kept> {
-    // SAFETY: a live parameter of guc.c with a stack; the value is a palloc'd string.
-    unsafe {
-        let name = CStr::from_ptr((*setting).name).to_owned();
-        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
-        let is_local = (*(*setting).stack).state == pg_sys::GucStackState::GUC_LOCAL;
-        (!value.is_null()).then(|| Kept { name, value: CStr::from_ptr(value).to_owned(), is_local })
-    }
+    // SAFETY: a live parameter of guc.c with a stack.
+    let (name, is_local) = unsafe {
+        (CStr::from_ptr((*setting).name).to_owned(), (*(*setting).stack).state == pg_sys::GucStackState::GUC_LOCAL)
+    };
+    let value = shown(&name)?;
+    Some(Kept { name, value, is_local })
 }

@@ -311,6 +311,8 @@ pub struct Query {
     /// Whether functions or constraints of domains may run in parallel workers, other than PostgreSQL's own: what the plan
     /// depends on besides relations.
     pub may_read_in_workers: bool,
+    /// Whether each expression of it is evaluated once at most.
+    pub has_one_row: bool,
     source: *const c_char,
     location: i32,
     length: i32,
@@ -325,6 +327,7 @@ impl Query {
             let plan = &*(*query_desc).plannedstmt;
             Query {
                 permissions: Permissions::of_list(compat::permissions_of_plan(plan)),
+                has_one_row: plan.subplans.is_null() && is_lone_result(plan.planTree),
                 may_read_in_workers: plan.parallelModeNeeded && !plan.invalItems.is_null(),
                 source: (*query_desc).sourceText,
                 location: plan.stmt_location,
@@ -339,6 +342,13 @@ impl Query {
         // SAFETY: by contract of the constructor.
         unsafe { look_up(self.source, self.location, self.length) }
     }
+}
+
+/// # Safety
+/// `plan` is null or the node of a plan.
+unsafe fn is_lone_result(plan: *const pg_sys::Plan) -> bool {
+    // SAFETY: by contract; every node of a plan begins with its tag and these fields.
+    unsafe { !plan.is_null() && (*plan).type_ == pg_sys::NodeTag::T_Result && (*plan).lefttree.is_null() }
 }
 
 /// Whether a statement is one of those that are in every transaction and name no objects: nothing runs and nothing is
@@ -407,6 +417,8 @@ pub struct References(*mut pg_sys::Query);
 #[derive(Default)]
 pub struct Found {
     pub relations: Vec<u32>,
+    /// Views that were replaced by their queries; before 16 these are among the relations.
+    pub views: Vec<u32>,
     pub functions: Vec<u32>,
     pub types: Vec<u32>,
 }
@@ -518,6 +530,8 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
                 let entry = &*(node as *mut pg_sys::RangeTblEntry);
                 if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
                     (*(found as *mut Found)).relations.push(entry.relid.to_u32());
+                } else if entry.rtekind == pg_sys::RTEKind::RTE_SUBQUERY && entry.relid != pg_sys::InvalidOid {
+                    (*(found as *mut Found)).views.push(entry.relid.to_u32());
                 }
                 return false;
             }

@@ -19,6 +19,14 @@ pub fn raise(report: Report) -> ! {
     unreachable!("ereport(ERROR) does not return")
 }
 
+/// Raises a WARNING.
+pub fn warn(message: String, detail: &str, hint: &str) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "immuta_ext")
+        .set_detail(detail)
+        .set_hint(hint)
+        .report(PgLogLevel::WARNING);
+}
+
 /// Writes a line to the server's log.
 pub fn log(message: impl Into<String>, hint: &str) {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message.into(), "immuta_ext")

@@ -4,7 +4,7 @@ use super::{compat, guc};
 use crate::core::presented;
 use crate::core::settings::Saved;
 use pgrx::pg_sys;
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 
 /// What this session has set. Left out is what says whom it impersonates, or as whom it acts, and what PostgreSQL keeps
 /// out of RESET ALL (the characteristics of the transaction, say).
@@ -27,16 +27,10 @@ fn is_of_impersonation(name: &str) -> bool {
 }
 
 fn saved(setting: *mut pg_sys::config_generic) -> Option<Saved> {
-    // SAFETY: a live parameter of guc.c; the value is a palloc'd string.
-    unsafe {
-        let name = CStr::from_ptr((*setting).name).to_owned();
-        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
-        (!value.is_null()).then(|| Saved {
-            name,
-            value: CStr::from_ptr(value).to_owned(),
-            context: (*setting).scontext,
-        })
-    }
+    // SAFETY: a live parameter of guc.c.
+    let (name, context) = unsafe { (CStr::from_ptr((*setting).name).to_owned(), (*setting).scontext) };
+    let value = guc::shown(&name)?;
+    Some(Saved { name, value, context })
 }
 
 /// Goes back to what was taken, whatever was set, and by whatever route, since.
@@ -48,18 +42,10 @@ pub fn restore(before: &[Saved]) {
         }
     }
     for Saved { name, value, context } in before {
-        if current(name).as_ref() != Some(value) && !set(name, Some(value), *context) {
+        if guc::shown(name).as_ref() != Some(value) && !set(name, Some(value), *context) {
             // What was valid then is so no longer.
             set(name, None, pg_sys::GucContext::PGC_SUSET);
         }
-    }
-}
-
-fn current(name: &CStr) -> Option<CString> {
-    // SAFETY: missing_ok; the value is null or a palloc'd string.
-    unsafe {
-        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
-        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
     }
 }
 

@@ -2,7 +2,8 @@
 the next one meets. Rows 21, 35; docs/limitations.md, "Shared by design"."""
 
 import pytest
-from scene import MODES, REQUIRED
+from harness.fixtures import VERSION
+from scene import MODES, REQUIRED, LastingSession, NameSession
 
 # What could hurt the next user: SQL that is read otherwise than it was quoted, statements that end at once.
 HARMFUL = [("standard_conforming_strings", value) for value in ("off", "no", "false", "0", "f")] + \
@@ -113,10 +114,11 @@ def test_a_quote_of_the_applications_stays_a_quote(session):
 
 
 @pytest.mark.parametrize("shared, allowed, refused", [
-    ("", [], ["TimeZone = 'UTC'", "application_name = 'x'", "statement_timeout = 0"]),
-    ("statement_*", ["statement_timeout = 0"], ["TimeZone = 'UTC'", "lock_timeout = 0"]),
-    ("*", ["statement_timeout = 0", "lock_timeout = 0", "TimeZone = 'UTC'", "standard_conforming_strings = on"],
-     ["standard_conforming_strings = off", "client_encoding = 'SJIS'", "work_mem = '1MB'", "search_path = alice"])])
+    ("", [], ["TimeZone = 'Asia/Tokyo'", "application_name = 'x'", "statement_timeout = 1",
+              "SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"]),
+    ("statement_*", ["statement_timeout = '1h'"], ["TimeZone = 'Asia/Tokyo'", "lock_timeout = 1"]),
+    ("*", ["statement_timeout = '1h'", "lock_timeout = 1", "TimeZone = 'UTC'", "standard_conforming_strings = on"],
+     ["standard_conforming_strings = off", "client_encoding = 'SJIS'", "work_mem = '1MB'", "role = 'alice'"])])
 def test_the_administrator_decides(world, connect, shared, allowed, refused):
     world.sql("ALTER ROLE svc SET bodata.shared_settings = %s", (shared,))
     try:
@@ -131,3 +133,163 @@ def test_the_administrator_decides(world, connect, shared, allowed, refused):
         session.leaves_nothing()
     finally:
         world.sql("ALTER ROLE svc RESET bodata.shared_settings")
+
+
+# What applications set when they connect, and what a user might make of it.
+CONNECTING = [("search_path", "alice"), ("client_min_messages", "error"), ("synchronous_commit", "off"),
+              ("idle_session_timeout", "54321")]
+if int(VERSION) >= 17:
+    CONNECTING.append(("transaction_timeout", "54321"))
+
+
+def warnings(answer):
+    return [notice["M"] for notice in answer.notices if notice["C"] == "01000"]
+
+
+@pytest.mark.parametrize("name, value", CONNECTING)
+def test_what_an_application_sets_when_it_connects(session, name, value):
+    """By a SET of its own it stays for all users; and the same SET between two of them changes nothing."""
+    before = show(session, name)
+    for statement in ("BEGIN", f"SET LOCAL {name} = '{value}'", "COMMIT"):
+        assert not warnings(session.ok(statement))
+    assert show(session, name) == before
+    assert not warnings(session.ok(f"SET {name} = '{value}'"))
+    for user in ("alice", "bob"):
+        session.begin(user)
+        assert show(session, name) == value
+        session.ok("COMMIT")
+        assert not warnings(session.ok(f"SET {name} TO '{value}'"))
+        assert show(session, name) == value
+    session.ok("RESET ALL")
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("name, value", CONNECTING)
+@pytest.mark.parametrize("has_had_a_user", [False, True])
+def test_functions_do_not_set_it(session, name, value, has_had_a_user):
+    before = show(session, name)
+    if has_had_a_user:
+        impersonates(session)
+    session.refused(f"SELECT app.runs('SET {name} = ''{value}''')", *REQUIRED)
+    for call in (f"set_config('{name}', '{value}', false)", f"set_config('{name}', '{value}', true)",
+                 f"app.runs('SELECT set_config(''{name}'', ''{value}'', false)')"):
+        session.ok(f"SELECT {call}")
+        assert show(session, name) == before
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("name, value", CONNECTING)
+@pytest.mark.parametrize("way", ["SET {name} = '{value}'", "SET SESSION {name} TO '{value}'",
+                                 "SET LOCAL {name} = '{value}'"])
+@pytest.mark.parametrize("prelude", [[], ["BEGIN"], ["BEGIN", "SAVEPOINT s"],
+                                     ["BEGIN", "SAVEPOINT s", "RELEASE s"]])
+def test_the_next_user_does_not_meet_it(session, name, value, way, prelude):
+    """Also where alice leaves a transaction open, in which the application goes on."""
+    before = show(session, name)
+    impersonates(session)
+    for statement in prelude:
+        session.ok(statement)
+    answer = session.ok(way.format(name=name, value=value))
+    assert any(f'"{name}"' in warning for warning in warnings(answer)), answer
+    assert show(session, name) == before
+    if "SAVEPOINT s" in prelude and "RELEASE s" not in prelude:
+        session.ok("RELEASE s")
+    session.begin("bob")
+    assert show(session, name) == before
+    session.is_alice("bob")
+    session.ok("COMMIT")
+    assert show(session, name) == before
+    session.leaves_nothing()
+
+
+def test_other_spellings_of_the_search_path(session):
+    impersonates(session)
+    for statement in ("SET SCHEMA 'alice'", "SET search_path TO alice, public", 'SET "Search_Path" = alice'):
+        assert warnings(session.ok(statement)), statement
+        assert show(session, "search_path") == '"$user", public'
+    session.refused("SET client_min_messages = 'unheard of'", "22023")
+    assert not warnings(session.ok('SET search_path = "$user", public'))
+    session.leaves_nothing()
+
+
+def test_a_set_to_the_value_in_force_is_no_change(session):
+    """What a pool sets at each checkout; a timeout in another unit is the same."""
+    session.ok("SET statement_timeout = '30s'")
+    impersonates(session)
+    for statement in ("SET statement_timeout = 30000", "SET LOCAL statement_timeout = '0.5min'",
+                      "SET lock_timeout = 0", "SET bytea_output = 'hex'"):
+        assert not warnings(session.ok(statement))
+    session.refused("SET statement_timeout = 0", *REQUIRED)
+    assert show(session, "statement_timeout") == "30000"
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("statement, named", [
+    ("SET work_mem = '1GB'", ["work_mem", "bodata.session_settings"]),
+    ("SET myapp.tenant = 'x'", ["myapp.tenant", "bodata.session_settings"]),
+    ("SET lock_timeout = 1", ["lock_timeout", "bodata.shared_settings"])])
+def test_a_refusal_says_which_setting_and_what_to_do(session, statement, named):
+    impersonates(session)
+    error = session.run(statement).error
+    assert error["D"] == "IMPERSONATION_REQUIRED"
+    for name in named:
+        assert name in error["M"] + error["H"]
+    session.leaves_nothing()
+
+
+def test_the_administrator_may_leave_it_to_everybody(world, connect):
+    for which in ("session", "shared"):
+        world.sql(f"ALTER ROLE svc SET bodata.{which}_settings = 'client_min_messages'")
+    try:
+        session = connect()
+        impersonates(session)
+        assert not warnings(session.ok("SET client_min_messages = 'error'"))
+        assert show(session, "client_min_messages") == "error"
+        session.leaves_nothing()
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.session_settings; ALTER ROLE svc RESET bodata.shared_settings")
+
+
+# What clients send when they connect, with their defaults.
+CLIENTS = {
+    "Sequelize": ["SET standard_conforming_strings=on;SET client_min_messages TO warning;"
+                  "SET TIME ZONE INTERVAL '+00:00' HOUR TO MINUTE"],
+    "Rails": ["SET client_min_messages TO 'warning'", "SET standard_conforming_strings = on",
+              "SET intervalstyle = iso_8601", "SET SESSION timezone TO 'UTC'", 'SET search_path TO "$user", public'],
+    "Knex": ["select version();", 'set search_path to "public"'],
+    "Laravel": ["set names 'utf8'", "set time zone 'UTC'", 'set search_path to "public"', "set synchronous_commit to on",
+                "set session characteristics as transaction isolation level read committed"],
+    "Prisma": ['SET search_path = "public"', "SELECT version()"],
+    "TypeORM": ["SELECT version()", "SELECT * FROM current_schema()", "SHOW server_version"],
+    "Django": ["SELECT set_config('TimeZone', 'UTC', false)", "SET TIME ZONE 'UTC'"],
+    "asyncpg": ["SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new"],
+    "pgjdbc": ["SET extra_float_digits = 3", "SET application_name = 'PostgreSQL JDBC Driver'",
+               "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "SET SESSION search_path TO 'public'"],
+    "psqlODBC": ["SET DateStyle = 'ISO';SET extra_float_digits = 2;show transaction_isolation"],
+    "pgAdmin": ["SET DateStyle=ISO; SET client_min_messages=notice; SELECT set_config('bytea_output','hex',false) "
+                "FROM pg_show_all_settings() WHERE name = 'bytea_output'; SET client_encoding='UTF8';",
+                "SELECT gss_authenticated, encrypted FROM pg_catalog.pg_stat_gssapi WHERE pid = pg_backend_pid()"],
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_clients_connect_with_their_defaults(connect, client):
+    """To a connection of their own, and to one that a pooler has used for others."""
+    session = connect()
+    for _ in range(2):
+        for statement in CLIENTS[client]:
+            session.ok(statement)
+        session.leaves_nothing()
+
+
+@pytest.mark.parametrize("make", [NameSession, LastingSession])
+def test_sessions_of_other_kinds(world, make):
+    """A user who was named, and one of the session whose impersonation has ended."""
+    session = make(world)
+    session.begin()
+    session.ok("COMMIT" if make is NameSession else "RESET immuta.immuta_user")
+    for name, value in CONNECTING:
+        before = show(session, name)
+        assert warnings(session.ok(f"SET {name} = '{value}'"))
+        assert show(session, name) == before
+    session.close()

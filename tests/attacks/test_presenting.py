@@ -6,7 +6,8 @@ import time
 import pytest
 from harness.fixtures import VERSION
 from harness.world import digest
-from scene import COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, Session, expect, token_of
+from scene import (COUNT, DENIED, INVALID, REQUIRED, UNSUPPORTED, Closed, LastingSession, Session, expect, settings,
+                   token_of)
 from test_identity import with_tokens
 
 ALONE = ("25P01", "IMPERSONATION_NOT_SUPPORTED")
@@ -456,3 +457,137 @@ def test_nobody_else_may_present(world, connect):
     session.ok("ROLLBACK")
     session.refused(COUNT, *DENIED)
     session.ok("SELECT * FROM app.everyone")
+
+
+# What PostGraphile's pgSettings and PostgREST send: everything in one statement, the token anywhere in it.
+ALONG = {"request.claims": '{"sub": "alice"}', "search_path": "alice, app", "statement_timeout": "54321",
+         "work_mem": "5MB"}
+TOKEN = "bodata.impersonation_token"
+
+
+def one_by_one(names, is_local, is_bound, values):
+    calls = (f"set_config('{name}', " + (f"${number}" if is_bound else quote(values[name])) + f", {is_local})"
+             for number, name in enumerate(names, 1))
+    return f"SELECT {', '.join(calls)}", [values[name] for name in names] if is_bound else []
+
+
+def from_rows(names, is_local, is_bound, values):
+    rows = (f"('{name}', " + (f"${number}" if is_bound else quote(values[name])) + "::text)"
+            for number, name in enumerate(names, 1))
+    call = f"set_config(name, value, name = '{TOKEN}' OR {is_local})"
+    return f"WITH v (name, value) AS (VALUES {', '.join(rows)}) SELECT {call} FROM v", \
+        [values[name] for name in names] if is_bound else []
+
+
+def quote(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("write", [one_by_one, from_rows])
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_what_is_set_along_holds_for_the_transaction(world, session, write, is_bound, place):
+    before = settings(session)
+    names = list(ALONG)
+    names.insert(place, TOKEN)
+    for is_local in ("true", "false") if write is from_rows else ("true",):
+        for user in ("alice", "bob"):
+            session.ok("BEGIN")
+            statement, values = write(names, is_local, is_bound, {**ALONG, TOKEN: token_of(world, user)})
+            session.ok(statement, *values)
+            for name, value in ALONG.items():
+                assert session.value(f"SELECT current_setting('{name}')") == value.replace("54321", "54321ms")
+            session.is_alice(user)
+            session.ok("COMMIT")
+            assert {**settings(session), "request.claims": None} == {**before, "request.claims": None}
+            assert session.value("SELECT current_setting('request.claims', true)") in (None, "")
+    session.leaves_nothing()
+
+
+def test_what_a_function_sets_along(world, session):
+    call = "app.runs('SELECT set_config(''search_path'', ''alice'', true)')"
+    session.ok("BEGIN")
+    session.ok(f"SELECT {call}, set_config('{TOKEN}', '{token_of(world, 'alice')}', true)")
+    assert session.value("SHOW search_path") == "alice"
+    session.ok("ROLLBACK")
+    session.leaves_nothing()
+
+
+def test_statements_that_overlap(world, session):
+    """What is set along holds also where another statement starts before this one runs."""
+    wire = session.wire
+    token = token_of(world, "alice")
+    session.ok("BEGIN")
+    for name, sql in (("a", f"SELECT set_config('{TOKEN}', '{token}', true), set_config('request.claims', 'x', true)"),
+                      ("b", "SELECT set_config('application_name', 'x', true)")):
+        wire.parse(sql, name=name)
+        wire.bind(portal=name, name=name)
+    wire.execute("a")
+    wire.sync()
+    wire.send()
+    answer = wire.read()
+    assert answer.error is None, answer.error
+    assert session.value("SELECT current_setting('request.claims')") == "x"
+    session.ok("COMMIT")
+    for name in "ab":
+        session.ok(f"DEALLOCATE {name}")
+    session.leaves_nothing()
+
+
+@pytest.mark.parametrize("name, sqlstate", [
+    ("role", "25000"), ("session_authorization", "25000"), ("bodata.require_token", "42501"),
+    ("bodata.token_idle_ttl", "42501"), ("log_statement", "42501")])
+@pytest.mark.parametrize("order", ["{token}, {other}", "{other}, {token}"])
+def test_what_cannot_be_set_along_is_an_error(world, session, name, sqlstate, order):
+    value = {"role": "bodata_impersonate_user", "session_authorization": "svc", "log_statement": "none"}.get(name, "1")
+    calls = order.format(token=f"set_config('{TOKEN}', '{token_of(world, 'alice')}', true)",
+                         other=f"set_config('{name}', '{value}', true)")
+    session.ok("BEGIN")
+    session.refused(f"SELECT {calls}", sqlstate)
+    session.ok("ROLLBACK")
+    session.is_nobody()
+    session.leaves_nothing()
+
+
+@pytest.mark.skipif(int(VERSION) < 15, reason="no privileges on parameters before 15")
+def test_along_nobody_sets_what_the_user_could_not(world, session):
+    """The login has a privilege that alice has not."""
+    world.sql("GRANT SET ON PARAMETER log_statement TO svc")
+    try:
+        session.ok("BEGIN")
+        session.refused(f"SELECT set_config('{TOKEN}', '{token_of(world, 'alice')}', true), "
+                        "set_config('log_statement', 'none', true)", "42501")
+        session.ok("ROLLBACK")
+    finally:
+        world.sql("REVOKE SET ON PARAMETER log_statement FROM svc")
+    session.leaves_nothing()
+
+
+def test_what_stays_anyway_may_be_set_along(world, connect):
+    """The seed, the characteristics of the transaction, and a name that comes to name the user."""
+    world.sql("ALTER ROLE svc SET bodata.application_name_template = '{application_name} for {userid}'")
+    try:
+        session = connect()
+        for user in ("alice", "bob"):
+            session.ok("BEGIN")
+            session.ok(f"SELECT set_config('{TOKEN}', '{token_of(world, user)}', true), "
+                       "set_config('seed', '0.5', true), set_config('transaction_read_only', 'on', true), "
+                       "set_config('application_name', 'shop', true)")
+            assert session.value("SHOW application_name") == f"shop for {user}"
+            assert session.value("SHOW transaction_read_only") == "on"
+            session.ok("COMMIT")
+        session.leaves_nothing()
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.application_name_template")
+
+
+def test_what_is_set_along_for_the_session(world):
+    session = LastingSession(world)
+    session.ok(f"SELECT set_config('{TOKEN}', '{token_of(world, 'alice')}', false), "
+               "set_config('search_path', 'alice', false)")
+    session.is_alice()
+    assert session.value("SHOW search_path") == "alice"
+    session.end()
+    assert session.value("SHOW search_path") == '"$user", public'
+    session.leaves_nothing()
+    session.close()

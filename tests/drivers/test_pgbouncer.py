@@ -94,10 +94,27 @@ def test_what_a_user_leaves_stays_with_his_client(connect, tokens, setting):
 
 
 @pytest.mark.parametrize("setting", ["standard_conforming_strings = off", "statement_timeout = 1",
-                                     "client_encoding = 'SJIS'", "search_path = alice", "work_mem = '1MB'"])
+                                     "client_encoding = 'SJIS'", "work_mem = '1MB'"])
 def test_what_a_user_cannot_leave(connect, tokens, setting):
     alices = connect()
     with alices.transaction():
         alices.execute(PRESENT.format("%s"), (tokens["alice"],))
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         alices.execute(f"SET {setting}")
+
+
+@pytest.mark.parametrize("setting", ["search_path = alice", "client_min_messages = error", "synchronous_commit = off"])
+def test_what_has_no_effect_between_users(connect, tokens, setting):
+    """An application that sets it when it connects gets a connection that others have used: it works, with a warning."""
+    name = setting.split()[0]
+    alices, bobs = connect(), connect()
+    before = bobs.execute(f"SHOW {name}").fetchone()
+    with alices.transaction():
+        alices.execute(PRESENT.format("%s"), (tokens["alice"],))
+    warnings = []
+    alices.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    alices.execute(f"SET {setting}")
+    assert len(warnings) == 1 and name in warnings[0]
+    with bobs.transaction():
+        bobs.execute(PRESENT.format("%s"), (tokens["bob"],))
+        assert bobs.execute(f"SHOW {name}").fetchone() == before

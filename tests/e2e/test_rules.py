@@ -175,6 +175,34 @@ def test_the_mapped_roles_settings_apply_to_its_transactions(world, role_setting
     connection.close()
 
 
+@pytest.fixture
+def tablespaces(world, role_settings):
+    """One that alice may use and the login may not, and one the other way round."""
+    world.sql("SET allow_in_place_tablespaces = on")
+    for name, role in (("hers", "alice"), ("not_hers", "svc")):
+        world.sql(f"CREATE TABLESPACE {name} LOCATION ''")
+        world.sql(f"GRANT CREATE ON TABLESPACE {name} TO {role}")
+    yield
+    world.sql("DROP TABLESPACE hers")
+    world.sql("DROP TABLESPACE not_hers")
+    world.sql("RESET allow_in_place_tablespaces")
+
+
+@pytest.mark.parametrize("value, is_applied", [
+    ("hers", True), ("pg_default", True), ("", True), ("gone", False), ("not_hers", False), ("hers, gone", False)])
+def test_tablespaces_that_are_gone_lock_nobody_out(world, tablespaces, value, is_applied):
+    """As at a login of the role: what cannot be used is a warning, and the rest applies."""
+    names = value or "''"
+    world.sql(f"ALTER ROLE alice SET temp_tablespaces = {names}")
+    connection = world.connect()
+    impersonate(connection, world.token("alice"))
+    assert query(connection, "SHOW temp_tablespaces") == [((value or '""') if is_applied else "",)]
+    assert query(connection, "SHOW statement_timeout") == [("77s",)]
+    assert any("temp_tablespaces" in notice for notice in connection.notices) != is_applied
+    connection.close()
+
+
+
 @pytest.mark.parametrize("reset", [
     "RESET ALL", "RESET statement_timeout", "SET statement_timeout TO DEFAULT", "SET LOCAL search_path TO DEFAULT",
     "DO 'BEGIN RESET ALL; END'", "DO $$ BEGIN EXECUTE 'RESET ALL'; RESET search_path; END $$", "SAVEPOINT s; RESET ALL",

@@ -5,7 +5,7 @@ SELECT impersonator, userid, effective_role, scope FROM immuta.whoami();
 SELECT * FROM app.everyone;
 CREATE TEMP TABLE t (a int);
 SELECT nextval('app.s');
-SET search_path = app;
+SET work_mem = '1GB';
 BEGIN;
 SET LOCAL bodata.impersonation_token = :'alice';
 SELECT impersonator, iamid, userid, mapped_role, effective_role, provider, scope FROM immuta.whoami();
