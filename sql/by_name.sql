@@ -77,56 +77,56 @@ REVOKE ALL ON immuta.impersonators FROM PUBLIC;
 GRANT SELECT ON immuta.impersonators TO immuta_admin;
 COMMENT ON VIEW immuta.impersonators IS 'which login may impersonate which user of the extension''s own tables, by token or by name, and by which rule';
 
-CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text
+CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_explained';
-REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.explained(bytea, bytea, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.explained(bytea, bytea, text) IS 'internal: the plan of a query as a user; see test_access()';
+REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.explained(bytea, bytea, text, text) IS 'internal: the plan of a query as a user; see test_access()';
 
 CREATE FUNCTION immuta.record_dry_run(userid bytea, iamid bytea, statement text, code text) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_record_dry_run_wrapper';
 REVOKE ALL ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) IS 'internal: puts a dry run on record; see test_access()';
 
--- With the search path of the caller, in which the names of the statement are looked up: all others are qualified.
-CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim')
+-- The last argument is evaluated where the caller is, before the path is that of this function.
+CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim',
+                                   search_path text = pg_catalog.current_setting('search_path'))
 RETURNS TABLE (allowed boolean, sqlstate text, object text, message text, plan text)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     explained text;
     code text;
     said text;
+    "user" bytea := convert_to(userid, 'UTF8');
+    iam bytea := convert_to(iamid, 'UTF8');
 BEGIN
-    IF userid IS NULL OR sql IS NULL OR iamid IS NULL THEN
-        RAISE EXCEPTION 'userid, sql and iamid must not be null' USING ERRCODE = 'null_value_not_allowed';
+    IF userid IS NULL OR sql IS NULL OR iamid IS NULL OR search_path IS NULL THEN
+        RAISE EXCEPTION 'userid, sql, iamid and search_path must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     BEGIN
-        explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
+        explained := immuta.explained("user", iam, sql, search_path);
         -- Whatever functions did that the planner called is rolled back.
         RAISE EXCEPTION 'rolled back';
     -- OTHERS leaves two out, which functions can raise that the planner calls: on record all the same.
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         IF explained IS NULL THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
-            IF code OPERATOR(pg_catalog.=) '57014' THEN
-                PERFORM immuta.record_dry_run(
-                    pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+            IF code = '57014' THEN
+                PERFORM immuta.record_dry_run("user", iam, sql, code);
                 RAISE;
             END IF;
         END IF;
     END;
     -- For a user without a role this raises what explained() did.
-    PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+    PERFORM immuta.record_dry_run("user", iam, sql, code);
     RETURN QUERY SELECT
-        CASE WHEN explained IS NOT NULL THEN true WHEN code OPERATOR(pg_catalog.=) '42501' THEN false END,
-        code, pg_catalog.substring(said, '^permission denied for (.*)$'), said, explained;
+        CASE WHEN explained IS NOT NULL THEN true WHEN code = '42501' THEN false END,
+        code, substring(said, '^permission denied for (.*)$'), said, explained;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.test_access(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
+REVOKE ALL ON FUNCTION immuta.test_access(text, text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.test_access(text, text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
 
 CREATE FUNCTION immuta.doctor_of_names() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -375,6 +375,29 @@ pub fn type_name_and_owner(oid: u32) -> Option<(String, u32)> {
     }
 }
 
+/// Column of the function in pg_range (`pg_range.h`).
+const ANUM_PG_RANGE_RNGSUBDIFF: i16 = 7;
+
+/// The function with which a type of ranges, or of sets of them, measures how far values are apart.
+pub fn subtype_difference(oid: u32) -> Option<u32> {
+    let cache = pg_sys::SysCacheIdentifier::RANGETYPE as c_int;
+    let oid = pg_sys::Oid::from(oid);
+    // SAFETY: takes OIDs by value; an OID is copied before the release.
+    unsafe {
+        let range = pg_sys::get_multirange_range(oid);
+        let range = if range == pg_sys::Oid::INVALID { oid } else { range };
+        let tuple = pg_sys::SearchSysCache1(cache, range.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let mut is_null = false;
+        let difference =
+            pg_sys::SysCacheGetAttr(cache, tuple, ANUM_PG_RANGE_RNGSUBDIFF, &mut is_null).value() as u32;
+        pg_sys::ReleaseSysCache(tuple);
+        (difference != 0).then_some(difference)
+    }
+}
+
 /// The code of a function in C, by its name in the library; `None` for functions in other languages.
 pub fn c_symbol(function: u32) -> Option<Vec<u8>> {
     // SAFETY: as in function(); prosrc is text, detoasted with all its bytes in place.
