@@ -45,27 +45,23 @@ RETURNS TABLE (impersonator name, means text, iamid text, userid text, mapped_ro
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     WITH login AS (
-        SELECT r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
+        SELECT r.oid, r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
         WHERE r.rolcanlogin AND immuta.may_impersonate(r.oid, m.by_name)),
     account AS (
-        SELECT u.iamid, u.userid, coalesce(e.rolname, n.rolname) AS mapped_role
-        FROM immuta.user_account u
-        LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
-             AND current_setting('bodata.map_by_username')::boolean
-             AND u.iamid IN (SELECT btrim(i, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') i)
-        WHERE NOT u.disabled AND coalesce(e.oid, n.oid) IS NOT NULL),
+        SELECT l.impersonator, l.means, u.iamid, u.userid, r.rolname AS mapped_role
+        FROM login l CROSS JOIN immuta.user_account u JOIN pg_roles r
+        ON r.oid = immuta.impersonated_role(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'), l.oid)),
     -- The first rule that is about both decides; one with addresses only for some clients, then the next as well.
     matching AS (
-        SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
-               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY l.impersonator, l.means, a.iamid, a.userid) AS last
-        FROM login l CROSS JOIN account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
+        SELECT a.impersonator, a.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
+               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY a.impersonator, a.means, a.iamid, a.userid) AS last
+        FROM account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
             convert_to(r.impersonator, 'UTF8'), convert_to(r.users, 'UTF8'), convert_to(r.iamid, 'UTF8'),
-            convert_to(l.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
+            convert_to(a.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
     SELECT m.impersonator, m.means, m.iamid, m.userid, m.mapped_role, m.id, m.client_addr FROM matching m
     WHERE m.allow AND m.id <= coalesce(m.last, m.id)
     UNION ALL
-    SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM login l CROSS JOIN account a
+    SELECT a.impersonator, a.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM account a
     WHERE NOT EXISTS (SELECT FROM immuta.impersonation_rule)
 $$;
 REVOKE ALL ON FUNCTION immuta.list_impersonators() FROM PUBLIC;
