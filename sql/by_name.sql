@@ -132,6 +132,11 @@ AS $$
              'token to choose a user: ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) END
     FROM pg_roles r
     WHERE r.rolcanlogin AND NOT r.rolsuper AND immuta.may_impersonate(r.oid, true) AND immuta.may_impersonate(r.oid, false)
+    UNION ALL
+    -- From 16 on a login with CREATEROLE has it on every role that it makes, also before CREATE EXTENSION finds the role.
+    SELECT 'only superusers grant the control roles', count(*) = 0, CASE count(*) WHEN 0 THEN 'nobody else has ADMIN on one'
+        ELSE 'Others can make anybody an administrator or impersonator: ' || string_agg(f.remedy, '; ' ORDER BY f.remedy) END
+    FROM immuta.foreign_administrators() f (remedy)
 $$;
 REVOKE ALL ON FUNCTION immuta.doctor_of_names() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.doctor_of_names() IS 'internal: the part of doctor() that concerns impersonation by name';
