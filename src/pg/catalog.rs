@@ -532,6 +532,10 @@ const LARGE_OBJECTS: u32 = 2613;
 /// Kind and name of any object, in the words of PostgreSQL; `None` for one that is gone, and for what is no object by
 /// itself (an inheritance, a setting of a role), although changes of it are announced as if it were.
 pub fn described_object(class: u32, oid: u32) -> Option<(String, String)> {
+    if class == LARGE_OBJECTS {
+        // It has no name, and one that a query makes is not visible before the query is over.
+        return Some(("large object".into(), oid.to_string()));
+    }
     let address = address_of(class, oid)?;
     // SAFETY: missing_ok; as in owned().
     unsafe {
