@@ -45,27 +45,23 @@ RETURNS TABLE (impersonator name, means text, iamid text, userid text, mapped_ro
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     WITH login AS (
-        SELECT r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
+        SELECT r.oid, r.rolname AS impersonator, m.means FROM pg_roles r, (VALUES ('token', false), ('name', true)) m (means, by_name)
         WHERE r.rolcanlogin AND immuta.may_impersonate(r.oid, m.by_name)),
     account AS (
-        SELECT u.iamid, u.userid, coalesce(e.rolname, n.rolname) AS mapped_role
-        FROM immuta.user_account u
-        LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-        LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
-             AND current_setting('bodata.map_by_username')::boolean
-             AND u.iamid IN (SELECT btrim(i, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') i)
-        WHERE NOT u.disabled AND coalesce(e.oid, n.oid) IS NOT NULL),
+        SELECT l.impersonator, l.means, u.iamid, u.userid, r.rolname AS mapped_role
+        FROM login l CROSS JOIN immuta.user_account u JOIN pg_roles r
+        ON r.oid = immuta.impersonated_role(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'), l.oid)),
     -- The first rule that is about both decides; one with addresses only for some clients, then the next as well.
     matching AS (
-        SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
-               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY l.impersonator, l.means, a.iamid, a.userid) AS last
-        FROM login l CROSS JOIN account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
+        SELECT a.impersonator, a.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
+               min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY a.impersonator, a.means, a.iamid, a.userid) AS last
+        FROM account a JOIN immuta.impersonation_rule r ON immuta.rule_names(
             convert_to(r.impersonator, 'UTF8'), convert_to(r.users, 'UTF8'), convert_to(r.iamid, 'UTF8'),
-            convert_to(l.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
+            convert_to(a.impersonator, 'UTF8'), convert_to(a.iamid, 'UTF8'), convert_to(a.userid, 'UTF8')))
     SELECT m.impersonator, m.means, m.iamid, m.userid, m.mapped_role, m.id, m.client_addr FROM matching m
     WHERE m.allow AND m.id <= coalesce(m.last, m.id)
     UNION ALL
-    SELECT l.impersonator, l.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM login l CROSS JOIN account a
+    SELECT a.impersonator, a.means, a.iamid, a.userid, a.mapped_role, NULL, NULL FROM account a
     WHERE NOT EXISTS (SELECT FROM immuta.impersonation_rule)
 $$;
 REVOKE ALL ON FUNCTION immuta.list_impersonators() FROM PUBLIC;
@@ -77,56 +73,56 @@ REVOKE ALL ON immuta.impersonators FROM PUBLIC;
 GRANT SELECT ON immuta.impersonators TO immuta_admin;
 COMMENT ON VIEW immuta.impersonators IS 'which login may impersonate which user of the extension''s own tables, by token or by name, and by which rule';
 
-CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text
+CREATE FUNCTION immuta.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_explained';
-REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.explained(bytea, bytea, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.explained(bytea, bytea, text) IS 'internal: the plan of a query as a user; see test_access()';
+REVOKE ALL ON FUNCTION immuta.explained(bytea, bytea, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.explained(bytea, bytea, text, text) IS 'internal: the plan of a query as a user; see test_access()';
 
 CREATE FUNCTION immuta.record_dry_run(userid bytea, iamid bytea, statement text, code text) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_record_dry_run_wrapper';
 REVOKE ALL ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.record_dry_run(bytea, bytea, text, text) IS 'internal: puts a dry run on record; see test_access()';
 
--- With the search path of the caller, in which the names of the statement are looked up: all others are qualified.
-CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim')
+-- The last argument is evaluated where the caller is, before the path is that of this function.
+CREATE FUNCTION immuta.test_access(userid text, sql text, iamid text = 'bim',
+                                   search_path text = pg_catalog.current_setting('search_path'))
 RETURNS TABLE (allowed boolean, sqlstate text, object text, message text, plan text)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     explained text;
     code text;
     said text;
+    "user" bytea := convert_to(userid, 'UTF8');
+    iam bytea := convert_to(iamid, 'UTF8');
 BEGIN
-    IF userid IS NULL OR sql IS NULL OR iamid IS NULL THEN
-        RAISE EXCEPTION 'userid, sql and iamid must not be null' USING ERRCODE = 'null_value_not_allowed';
+    IF userid IS NULL OR sql IS NULL OR iamid IS NULL OR search_path IS NULL THEN
+        RAISE EXCEPTION 'userid, sql, iamid and search_path must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     BEGIN
-        explained := immuta.explained(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql);
+        explained := immuta.explained("user", iam, sql, search_path);
         -- Whatever functions did that the planner called is rolled back.
         RAISE EXCEPTION 'rolled back';
     -- OTHERS leaves two out, which functions can raise that the planner calls: on record all the same.
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         IF explained IS NULL THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
-            IF code OPERATOR(pg_catalog.=) '57014' THEN
-                PERFORM immuta.record_dry_run(
-                    pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+            IF code = '57014' THEN
+                PERFORM immuta.record_dry_run("user", iam, sql, code);
                 RAISE;
             END IF;
         END IF;
     END;
     -- For a user without a role this raises what explained() did.
-    PERFORM immuta.record_dry_run(pg_catalog.convert_to(userid, 'UTF8'), pg_catalog.convert_to(iamid, 'UTF8'), sql, code);
+    PERFORM immuta.record_dry_run("user", iam, sql, code);
     RETURN QUERY SELECT
-        CASE WHEN explained IS NOT NULL THEN true WHEN code OPERATOR(pg_catalog.=) '42501' THEN false END,
-        code, pg_catalog.substring(said, '^permission denied for (.*)$'), said, explained;
+        CASE WHEN explained IS NOT NULL THEN true WHEN code = '42501' THEN false END,
+        code, substring(said, '^permission denied for (.*)$'), said, explained;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.test_access(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.test_access(text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
+REVOKE ALL ON FUNCTION immuta.test_access(text, text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.test_access(text, text, text, text) TO immuta_admin;
+COMMENT ON FUNCTION immuta.test_access(text, text, text, text) IS 'what a query would do as this user, without running it: whether it is allowed (NULL: it fails for another reason), what is refused, or its plan';
 
 CREATE FUNCTION immuta.doctor_of_names() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -136,6 +132,11 @@ AS $$
              'token to choose a user: ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) END
     FROM pg_roles r
     WHERE r.rolcanlogin AND NOT r.rolsuper AND immuta.may_impersonate(r.oid, true) AND immuta.may_impersonate(r.oid, false)
+    UNION ALL
+    -- From 16 on a login with CREATEROLE has it on every role that it makes, also before CREATE EXTENSION finds the role.
+    SELECT 'only superusers grant the control roles', count(*) = 0, CASE count(*) WHEN 0 THEN 'nobody else has ADMIN on one'
+        ELSE 'Others can make anybody an administrator or impersonator: ' || string_agg(f.remedy, '; ' ORDER BY f.remedy) END
+    FROM immuta.foreign_administrators() f (remedy)
 $$;
 REVOKE ALL ON FUNCTION immuta.doctor_of_names() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.doctor_of_names() IS 'internal: the part of doctor() that concerns impersonation by name';

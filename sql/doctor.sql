@@ -10,19 +10,6 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_provider_fault_wrapper';
 REVOKE ALL ON FUNCTION immuta.provider_fault() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.provider_fault() IS 'internal: asks the token provider about a token that nobody has; why it cannot be asked, or NULL';
 
-CREATE FUNCTION immuta.target_fault(role oid) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM immuta.check_target(role);
-    RETURN NULL;
-EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
-    RETURN SQLERRM;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.target_fault(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.target_fault(oid) IS 'internal: why a role may not be impersonated, or NULL';
-
 CREATE FUNCTION immuta.doctor_of_server() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$

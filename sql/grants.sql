@@ -280,15 +280,6 @@ COMMENT ON FUNCTION immuta.apply_grants(bigint[], oid[]) IS 'internal: makes the
 
 -- Roles of users.
 
-CREATE FUNCTION immuta.is_mapped_by_name(iamid text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT current_setting('bodata.map_by_username')::boolean
-       AND iamid IN (SELECT btrim(l, ' "') FROM regexp_split_to_table(current_setting('bodata.map_by_username_iamids'), ',') l)
-$$;
-REVOKE ALL ON FUNCTION immuta.is_mapped_by_name(text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_mapped_by_name(text) IS 'internal: whether users of an identity manager are mapped by name';
-
 -- The role that the user is mapped to now, if it can carry his subscriptions; else why not, if one cannot be made.
 CREATE FUNCTION immuta.carrier(user_id bigint, OUT role oid, OUT problem text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -301,23 +292,20 @@ BEGIN
     IF account.mapping = 'none' THEN
         problem := 'the user is mapped to no role';
         RETURN;
-    ELSIF account.mapping = 'explicit' THEN
-        SELECT r.oid, r.rolname, r.rolinherit INTO found_role FROM pg_roles r WHERE r.oid = account.postgres_role;
-        IF NOT FOUND THEN
+    END IF;
+    SELECT r.oid, r.rolname, r.rolinherit INTO found_role FROM pg_roles r
+    WHERE r.oid = immuta.role_of_user(convert_to(account.userid, 'UTF8'), convert_to(account.iamid, 'UTF8'));
+    IF NOT FOUND THEN
+        IF account.mapping = 'explicit' THEN
             problem := 'the mapped role does not exist';
-            RETURN;
         END IF;
-        SELECT format('role "%s" is also the role of user "%s"', found_role.rolname, o.userid) INTO problem
-        FROM immuta.user_account o WHERE o.postgres_role = account.postgres_role AND o.id <> account.id LIMIT 1;
-    ELSE
-        SELECT r.oid, r.rolname, r.rolinherit INTO found_role FROM pg_roles r
-        WHERE r.rolname = account.userid AND octet_length(account.userid) < 64 AND immuta.is_mapped_by_name(account.iamid)
-          AND NOT r.rolsuper AND immuta.is_mappable(r.oid)
-          AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid AND b.user_id <> carrier.user_id)
-          AND NOT EXISTS (SELECT FROM immuta.user_account o WHERE o.postgres_role = r.oid);
-        IF NOT FOUND THEN
-            RETURN;
-        END IF;
+        RETURN;
+    END IF;
+    SELECT format('role "%s" is also the role of user "%s"', found_role.rolname, o.userid) INTO problem
+    FROM immuta.user_account o WHERE o.postgres_role = found_role.oid AND o.id <> account.id LIMIT 1;
+    IF problem IS NOT NULL AND account.mapping = 'username' THEN
+        problem := NULL;
+        RETURN; -- He gets another one.
     END IF;
     problem := coalesce(problem,
         (SELECT format('role "%s" carries the subscriptions of another user', found_role.rolname)

@@ -120,10 +120,9 @@ COMMENT ON FUNCTION immuta.lock_project(text) IS 'internal: id of a project that
 CREATE FUNCTION immuta.member_roles(project_id integer) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(e.oid, n.oid)
-    FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id
-    LEFT JOIN pg_roles e ON u.mapping = 'explicit' AND e.oid = u.postgres_role
-    LEFT JOIN pg_roles n ON u.mapping = 'username' AND n.rolname = u.userid AND immuta.is_mappable(n.oid)
+    SELECT CASE WHEN immuta.target_fault(f.role) IS NULL THEN f.role END
+    FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id,
+         LATERAL (SELECT immuta.role_of_user(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'))) f (role)
     WHERE m.project_id = member_roles.project_id
 $$;
 REVOKE ALL ON FUNCTION immuta.member_roles(integer) FROM PUBLIC;

@@ -33,6 +33,29 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION immuta.foreign_administrators() RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('REVOKE ADMIN OPTION FOR %I FROM %I GRANTED BY %I', r.rolname, a.rolname, pg_get_userbyid(m.grantor))
+    FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles a ON a.oid = m.member
+    WHERE m.admin_option AND NOT a.rolsuper
+      AND r.rolname IN ('bodata_impersonate_user', 'immuta_impersonation', 'immuta_admin', 'immuta_mappable')
+$$;
+REVOKE ALL ON FUNCTION immuta.foreign_administrators() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.foreign_administrators() IS 'internal: who could grant the control roles and is no superuser: what takes that away';
+
+-- A login with CREATEROLE that made one of the roles before has ADMIN on it from 16 on. It may be meant so, and the roles
+-- are those of other databases, too: nothing is revoked here.
+DO $$
+DECLARE
+    remedies text := (SELECT pg_catalog.string_agg(f, '; ') FROM immuta.foreign_administrators() f);
+BEGIN
+    IF remedies IS NOT NULL THEN
+        RAISE WARNING 'others than superusers can grant the control roles of immuta_ext' USING HINT = remedies;
+    END IF;
+END
+$$;
+
 COMMENT ON SCHEMA immuta IS 'impersonation by Immuta token (extension immuta_ext)';
 REVOKE ALL ON SCHEMA immuta FROM PUBLIC;
 GRANT USAGE ON SCHEMA immuta TO PUBLIC;

@@ -477,3 +477,38 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.watch_ddl() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.watch_ddl() IS 'internal: from now on data sources follow DDL';
+
+-- What logical replication brings carries the OIDs of another cluster, and no restore or upgrade says so: here they would be
+-- somebody else's roles and tables.
+CREATE FUNCTION immuta.refuse_replication() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = pg_backend_pid() AND a.backend_type LIKE 'logical replication%') THEN
+        RAISE EXCEPTION 'table "immuta.%" cannot be replicated logically', TG_TABLE_NAME
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Leave schema "immuta" out of the publication, and bring it here with pg_dump.';
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.refuse_replication() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.refuse_replication() IS 'internal: 55000 for rows that logical replication brings';
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT DISTINCT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'immuta'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'r'
+          AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.=) ANY (
+              ARRAY['pg_catalog.oid', 'pg_catalog.regclass', 'pg_catalog.regrole']::pg_catalog.regtype[])
+    LOOP
+        -- Fires only where changes are replayed, and costs nothing elsewhere.
+        EXECUTE pg_catalog.format('CREATE TRIGGER refuse_replication BEFORE INSERT OR UPDATE OR DELETE ON immuta.%I '
+                                  'FOR EACH ROW EXECUTE FUNCTION immuta.refuse_replication()', name);
+        EXECUTE pg_catalog.format('ALTER TABLE immuta.%I ENABLE REPLICA TRIGGER refuse_replication', name);
+    END LOOP;
+END
+$$;

@@ -22,6 +22,30 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_check_target_wrapper';
 REVOKE ALL ON FUNCTION immuta.check_target(oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.check_target(oid) IS 'internal: raises an error for a role that must not be impersonated';
 
+CREATE FUNCTION immuta.target_fault(role oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta.check_target(role);
+    RETURN NULL;
+EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
+    RETURN SQLERRM;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.target_fault(oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.target_fault(oid) IS 'internal: why a role may not be impersonated, or NULL';
+
+-- From a user to a role there is one rule, which decides at a switch as well: src/mapping.rs.
+CREATE FUNCTION immuta.role_of_user(userid bytea, iamid bytea) RETURNS oid
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_role_of_user_wrapper';
+REVOKE ALL ON FUNCTION immuta.role_of_user(bytea, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.role_of_user(bytea, bytea) IS 'internal: the role of a user outside projects, as far as it is known without a provider; NULL for none';
+
+CREATE FUNCTION immuta.impersonated_role(userid bytea, iamid bytea, impersonator oid) RETURNS oid
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_impersonated_role_wrapper';
+REVOKE ALL ON FUNCTION immuta.impersonated_role(bytea, bytea, oid) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.impersonated_role(bytea, bytea, oid) IS 'internal: the role as which a login impersonates a user; NULL where it cannot';
+
 CREATE FUNCTION immuta.mappable_role(postgres_role name) RETURNS regrole
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

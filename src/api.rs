@@ -435,18 +435,36 @@ fn immuta_rule_names(
         allow: true,
         networks: None,
     };
-    rule.names(&text(login), &Identity { iamid: text(iamid), userid: text(userid) })
+    rule.names(&text(login), &identity(userid, iamid))
 }
 
 /// The role as which a user would be impersonated, whoever impersonates him.
 pub fn role_of_user(userid: &[u8], iamid: &[u8]) -> Result<u32, Report> {
     let installed = catalog::installation().ok_or(Error::NoExtension)?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let identity = Identity { iamid: text(iamid), userid: text(userid) };
-    mapping::mapped_role(&installed, &identity, None, 0).map_err(|error| match error {
+    mapping::mapped_role(&installed, &identity(userid, iamid), None, 0).map_err(|error| match error {
         Error::TokenInvalid => Error::UserDisabled.into(),
         other => other.into(),
     })
+}
+
+/// The same, for a view: `None` for whoever cannot be impersonated by this login.
+#[pg_extern(sql = false)]
+fn immuta_impersonated_role(userid: &[u8], iamid: &[u8], impersonator: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let installed = catalog::installation()?;
+    let role = mapping::mapped_role(&installed, &identity(userid, iamid), None, impersonator.to_u32());
+    role.ok().map(pg_sys::Oid::from)
+}
+
+/// The role of a user outside projects, as far as it is known without a provider.
+#[pg_extern(sql = false)]
+fn immuta_role_of_user(userid: &[u8], iamid: &[u8]) -> Option<pg_sys::Oid> {
+    let installed = catalog::installation()?;
+    mapping::role_without_provider(&installed, &identity(userid, iamid)).map(pg_sys::Oid::from)
+}
+
+fn identity(userid: &[u8], iamid: &[u8]) -> Identity {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Identity { iamid: text(iamid), userid: text(userid) }
 }
 
 /// Puts a dry run on record: the user, the statement, and the SQLSTATE with which it would fail.
@@ -454,9 +472,7 @@ pub fn role_of_user(userid: &[u8], iamid: &[u8]) -> Result<u32, Report> {
 fn immuta_record_dry_run(userid: &[u8], iamid: &[u8], statement: &[u8], code: Option<&str>) {
     immuta_require_preload();
     let role = role_of_user(userid, iamid).unwrap_or_else(|error| raise(error));
-    let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let identity = Identity { iamid: utf8(iamid), userid: utf8(userid) };
     let code = code.and_then(|code| <[u8; 5]>::try_from(code.as_bytes()).ok());
     let statement = text::from_server_anyhow(statement);
-    audit::tested(identity, role, statement, code).unwrap_or_else(|error| report(error));
+    audit::tested(identity(userid, iamid), role, statement, code).unwrap_or_else(|error| report(error));
 }

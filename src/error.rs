@@ -43,6 +43,8 @@ pub enum Error {
     TargetRefused(String),
     /// The user has no mapped role, or the role does not exist.
     NotMapped,
+    /// The provider names another role than that with which the user counts in the current project.
+    OtherRoleInProject,
     /// A subscription of the user has ended and is not revoked yet.
     SubscriptionEnded,
     /// The token came with SET instead of SET LOCAL.
@@ -94,6 +96,7 @@ impl Error {
             | Error::RuleDenies
             | Error::AnotherUser
             | Error::TargetRefused(_)
+            | Error::OtherRoleInProject
             | Error::TokenRequired(_)
             | Error::SettingUnlisted(_)
             | Error::SettingNotShared(_)
@@ -129,6 +132,7 @@ impl Error {
             | Error::RuleDenies
             | Error::AnotherUser
             | Error::TargetRefused(_)
+            | Error::OtherRoleInProject
             | Error::SubscriptionEnded
             | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
             Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
@@ -176,6 +180,9 @@ impl Error {
             }
             Error::TargetRefused(why) => format!("the mapped role may not be impersonated: {why}"),
             Error::NotMapped => "the user has no PostgreSQL role".into(),
+            Error::OtherRoleInProject => {
+                "the user's project does not know the role that the token provider names".into()
+            }
             Error::SubscriptionEnded => {
                 "a subscription of this user has ended and could not be revoked yet".into()
             }
@@ -227,6 +234,10 @@ impl Error {
             Error::TargetRefused(_) => "Map the user to a role that only has privileges on data.",
             Error::NotMapped => {
                 "Map the user with immuta.map_user(), or make the role of that name a member of immuta_mappable."
+            }
+            Error::OtherRoleInProject => {
+                "Map the user to a role with immuta.map_user(), or end the project for him: \
+                 immuta.set_current_project(NULL, userid)."
             }
             Error::SubscriptionEnded => "Retry the transaction; tell the administrator if it happens again.",
             Error::NotLocal => {
@@ -327,6 +338,7 @@ mod tests {
             Error::ProviderUnavailable(Outage::Timeout),
             Error::TargetRefused("it is a superuser".into()),
             Error::NotMapped,
+            Error::OtherRoleInProject,
             Error::SubscriptionEnded,
             Error::NotLocal,
             Error::InSubtransaction,

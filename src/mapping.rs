@@ -6,6 +6,7 @@ use crate::core::rules;
 use crate::core::target::{self, OffLimits};
 use crate::error::Error;
 use crate::pg::catalog::Installation;
+use crate::pg::table::UserAccount;
 use crate::pg::{client, role, table};
 
 /// The user whom a provider describes.
@@ -29,9 +30,8 @@ pub fn is_disabled(installed: &Installation, identity: &Identity) -> bool {
     table::user_by_identity(installed, identity).is_some_and(|account| account.is_disabled)
 }
 
-/// The role this user is mapped to, checked against everything that must not be impersonated. A row of ours decides
-/// first, also over a user who has none of our tokens; a disabled user is none. Roles are looked up at each use:
-/// nothing is remembered beyond the catalog generation it was found in.
+/// The role this user is impersonated as, checked against everything that must not be. A disabled user is none. Roles
+/// are looked up at each use: nothing is remembered beyond the catalog generation it was found in.
 pub fn mapped_role(
     installed: &Installation,
     identity: &Identity,
@@ -42,25 +42,46 @@ pub fn mapped_role(
     if account.as_ref().is_some_and(|account| account.is_disabled) {
         return Err(Error::TokenInvalid);
     }
-    let user = account.as_ref().map(|account| account.id);
-    let current_project =
-        account.as_ref().and_then(|account| table::role_of_current_project(installed, account.id));
-    let stored_name = account.as_ref().and_then(|account| account.role_name.clone());
-    let mapped = match account.map_or(Mapping::ByName, |account| account.mapping) {
-        Mapping::Explicit(role) => {
-            Some(role).filter(|&role| installed.knows_roles || role::name(role) == stored_name)
-        }
-        // A role that carries somebody's subscriptions is nobody else's.
-        Mapping::ByName => by_name(installed, identity, role_name)
-            .filter(|&role| carries_for(installed, role).is_none_or(|owner| user == Some(owner))),
-        Mapping::Unmapped => None,
-    };
-    let mapped = mapped.ok_or(Error::NotMapped)?;
+    let mapped = own_role(installed, identity, account.as_ref(), role_name).ok_or(Error::NotMapped)?;
     check_target(installed, mapped, impersonator)?;
     // In a project the user is its role: who is nobody outside is nobody in it.
-    let Some(role) = current_project else { return Ok(mapped) };
+    let Some(role) = account.as_ref().and_then(|account| table::role_of_current_project(installed, account.id))
+    else {
+        return Ok(mapped);
+    };
+    // What its members have was found without their provider.
+    if own_role(installed, identity, account.as_ref(), None) != Some(mapped) {
+        return Err(Error::OtherRoleInProject);
+    }
     check_target(installed, role, impersonator)?;
     Ok(role)
+}
+
+/// The role of a user outside projects, as far as it is known without a provider, whether or not it may be impersonated.
+pub fn role_without_provider(installed: &Installation, identity: &Identity) -> Option<u32> {
+    own_role(installed, identity, table::user_by_identity(installed, identity).as_ref(), None)
+}
+
+/// From a user to a role: the one rule, which SQL asks, too. A row of ours decides first, also over a user who has none
+/// of our tokens.
+fn own_role(
+    installed: &Installation,
+    identity: &Identity,
+    account: Option<&UserAccount>,
+    role_name: Option<&str>,
+) -> Option<u32> {
+    match account.map_or(&Mapping::ByName, |account| &account.mapping) {
+        &Mapping::Explicit(role) => {
+            let stored_name = account.and_then(|account| account.role_name.as_ref());
+            Some(role).filter(|&role| installed.knows_roles || role::name(role).as_ref() == stored_name)
+        }
+        // A role that carries somebody's subscriptions is nobody else's.
+        Mapping::ByName => by_name(installed, identity, role_name).filter(|&role| {
+            let owner = carries_for(installed, role);
+            owner.is_none() || owner == account.map(|account| account.id)
+        }),
+        Mapping::Unmapped => None,
+    }
 }
 
 /// The user whose subscriptions a role carries. Where stored OIDs do not hold, stored names do.

@@ -318,6 +318,9 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
         let now = now();
         if let Some(mut open) = state.trail.end_utility(depth, now) {
             open.rows = open.rows.max(rows);
+            if !open.statement.created.is_empty() {
+                xact::make_changes_visible();
+            }
             state.name_created(&mut open);
             state.complete(open, Outcome::Success, now)?;
         }
@@ -508,13 +511,9 @@ impl State {
         }
     }
 
-    /// What a statement made can be looked up now.
+    /// What a statement made can be looked up now, if it is visible.
     fn name_created(&self, open: &mut Open<Remembered>) {
-        let created = std::mem::take(&mut open.statement.created);
-        if !created.is_empty() {
-            xact::make_changes_visible();
-        }
-        for (class, object) in created {
+        for (class, object) in std::mem::take(&mut open.statement.created) {
             if let Some(object) = objects::any(Change::Created, class, object) {
                 open.statement.objects.add(object);
             }
@@ -531,7 +530,13 @@ impl State {
 
     fn query_ended(&mut self, execution: usize, now: Timestamp) -> Result<(), Error> {
         match self.trail.end(execution) {
-            Some(open) => self.complete(open, Outcome::Success, now),
+            Some(mut open) => {
+                if !open.statement.created.is_empty() {
+                    // By functions, whose statements made it visible.
+                    self.name_created(&mut open);
+                }
+                self.complete(open, Outcome::Success, now)
+            }
             None => Ok(()),
         }
     }

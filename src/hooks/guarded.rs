@@ -91,7 +91,8 @@ pub fn check_type(oid: u32) -> Result<(), Error> {
     }
 }
 
-/// While the system account runs a statement, or one is analysed for it: nothing else may run with its rights.
+/// While the system account runs a statement, or one is analysed for it, and while the planner looks at a query for a dry
+/// run: nothing else may run with its rights, or the user's.
 pub fn check_function_of_system(oid: u32) -> Result<(), Report> {
     let is_analysis = gate::is_analysis();
     if oid < guard::FIRST_NORMAL_OBJECT_ID && !is_analysis {
@@ -103,6 +104,9 @@ pub fn check_function_of_system(oid: u32) -> Result<(), Report> {
         return Ok(());
     }
     let schema = catalog::schema_name(function.schema).unwrap_or_default();
+    if !gate::is_restricted() {
+        return Err(refused_in_dry_run(format!("function \"{schema}.{}\"", function.name)));
+    }
     Err(Report {
         sqlstate: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         message: format!("function \"{schema}.{}\" must not run for the system account", function.name),
@@ -110,6 +114,28 @@ pub fn check_function_of_system(oid: u32) -> Result<(), Report> {
         hint: "Constraints of domains run when values of them are read. Leave out such types, or let a superuser own the \
                function and declare it IMMUTABLE.",
     })
+}
+
+/// Range types bring a function along that the planner calls on values from statistics, and that PostgreSQL may have
+/// looked up before, so that nothing is asked about it any more.
+pub fn check_type_of_dry_run(oid: u32) -> Result<(), Report> {
+    let difference = catalog::subtype_difference(oid).and_then(catalog::function);
+    match (difference, catalog::type_name_and_owner(oid)) {
+        (Some(function), Some((name, _))) if !role::is_superuser(function.owner) => {
+            Err(refused_in_dry_run(format!("type \"{name}\", of which function \"{}\"", function.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Not 42501, which would say that the user may not do it.
+fn refused_in_dry_run(what: String) -> Report {
+    Report {
+        sqlstate: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        message: format!("{what} could run while the query is planned: it cannot be tested"),
+        detail: "",
+        hint: "A dry run calls only functions that a superuser owns. Let one own it, or test the query without it.",
+    }
 }
 
 pub fn refuse_statement_of_system() -> Result<(), Report> {

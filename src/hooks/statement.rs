@@ -69,6 +69,9 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
         session_scope::resume()?;
         return Ok(Before::default());
     }
+    if gate::is_dry_run() {
+        references.collect().types.into_iter().try_for_each(guarded::check_type_of_dry_run)?;
+    }
     if !is_guarded() {
         return Ok(Before::default());
     }

@@ -387,6 +387,29 @@ pub fn type_name_and_owner(oid: u32) -> Option<(String, u32)> {
     }
 }
 
+/// Column of the function in pg_range (`pg_range.h`).
+const ANUM_PG_RANGE_RNGSUBDIFF: i16 = 7;
+
+/// The function with which a type of ranges, or of sets of them, measures how far values are apart.
+pub fn subtype_difference(oid: u32) -> Option<u32> {
+    let cache = pg_sys::SysCacheIdentifier::RANGETYPE as c_int;
+    let oid = pg_sys::Oid::from(oid);
+    // SAFETY: takes OIDs by value; an OID is copied before the release.
+    unsafe {
+        let range = pg_sys::get_multirange_range(oid);
+        let range = if range == pg_sys::Oid::INVALID { oid } else { range };
+        let tuple = pg_sys::SearchSysCache1(cache, range.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let mut is_null = false;
+        let difference =
+            pg_sys::SysCacheGetAttr(cache, tuple, ANUM_PG_RANGE_RNGSUBDIFF, &mut is_null).value() as u32;
+        pg_sys::ReleaseSysCache(tuple);
+        (difference != 0).then_some(difference)
+    }
+}
+
 /// The code of a function in C, by its name in the library; `None` for functions in other languages.
 pub fn c_symbol(function: u32) -> Option<Vec<u8>> {
     // SAFETY: as in function(); prosrc is text, detoasted with all its bytes in place.
@@ -534,6 +557,10 @@ const LARGE_OBJECTS: u32 = 2613;
 /// Kind and name of any object, in the words of PostgreSQL; `None` for one that is gone, and for what is no object by
 /// itself (an inheritance, a setting of a role), although changes of it are announced as if it were.
 pub fn described_object(class: u32, oid: u32) -> Option<(String, String)> {
+    if class == LARGE_OBJECTS {
+        // It has no name, and one that a query makes is not visible before the query is over.
+        return Some(("large object".into(), oid.to_string()));
+    }
     let address = address_of(class, oid)?;
     // SAFETY: missing_ok; as in owned().
     unsafe {

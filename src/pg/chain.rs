@@ -43,7 +43,7 @@ pub struct Handlers {
     pub worker_permissions: fn(Permissions) -> Result<(), Report>,
     /// Before a function is executed: `(its OID, nesting depth)`.
     pub function: fn(u32, u32) -> Result<(), Report>,
-    /// The same while the system account runs a statement, or one is analysed for it: `(its OID)`.
+    /// The same while the system account runs a statement, or one is analysed for it, and in a dry run: `(its OID)`.
     pub function_of_system: fn(u32) -> Result<(), Report>,
     /// A statement begins where a text is only analysed.
     pub statement_of_system: fn() -> Result<(), Report>,
@@ -176,7 +176,9 @@ pub fn install(handlers: Handlers) {
         PREVIOUS_END = pg_sys::ExecutorEnd_hook;
         pg_sys::ExecutorEnd_hook = Some(executor_end);
         PREVIOUS_ACCESS = pg_sys::object_access_hook;
+        PREVIOUS_LOOK_UP = pg_sys::needs_fmgr_hook;
         pg_sys::object_access_hook = Some(object_access);
+        pg_sys::needs_fmgr_hook = Some(needs_fmgr);
     }
     compat::hook_executor_run();
     compat::hook_executor_check_perms();
@@ -189,6 +191,7 @@ static mut PREVIOUS_ANALYZE: pg_sys::post_parse_analyze_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
+static mut PREVIOUS_LOOK_UP: pg_sys::needs_fmgr_hook_type = None;
 
 #[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn process_utility(
@@ -364,7 +367,7 @@ unsafe extern "C-unwind" fn object_access(
             previous(access, class, object, sub, arg);
         }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
-            if gate::is_restricted() {
+            if gate::is_restricted() || gate::is_dry_run() {
                 before_function_of_system(object);
             }
             reported::begins();
@@ -374,6 +377,19 @@ unsafe extern "C-unwind" fn object_access(
         } else if gate::is_audited() {
             on_change(access, class, object, sub, arg);
         }
+    }
+}
+
+/// PostgreSQL is about to call a function, whatever found it: the planner calls those of operators on values from
+/// statistics, and functions of JSON those of casts, without a look at who may call them.
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn needs_fmgr(function: pg_sys::Oid) -> bool {
+    // SAFETY: as in process_utility().
+    unsafe {
+        if gate::is_dry_run() {
+            before_function_of_system(function);
+        }
+        PREVIOUS_LOOK_UP.is_some_and(|previous| previous(function))
     }
 }
 

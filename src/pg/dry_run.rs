@@ -36,8 +36,8 @@ pub extern "C" fn pg_finfo_immuta_explained() -> *const pg_sys::Pg_finfo_record 
     &RECORD
 }
 
-/// SQL function `immuta.explained(userid bytea, iamid bytea, statement text) RETURNS text`, not strict. Plain frame: it
-/// owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
+/// SQL function `immuta.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
+/// Plain frame: it owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
 #[allow(ffi_unwind_calls)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -51,12 +51,13 @@ pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInf
     }
 }
 
-/// Becomes the user's role. Functions that the planner calls write nothing, and do nothing that would outlive the
-/// transaction, as in a maintenance command; what is refused under an impersonation the hooks refuse here, too. What is
-/// refused is said in English.
+/// Becomes the user's role, with the search path of whoever asks. The planner calls functions: only those of PostgreSQL,
+/// of this extension and of superusers, which write nothing, and do nothing that would outlive the transaction, as in a
+/// maintenance command; what is refused under an impersonation the hooks refuse here, too. What is refused is said in
+/// English.
 #[pg_guard]
 unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
-    // SAFETY: two arguments of type bytea and one of type text, in the encoding of the database; the copies are palloc'd
+    // SAFETY: two arguments of type bytea and two of type text, in the encoding of the database; the copies are palloc'd
     // and live as long as the call.
     unsafe {
         let argument = |at| {
@@ -64,10 +65,12 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
             let value = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
             Some(pgrx::varlena_to_byte_slice(value).to_vec())
         };
-        let (Some(userid), Some(iamid), Some(statement)) = (argument(0), argument(1), argument(2)) else {
+        let (Some(userid), Some(iamid), Some(statement), Some(search_path)) =
+            (argument(0), argument(1), argument(2), argument(3))
+        else {
             raise(Report {
                 sqlstate: pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                message: "userid, iamid and statement must not be null".into(),
+                message: "userid, iamid, statement and search_path must not be null".into(),
                 detail: "IMPERSONATION_NOT_SUPPORTED",
                 hint: "Name a user, and give the text of a query.",
             });
@@ -86,13 +89,17 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         // Options in parentheses: whatever the text begins with, it can add none.
         let explain = [b"EXPLAIN (FORMAT TEXT) ".as_slice(), &statement].concat();
         let copy = |text: Vec<u8>| pg_sys::pstrdup(CString::new(text).unwrap_or_default().as_ptr()).cast_const();
-        let (statement, explain) = (copy(statement), copy(explain));
+        let (statement, explain, search_path) = (copy(statement), copy(explain), copy(search_path));
 
         let settings_level = guc::new_level();
-        for (name, value) in [(c"lc_messages", c"C"), (c"transaction_read_only", c"on")] {
+        for (name, value) in [
+            (c"search_path", search_path),
+            (c"lc_messages", c"C".as_ptr()),
+            (c"transaction_read_only", c"on".as_ptr()),
+        ] {
             pg_sys::set_config_option(
                 name.as_ptr(),
-                value.as_ptr(),
+                value,
                 pg_sys::GucContext::PGC_SUSET,
                 pg_sys::GucSource::PGC_S_SESSION,
                 pg_sys::GucAction::GUC_ACTION_LOCAL,

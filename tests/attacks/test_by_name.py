@@ -80,7 +80,7 @@ ATTACKS = [
     (18, "SELECT * FROM immuta.impersonators", *DENIED),
     (18, "SELECT * FROM immuta.list_impersonators()", *DENIED),
     (18, "SELECT * FROM immuta.test_access('bob', 'SELECT 1')", *DENIED),
-    (18, "SELECT * FROM immuta.explained('bob', 'bim', 'SELECT 1')", *DENIED),
+    (18, "SELECT * FROM immuta.explained('bob', 'bim', 'SELECT 1', 'app')", *DENIED),
     (18, "SELECT immuta.may_impersonate(10, true)", *DENIED),
     (18, "CREATE PROCEDURE immuta_procedures.mine() LANGUAGE sql AS 'SELECT 1'", *DENIED),
     (18, "CREATE OR REPLACE PROCEDURE immuta_procedures.impersonate_user(user_id text) LANGUAGE sql AS 'SELECT 1'",

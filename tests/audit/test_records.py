@@ -598,6 +598,19 @@ def test_the_older_format():
             "impersonationStarted", "query", "impersonationCommitted"]
 
 
+def test_what_a_query_makes_is_on_record(session, trail):
+    """By functions that it calls; large objects by their OID."""
+    session.begin()
+    session.ok("CREATE FUNCTION alice.makes() RETURNS int LANGUAGE plpgsql AS "
+               "$$ BEGIN CREATE TABLE alice.within (a int); RETURN 1; END $$")
+    for statement in ("SELECT alice.makes()", "SELECT lo_create(4711)", "SELECT lo_unlink(4711)", "ROLLBACK"):
+        session.ok(statement)
+    _, _, table, made, gone, _ = trail.new()
+    assert objects(table)["alice.within"] == ("TABLE", ["CREATE"], set())
+    assert objects(made) == {"4711": ("LARGE_OBJECT", ["CREATE"], set())}
+    assert objects(gone) == {"4711": ("LARGE_OBJECT", ["DROP"], set())}
+
+
 @pytest.mark.parametrize("is_prepared", [False, True], ids=["", "cached"])
 @pytest.mark.parametrize("reads", ["app.reads_too(carrier)", "(carrier::app.reading)::text"], ids=["function", "domain"])
 def test_what_is_read_where_workers_were_planned(world, session, trail, reads, is_prepared):

@@ -25,6 +25,8 @@ FINDINGS = [
      "AS 'SELECT 1'", "DROP FUNCTION app.f()", "app.f()"),
     ("schema public is closed", "GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
      "REVOKE CREATE"),
+    ("only superusers grant the control roles", "GRANT immuta_admin TO plain WITH ADMIN OPTION", "REVOKE immuta_admin FROM plain",
+     "REVOKE ADMIN OPTION FOR immuta_admin FROM plain GRANTED BY postgres"),
     ("mapped roles may be impersonated", "ALTER ROLE bob CREATEROLE", "ALTER ROLE bob NOCREATEROLE", "bob"),
     ("mapped roles may be impersonated", "CREATE ROLE gone; SELECT immuta.create_user('gone', postgres_role => 'gone'); "
      "DROP ROLE gone", "SELECT immuta.drop_user('gone')", "gone"),

@@ -199,7 +199,7 @@ def test_a_dry_run_leaves_nothing_behind(world, what, body):
         assert query(connection, "SELECT random()") != random
         # It is over, however it ended.
         with pytest.raises(psycopg2.errors.DivisionByZero):
-            query(connection, "SELECT immuta.explained('bob', 'bim', 'SELECT 1/0')")
+            query(connection, "SELECT immuta.explained('bob', 'bim', 'SELECT 1/0', 'public')")
         query(connection, "SELECT pg_advisory_lock(12), pg_advisory_unlock(12)")
     finally:
         connection.close()
@@ -262,10 +262,12 @@ def test_a_dry_run_needs_a_user(world, user, iamid, error):
         world.sql("SELECT * FROM immuta.test_access(%s, 'SELECT 1', %s)", (user, iamid))
 
 
-@pytest.mark.parametrize("arguments", [(None, "SELECT 1", "bim"), ("alice", None, "bim"), ("alice", "SELECT 1", None)])
+@pytest.mark.parametrize("arguments", [
+    (None, "SELECT 1", "bim", "app"), ("alice", None, "bim", "app"), ("alice", "SELECT 1", None, "app"),
+    ("alice", "SELECT 1", "bim", None)])
 def test_a_dry_run_needs_all_of_it(world, arguments):
     with pytest.raises(psycopg2.errors.NullValueNotAllowed):
-        world.sql("SELECT * FROM immuta.test_access(%s, %s, %s)", arguments)
+        world.sql("SELECT * FROM immuta.test_access(%s, %s, %s, %s)", arguments)
 
 
 def test_a_dry_run_of_a_disabled_user(world):

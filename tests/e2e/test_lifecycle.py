@@ -68,6 +68,33 @@ def test_an_existing_schema_must_be_a_superusers(database):
     assert query(connection, "SELECT count(*) FROM pg_namespace WHERE nspname = 'immuta'") == [(1,)]
 
 
+@pytest.mark.skipif(int(VERSION) < 16, reason="who makes a role has ADMIN on it from 16 on")
+def test_who_made_a_control_role_before_is_named(world, database):
+    """And what the WARNING and doctor() recommend takes it away."""
+    name = "immuta_admin"
+    world.sql(f"CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'maker'; ALTER ROLE {name} RENAME TO set_aside")
+    maker = world.connect("maker", "maker")
+    connection = database("made_before")
+    try:
+        query(maker, f"CREATE ROLE {name}")
+        maker.commit()
+        query(connection, "CREATE EXTENSION immuta_ext")
+        [warning] = [notice for notice in connection.notices if "control roles" in notice]
+        remedy = f"REVOKE ADMIN OPTION FOR {name} FROM maker GRANTED BY postgres"
+        assert warning.startswith("WARNING") and remedy in warning
+        doctor = "SELECT ok, detail FROM immuta.doctor() WHERE \"check\" LIKE 'only superusers grant%%'"
+        [(ok, detail)] = query(connection, doctor)
+        assert not ok and remedy in detail
+        query(connection, remedy)
+        assert query(connection, doctor) == [(True, "nobody else has ADMIN on one")]
+        with refuses("42501"):
+            query(maker, f"GRANT {name} TO plain")
+    finally:
+        maker.close()
+        query(connection, f"DROP EXTENSION immuta_ext CASCADE; DROP OWNED BY {name}; DROP ROLE {name}")
+        world.sql(f"ALTER ROLE set_aside RENAME TO {name}; DROP ROLE maker")
+
+
 def test_every_object_has_a_comment_and_no_function_is_public(database):
     connection = database("comments")
     query(connection, "CREATE EXTENSION immuta_ext")
