@@ -19,6 +19,7 @@ use std::ffi::CString;
 
 /// Before a utility statement.
 pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> Result<Before, Report> {
+    forget_planned();
     if *statement == Statement::Rollback {
         // It undoes the parameter, too.
         impersonation::settle();
@@ -267,6 +268,11 @@ enum Encryption {
 
 thread_local! {
     static ENCRYPTION: Cell<Encryption> = const { Cell::new(Encryption::NotRead) };
+}
+
+/// A query that was planned and did not start, because of an error, makes nothing possible for the next one.
+pub fn forget_planned() {
+    ENCRYPTION.set(Encryption::NotRead);
 }
 
 /// A SET that is about to run and may change nothing.

@@ -1,6 +1,6 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session_scope};
+use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session_scope, statement};
 use crate::audit;
 use crate::core::session::Scope;
 use crate::error::Error;
@@ -62,6 +62,7 @@ pub fn end(has_committed: bool) {
         role::unlock();
     }
     guc::forget_text();
+    statement::forget_planned();
     let Some((ended, goes_on)) = SESSION.with(|session| {
         let mut session = session.try_borrow_mut().ok()?;
         Some((session.end_transaction(has_committed), session.active.clone()))

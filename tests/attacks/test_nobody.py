@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from harness.fixtures import VERSION
-from scene import COUNT, DENIED, MODES, REQUIRED, settings, token_of
+from scene import COUNT, DENIED, MODES, REQUIRED, expect, settings, token_of
 
 # Of functions that alice left behind, and of the same functions made by a superuser.
 SCHEMAS = ("alice", "app")
@@ -425,6 +425,21 @@ def test_the_view_of_encryption_opens_nothing_else(world, session):
     session.ok("COMMIT")
     session.ok("SELECT 1 FROM pg_stat_ssl WHERE false")
     session.refused("SELECT query FROM pg_stat_get_activity(NULL)", *REQUIRED)
+    # Planned under a token, with the view in it, and started after a query that was planned and failed before its start.
+    session.begin()
+    leak = "SELECT a.query FROM pg_stat_get_activity(NULL) a LEFT JOIN pg_stat_ssl s ON false"
+    assert not wire.parse(leak, name="leak").bind(name="leak").execute().sync().send().read().error
+    session.ok("COMMIT")
+    for prelude in ("SELECT 1/0 FROM pg_stat_ssl", "EXPLAIN SELECT * FROM pg_stat_ssl", "SELECT 1 FROM pg_stat_ssl"):
+        session.run(prelude)
+        expect(wire.bind(name="leak").execute().sync().send().read(), *REQUIRED)
+    session.ok("BEGIN")
+    session.ok("SAVEPOINT s")
+    session.run("SELECT 1/0 FROM pg_stat_ssl")
+    session.ok("ROLLBACK TO s")
+    expect(wire.bind(name="leak").execute().sync().send().read(), *REQUIRED)
+    session.ok("ROLLBACK")
+    session.ok("DEALLOCATE ALL")
     for schema in SCHEMAS:
         session.refused(f"SELECT {schema}.runs('SELECT count(*) FROM pg_stat_get_activity(NULL)'), ssl "
                         "FROM pg_stat_ssl", *REQUIRED)
