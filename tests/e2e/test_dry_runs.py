@@ -29,7 +29,7 @@ GRANT SELECT ON m.spans TO alice;
 
 ATTACKS = {
     "immutable function": "SELECT m.spy()",
-    "stable function": "SELECT * FROM m.spans WHERE length(carrier) = m.wait()",
+    "stable function": "SELECT 1 FROM m.spans WHERE length(carrier) = m.wait()",
     "default of a parameter": "SELECT m.with_default()",
     "domain of a literal": "SELECT 'x'::m.checked",
     "operator": "SELECT 'a' OPERATOR(m.===) 'b'",
