@@ -386,7 +386,7 @@ unsafe extern "C-unwind" fn object_access(
 unsafe extern "C-unwind" fn needs_fmgr(function: pg_sys::Oid) -> bool {
     // SAFETY: as in process_utility().
     unsafe {
-        if gate::is_dry_run() {
+        if gate::is_restricted() || gate::is_dry_run() {
             before_function_of_system(function);
         }
         PREVIOUS_LOOK_UP.is_some_and(|previous| previous(function))
