@@ -83,8 +83,7 @@ fn immuta_user_by_password(iamid: Option<&[u8]>, userid: Option<&[u8]>, password
     log::conceal_statement();
     static NOBODY: Lazy<String> = Lazy::new(|| hash_password(b"nobody").unwrap_or_default());
     let installed = hooks::installed().unwrap_or_else(|error| report(error));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let identity = iamid.zip(userid).map(|(iamid, userid)| Identity { iamid: text(iamid), userid: text(userid) });
+    let identity = iamid.zip(userid).map(|(iamid, userid)| identity(userid, iamid));
     let find = || identity.as_ref().and_then(|identity| table::user_by_identity(&installed, identity));
     // Nobody guesses in many sessions at once what each of them would count only afterwards.
     let _turn = find().map(|user| Turn::wait_for(user.id));
@@ -129,10 +128,8 @@ fn immuta_profile(
 ) -> TableIterator<'static, (name!(groups, Vec<u8>), name!(attributes, Vec<u8>))> {
     immuta_require_preload();
     let installed = hooks::installed().unwrap_or_else(|error| report(error));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let identity = Identity { iamid: text(iamid), userid: text(userid) };
-    let profile =
-        table::user_by_identity(&installed, &identity).and_then(|user| table::profile(&installed, user.id));
+    let profile = table::user_by_identity(&installed, &identity(userid, iamid))
+        .and_then(|user| table::profile(&installed, user.id));
     TableIterator::new(profile.map(|(groups, attributes)| (groups.into_bytes(), attributes.into_bytes())))
 }
 

@@ -1,6 +1,7 @@
 //! The objects that a statement accesses, with their names, remembered as long as no catalog says otherwise.
 
 use crate::core::audit::{Access, Object};
+use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog::{self, Relation};
 use crate::pg::chain::Change;
 use crate::pg::gate;
@@ -61,7 +62,6 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
 
 /// A function, unless it came with PostgreSQL or with this extension.
 pub fn function(oid: u32) -> Option<Object> {
-    const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
     if oid < FIRST_NORMAL_OBJECT_ID {
         return None;
     }

@@ -1,6 +1,6 @@
 //! The client of this session, and where the session runs.
 
-use super::{catalog, compat};
+use super::compat;
 use pgrx::{Inet, direct_function_call, pg_sys};
 use std::ffi::{CStr, c_char};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub fn is_served() -> bool {
 pub fn forget_credentials() {
     compat::forget_scram_keys();
     // Delegated credentials are in the cache that this variable names (`pg_store_delegated_credential`).
-    if catalog::setting(c"gss_accept_delegation").is_some_and(|value| value.to_bytes() == b"on") {
+    if compat::accepts_delegation() {
         // SAFETY: a backend reads and writes its environment in its only thread that does so.
         unsafe { std::env::set_var("KRB5CCNAME", "MEMORY:immuta_ext_none") };
     }

@@ -535,6 +535,9 @@ pub fn forget_scram_keys() {
     // its fields keep their offsets on purpose, for extensions (libpq-be.h).
     unsafe {
         let Some(port) = (pg_sys::MyProcPort as *mut port::Port).as_mut() else { return };
+        if port.has_scram_keys == 0 {
+            return;
+        }
         port.client_key.zeroize();
         port.server_key.zeroize();
         port.has_scram_keys = 0;
@@ -574,4 +577,20 @@ mod port {
         pub server_key: [u8; 32],
         pub has_scram_keys: u8,
     }
+}
+
+/// Whether clients may hand credentials on to this server (`gss_accept_delegation`, since 16).
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+pub fn accepts_delegation() -> bool {
+    unsafe extern "C" {
+        /// `libpq/auth.h`
+        static pg_gss_accept_delegation: bool;
+    }
+    // SAFETY: a setting's static variable.
+    unsafe { pg_gss_accept_delegation }
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+pub fn accepts_delegation() -> bool {
+    false
 }
