@@ -9,7 +9,7 @@ use crate::core::guard;
 use crate::core::identity::{Identity, Label, Provider, Resolution, Subject};
 use crate::core::outage::Outage;
 use crate::core::presented::Kind;
-use crate::core::session::{Due, Impersonation, Scope};
+use crate::core::session::{Due, Impersonation, Savepoint, Scope, Session};
 use crate::core::time::{Timestamp, end_of_life, is_in_force, recording_interval};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
@@ -118,9 +118,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !presented.is_local && !config::allow_session_impersonation() {
         return Err(Error::NotLocal);
     }
-    if xact::nest_level() != 1 {
-        return Err(Error::InSubtransaction);
-    }
+    let savepoint = savepoint(presented)?;
     if !presented.is_of_connection && !xact::runs_a_statement() {
         return Err(Error::OutOfStatement);
     }
@@ -146,7 +144,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         name_guc::reset();
     }
     client::forget_credentials();
-    let scope = switch_to(&entry, presented.is_local)?;
+    let scope = switch_to(&entry, presented.is_local, savepoint)?;
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
     match entry.provider {
         Provider::Name => {}
@@ -164,6 +162,21 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         by_name::guard_from_now_on();
     }
     started
+}
+
+/// The savepoint in which a user is presented, if it is one. When that is rolled back, nobody is impersonated any more: so
+/// only those sessions may do it that can do nothing then, and could do nothing before.
+fn savepoint(presented: &Presented) -> Result<Option<(i32, Savepoint)>, Error> {
+    let level = xact::nest_level();
+    if level == 1 {
+        return Ok(None);
+    }
+    let settings_level = SESSION.with_borrow(Session::settings_level).ok_or(Error::InSubtransaction)?;
+    if !presented.is_local || presented.credential.kind() != Kind::Token || !super::is_guarded() {
+        return Err(Error::InSubtransaction);
+    }
+    let settings = guc::set_for_session_since(settings_level, &config::session_settings());
+    Ok(Some((settings_level, Savepoint { level, settings: Rc::new(settings) })))
 }
 
 /// After a RESET: what the administrator wants for this user is in force again, as it would be for a login of that role.
@@ -191,7 +204,7 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
 }
 
 /// The switch itself, for the transaction or for the session.
-fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
+fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
     let before = (!is_local).then(session_scope::before);
     let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
     // For a token and one transaction it would cost more than all of the rest that is ours.
@@ -206,12 +219,15 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
         guc::apply_settings_of(entry.role, lasting, Which::All);
     }
     label(&entry.identity, entry.role, lasting);
-    let scope = match before {
-        Some(before) => Scope::Session { before: Rc::new(before) },
+    Ok(match (before, savepoint) {
+        (Some(before), _) => Scope::Session { before: Rc::new(before) },
         // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
-        None => Scope::Transaction { settings_level: guc::new_level() },
-    };
-    Ok(scope)
+        (None, None) => Scope::Transaction { settings_level: guc::new_level(), savepoint: None },
+        // What was set in savepoints is undone altogether.
+        (None, Some((settings_level, savepoint))) => {
+            Scope::Transaction { settings_level, savepoint: Some(savepoint) }
+        }
+    })
 }
 
 /// Whether this login may present users so.

@@ -13,7 +13,7 @@ use crate::pg::chain::{Before, Beginning};
 use crate::pg::nodes::{Handled, Permission, Permissions, Query, References};
 use crate::pg::report::{self, Report};
 use crate::pg::statement::Progress;
-use crate::pg::{catalog, chain, gate, guc, role};
+use crate::pg::{catalog, chain, gate, guc, role, xact};
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 
@@ -37,7 +37,9 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         if matches!(statement, Statement::Set(_)) {
             SEEDED.set(true);
         }
-        if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
+        if depth == 0
+            && !matches!(statement, Statement::TransactionControl | Statement::Savepoint | Statement::Rollback)
+        {
             impersonation::confirm()?;
         }
         return Ok(Before {
@@ -55,6 +57,9 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         {
             Verdict::Runs => {}
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
+        }
+        if *statement == Statement::Savepoint && xact::nest_level() == 1 {
+            SESSION.with_borrow_mut(|session| session.first_savepoint(guc::new_level));
         }
         if *statement == Statement::ExplainQuery {
             LONE.set(None);
@@ -176,7 +181,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     }
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;
-        guc::set_again(set_along);
+        guc::set_again(&set_along);
     }
     Ok(())
 }

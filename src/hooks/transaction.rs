@@ -2,10 +2,11 @@
 
 use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session_scope, statement};
 use crate::audit;
-use crate::core::session::Scope;
+use crate::core::session::{Impersonation, Scope};
 use crate::error::Error;
 use crate::pg::report::Report;
 use crate::pg::{catalog, chain, gate, guc, role, xact};
+use std::rc::Rc;
 
 /// Before a commit in a session of which nothing is known yet: what the log may show of its next message is decided
 /// before any of the other hooks sees that.
@@ -24,17 +25,27 @@ fn before_commit() -> Result<(), Report> {
     }
     let found = SESSION.with_borrow(|session| {
         let active = session.active.as_ref()?;
-        match active.scope {
-            Scope::Transaction { settings_level } => Some((active.used, settings_level)),
+        match &active.scope {
+            Scope::Transaction { settings_level, savepoint } => {
+                let before = savepoint.as_ref().map(|savepoint| Rc::clone(&savepoint.settings));
+                Some((active.used, *settings_level, before))
+            }
             Scope::Session { .. } => None,
         }
     });
-    let Some((used, settings_level)) = found else { return Ok(()) };
+    let Some((used, settings_level, before)) = found else { return Ok(()) };
     if !used && !xact::is_block() {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
-    guc::undo_settings(settings_level);
+    if let Some(before) = before {
+        // The role was set in a savepoint, too, and nothing of the user's runs any more.
+        role::unlock();
+        guc::undo_settings(settings_level);
+        guc::set_again(&before);
+    } else {
+        guc::undo_settings(settings_level);
+    }
     xact::drop_temporary_objects();
     Ok(())
 }
@@ -86,6 +97,10 @@ pub fn end(has_committed: bool) {
     if !goes_on {
         xact::forget_sequences();
     }
+    count_use(&ended);
+}
+
+fn count_use(ended: &Impersonation) {
     CACHE.with(|cache| {
         if let Ok(mut cache) = cache.try_borrow_mut() {
             cache.touch(&ended.digest, ended.last_used, ended.recorded);
@@ -93,19 +108,40 @@ pub fn end(has_committed: bool) {
     });
 }
 
+/// The savepoint was rolled back in which the user was presented. PostgreSQL has undone the lock and undoes the role: the
+/// session can do as much as before the token, which is nothing. Must not fail.
+fn rolled_back(gone: &Impersonation) {
+    gate::set_impersonating(false);
+    audit::transaction_ended(false, None);
+    if LABELLED.take() {
+        guc::unlabel_application();
+    }
+    if SEEDED.get() {
+        xact::reseed();
+    }
+    xact::forget_sequences();
+    count_use(gone);
+}
+
 pub fn subtransaction_started(subxact: u32) {
     SESSION.with_borrow_mut(|session| session.start_subtransaction(subxact, chain::depth()));
 }
 
 pub fn subtransaction_committed(subxact: u32) {
-    SESSION.with_borrow_mut(|session| session.commit_subtransaction(subxact));
+    SESSION.with_borrow_mut(|session| session.commit_subtransaction(subxact, xact::nest_level()));
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
-    let depth =
-        SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.abort_subtransaction(subxact)));
+    let level = xact::nest_level();
+    let (depth, gone) = SESSION.with(|session| {
+        let Ok(mut session) = session.try_borrow_mut() else { return (None, None) };
+        (session.abort_subtransaction(subxact), session.roll_back(level))
+    });
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
+    }
+    if let Some(gone) = gone {
+        rolled_back(&gone);
     }
     depth
 }
