@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,25 @@ def python():
                         "--only-binary=:all:", "-r", requirements], check=True)
 
     return once("drivers-python", requirements.read_text() + sys.version, make) / "venv" / "bin" / "python"
+
+
+def node():
+    """A folder with the packages of node/package.json: modules are found from where a program lies."""
+    manifest, lock = HERE / "node" / "package.json", HERE / "node" / "package-lock.json"
+
+    def make(folder):
+        for file in (manifest, lock):
+            shutil.copy(file, folder)
+        # No program of a package runs while it is installed.
+        subprocess.run(["npm", "ci", "--silent", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"],
+                       cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    return once("drivers", manifest.read_text() + lock.read_text(), make)
+
+
+def node_program(*files):
+    """The first of these programs, put where its packages are found."""
+    folder = node()
+    for file in files:
+        shutil.copy(file, folder / file.name)
+    return folder / files[0].name
