@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -104,3 +105,16 @@ def odbc():
     """psqlODBC's library, and the environment for it."""
     tree = debian.program("odbc-postgresql", "libodbc2")
     return next(tree.glob("usr/lib/*/odbc/psqlodbcw.so")), {"LD_LIBRARY_PATH": libraries(tree)}
+
+
+def go_program(source):
+    """A Go program, built with Debian's compiler and pgx."""
+    tree = debian.program("golang-go", "golang-github-jackc-pgx-v4-dev")
+
+    def make(folder):
+        root = next((tree / "usr" / "lib").glob("go-*"))
+        subprocess.run([root / "bin" / "go", "build", "-o", folder / "program", source], check=True, env={
+            **os.environ, "GOROOT": str(root), "GOPATH": str(tree / "usr" / "share" / "gocode"), "GO111MODULE": "off",
+            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache")})
+
+    return once(f"drivers-go-{source.stem}", source.read_text(), make) / "program"
