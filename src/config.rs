@@ -82,6 +82,7 @@ static MAP_BY_USERNAME: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAP_BY_USERNAME_IAMIDS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"bim"));
 
 /// Names of the roles that subscriptions make. A prefix keeps them apart from logins and roles of your own.
+static REQUEST_LAPSE_AFTER: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 static ROLE_NAME_TEMPLATE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"user_{userid}"));
 
@@ -638,6 +639,16 @@ fn define_guard_and_mapping() {
         c"Identity managers whose users are mapped by name.",
         &MAP_BY_USERNAME_IAMIDS,
         Counts::Mapping,
+    );
+    GucRegistry::define_int_guc(
+        c"bodata.request_lapse_after",
+        c"How long a request for a subscription waits for a decision.",
+        c"Zero: for ever.",
+        &REQUEST_LAPSE_AFTER,
+        0,
+        366 * 24 * 3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
     );
     guc::define_text::<RoleName>(
         c"bodata.role_name_template",
