@@ -605,6 +605,11 @@ pub fn shown(name: &CStr) -> Option<CString> {
     }
 }
 
+/// Whether there is no setting of this name.
+pub fn is_unknown(name: &str) -> bool {
+    CString::new(name).is_ok_and(|name| compat::setting(&name).is_null())
+}
+
 /// From here on changes of settings can be undone together (`NewGUCNestLevel`).
 pub fn new_level() -> i32 {
     raw::NewGUCNestLevel()
