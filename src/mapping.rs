@@ -73,7 +73,7 @@ fn own_role(
     match account.map_or(&Mapping::ByName, |account| &account.mapping) {
         &Mapping::Explicit(role) => {
             let stored_name = account.and_then(|account| account.role_name.as_ref());
-            Some(role).filter(|&role| installed.knows_roles || role::name(role).as_ref() == stored_name)
+            Some(role).filter(|&role| installed.knows_roles() || role::name(role).as_ref() == stored_name)
         }
         // A role that carries somebody's subscriptions is nobody else's.
         Mapping::ByName => by_name(installed, identity, role_name).filter(|&role| {
@@ -86,7 +86,7 @@ fn own_role(
 
 /// The user whose subscriptions a role carries. Where stored OIDs do not hold, stored names do.
 fn carries_for(installed: &Installation, role: u32) -> Option<i64> {
-    if installed.knows_roles {
+    if installed.knows_roles() {
         return table::subscriber_of_role(installed, role);
     }
     table::subscriber_of_role_name(installed, &role::name(role)?)

@@ -59,8 +59,22 @@ pub struct Installation {
     pub api_key_by_digest: u32,
     pub user_profile: u32,
     pub user_profile_by_user: u32,
-    /// Whether the OIDs of roles in these tables hold in this cluster.
-    pub knows_roles: bool,
+    home: u32,
+}
+
+impl Installation {
+    /// Whether the OIDs of roles in these tables hold in this cluster. Read where it is needed: reading a table leaves a
+    /// predicate lock in a SERIALIZABLE transaction, which is no business of sessions that impersonate nobody.
+    pub fn knows_roles(&self) -> bool {
+        let generation = gate::generation();
+        let (seen, known) = KNOWS_ROLES.get();
+        if seen == generation {
+            return known;
+        }
+        let known = table::knows_roles(self.home);
+        KNOWS_ROLES.set((generation, known));
+        known
+    }
 }
 
 impl Presence {
@@ -85,6 +99,8 @@ impl Presence {
 
 thread_local! {
     static FOUND: Cell<(u64, Option<Presence>, Option<Installation>)> = const { Cell::new((0, None, None)) };
+    /// What [`Installation::knows_roles`] found.
+    static KNOWS_ROLES: Cell<(u64, bool)> = const { Cell::new((0, false)) };
     /// What [`Presence::owns`] found.
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
@@ -162,7 +178,7 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             project_by_id: oids[13],
             project_member: oids[14],
             project_member_current: oids[15],
-            knows_roles: table::knows_roles(oids[16]),
+            home: oids[16],
             api_key: oids[17],
             api_key_by_digest: oids[18],
             user_profile: oids[19],
