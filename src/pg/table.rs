@@ -2,7 +2,7 @@
 //!
 //! A catalog snapshot sees what is committed now, takes no transaction snapshot (so that SET TRANSACTION ISOLATION
 //! LEVEL still works afterwards) and no transaction id, and works on a hot standby. Column numbers follow
-//! `sql/tables.sql` and `sql/connection.sql`; columns are only ever appended.
+//! `sql/identity/tables.sql` and `sql/access/tables.sql`; columns are only ever appended.
 
 use super::{catalog::Installation, text};
 use crate::core::identity::{Identity, Mapping};
@@ -32,7 +32,7 @@ pub struct UserAccount {
 }
 
 /// Whether the OIDs of roles in our tables hold: here where they were written, and where the database came as a whole.
-/// A dump brings a second row; see `sql/home.sql`.
+/// A dump brings a second row; see `sql/operations/home.sql`.
 pub fn knows_roles(home: u32) -> bool {
     let mut rows = 0;
     visit(home, 0, &[], |_| {
@@ -196,14 +196,14 @@ impl Row {
 
     /// A column of fixed size, which is copied.
     fn value<T: FromDatum>(&self, column: i32) -> Option<T> {
-        // SAFETY: the type asked for is that of the column in sql/tables.sql.
+        // SAFETY: the type asked for is that of the column in sql/identity/tables.sql.
         unsafe { T::from_datum(self.datum(column)?, false) }
     }
 
     /// A column in the text form that this output function gives it.
     fn output(&self, column: i32, function: u32) -> Option<String> {
         let datum = self.datum(column)?;
-        // SAFETY: the function is the output function of the column's type in sql/tables.sql.
+        // SAFETY: the function is the output function of the column's type in sql/identity/tables.sql.
         let text = unsafe { CStr::from_ptr(pg_sys::OidOutputFunctionCall(function.into(), datum)) };
         Some(text::from_server(text.to_bytes()))
     }

@@ -1,4 +1,4 @@
--- A database that came to another place (see sql/home.sql): everything is adopted by its names. What cannot be adopted
+-- A database that came to another place (see sql/operations/home.sql): everything is adopted by its names. What cannot be adopted
 -- grants nothing and stays: drift() and doctor() say what to do.
 
 -- From 16 on a membership is revoked by who granted it, with ADMIN on the role; roles and memberships made before come
