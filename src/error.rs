@@ -3,10 +3,10 @@
 //! Nothing here tells an unknown token from an expired or revoked one.
 
 use crate::core::guard;
-use crate::core::outage::Outage;
-use crate::core::refusals::Refusal;
+use crate::core::provider::outage::Outage;
+use crate::core::provider::refusals::Refusal;
 use crate::pg::catalog::Fault;
-use crate::pg::report::Report;
+use crate::pg::sys::report::Report;
 use pgrx::PgSqlErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,17 +12,19 @@
 //! * [`api`] the functions that `sql/` gives names to
 //! * [`pg`] the unsafe layer
 
-mod activity;
 mod api;
 mod audit;
-mod config;
 mod core;
 mod error;
 mod files;
+mod guard;
 mod hooks;
-mod mapping;
+mod jobs;
 mod pg;
-mod resolve;
+mod provider;
+mod rights;
+mod session;
+mod settings;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 #[cfg(test)]
@@ -56,10 +58,11 @@ pgrx::extension_sql_file!("../sql/access/sync.sql", name = "sync", requires = ["
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
+    hooks::answer();
     if pg::preload::is_preloading() {
-        pg::report::disable_backtraces();
+        pg::sys::report::disable_backtraces();
         pg::shared::reserve();
-        config::init();
+        settings::init();
         hooks::install();
         hooks::catch_up();
     }

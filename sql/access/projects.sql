@@ -1,5 +1,5 @@
 -- Projects: named sets of tables, and a role for each that reads them as far as all members may. A user whose current
--- project is set is impersonated as that role. Column numbers are known to src/pg/table.rs: columns are only appended.
+-- project is set is impersonated as that role. Column numbers are known to src/pg/catalog/tables.rs: columns are only appended.
 
 CREATE TABLE immuta.project (
     id serial NOT NULL,

@@ -1,5 +1,5 @@
 -- The connection: data sources, the users subscribed to them, and the roles and grants that this becomes. Design and
--- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/table.rs. There are no
+-- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/catalog/tables.rs. There are no
 -- foreign keys: see sql/identity/tables.sql.
 
 DO $$

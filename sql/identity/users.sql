@@ -35,7 +35,7 @@ $$;
 REVOKE ALL ON FUNCTION immuta.target_fault(oid) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.target_fault(oid) IS 'internal: why a role may not be impersonated, or NULL';
 
--- From a user to a role there is one rule, which decides at a switch as well: src/mapping.rs.
+-- From a user to a role there is one rule, which decides at a switch as well: src/rights/mapping.rs.
 CREATE FUNCTION immuta.role_of_user(userid bytea, iamid bytea) RETURNS oid
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_role_of_user_wrapper';
 REVOKE ALL ON FUNCTION immuta.role_of_user(bytea, bytea) FROM PUBLIC;
