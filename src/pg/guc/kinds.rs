@@ -6,17 +6,239 @@ use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What is counted when the value of a setting changes.
+/// A setting: one row of the tables in `crate::settings`.
+pub struct Setting<K: Kind> {
+    pub name: &'static CStr,
+    pub value: K::Stored,
+    pub kind: K,
+    pub changes: Changes,
+    /// Not only to superusers and members of `pg_read_all_settings`.
+    pub is_shown: bool,
+    pub what: &'static CStr,
+    pub details: &'static CStr,
+}
+
+impl<K: Kind> Setting<K> {
+    pub fn get(&self) -> K::Value {
+        K::get(&self.value)
+    }
+
+    fn flags(&self) -> GucFlags {
+        if self.is_shown { GucFlags::default() } else { GucFlags::SUPERUSER_ONLY }
+    }
+}
+
+impl<K: Kind<Value = Option<CString>>> Setting<K> {
+    /// Whether the value has this byte in it.
+    pub fn contains(&self, byte: u8) -> bool {
+        self.get().is_some_and(|text| text.as_bytes().contains(&byte))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.get().is_none_or(|text| text.is_empty())
+    }
+}
+
+/// What can be defined, whatever its kind.
+pub trait Row: Sync {
+    fn define(&'static self);
+}
+
+impl<K: Kind> Row for Setting<K>
+where
+    Setting<K>: Sync,
+{
+    fn define(&'static self) {
+        K::define(self);
+    }
+}
+
+/// What a change of a setting makes stale.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub enum Changes {
     Nothing,
     /// Mappings that were found are to be found again.
     Mapping,
     /// What the provider said counts no longer.
     Provider,
+}
+
+pub trait Kind: Sized + 'static {
+    type Value: 'static;
+    /// Where guc.c keeps the value.
+    type Stored: 'static;
+    fn get(stored: &Self::Stored) -> Self::Value;
+    fn define(setting: &'static Setting<Self>);
+}
+
+/// The assign hook for a setting of any type. It runs at every change, undone ones too.
+macro_rules! assign_hook {
+    ($setting:expr) => {
+        match $setting.changes {
+            Changes::Nothing => None,
+            Changes::Mapping => Some(mapping_changed),
+            Changes::Provider => Some(provider_changed),
+        }
+    };
+}
+
+/// A number that only superusers may set.
+pub struct Number {
+    pub least: i32,
+    pub most: i32,
+    pub unit: GucFlags,
+}
+
+impl Kind for Number {
+    type Value = i32;
+    type Stored = GucSetting<i32>;
+
+    fn get(stored: &GucSetting<i32>) -> i32 {
+        stored.get()
+    }
+
+    fn define(setting: &'static Setting<Number>) {
+        let Number { least, most, unit } = setting.kind;
+        let flags = unit | setting.flags();
+        let Setting { name, what, details, value, .. } = setting;
+        let context = GucContext::Suset;
+        // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
+        unsafe {
+            GucRegistry::define_int_guc_with_hooks(
+                name,
+                what,
+                details,
+                value,
+                least,
+                most,
+                context,
+                flags,
+                None,
+                assign_hook!(setting),
+                None,
+            );
+        }
+    }
+}
+
+/// A switch that only superusers may turn.
+pub struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+    type Stored = GucSetting<bool>;
+
+    fn get(stored: &GucSetting<bool>) -> bool {
+        stored.get()
+    }
+
+    fn define(setting: &'static Setting<Switch>) {
+        let Setting { name, what, details, value, .. } = setting;
+        let (context, flags) = (GucContext::Suset, setting.flags());
+        // SAFETY: as for numbers.
+        unsafe {
+            GucRegistry::define_bool_guc_with_hooks(
+                name,
+                what,
+                details,
+                value,
+                context,
+                flags,
+                None,
+                assign_hook!(setting),
+                None,
+            );
+        }
+    }
+}
+
+/// One of several words, which only superusers may choose.
+pub struct Choice<T>(pub PhantomData<T>);
+
+impl<T: GucEnum + Copy + 'static> Kind for Choice<T> {
+    type Value = T;
+    type Stored = GucSetting<T>;
+
+    fn get(stored: &GucSetting<T>) -> T {
+        stored.get()
+    }
+
+    fn define(setting: &'static Setting<Choice<T>>) {
+        let Setting { name, what, details, value, .. } = setting;
+        let (context, flags) = (GucContext::Suset, setting.flags());
+        // SAFETY: as for numbers.
+        unsafe {
+            GucRegistry::define_enum_guc_with_hooks(
+                name,
+                what,
+                details,
+                value,
+                context,
+                flags,
+                None,
+                assign_hook!(setting),
+                None,
+            );
+        }
+    }
+}
+
+/// Kinds whose value is a text: who may set it, and the hooks that check and assign it.
+macro_rules! text_kind {
+    ($(#[$doc:meta])* $kind:ident<$check:ident: $trait:ident>, $context:ident, $checked:ident, $assigned:expr) => {
+        $(#[$doc])*
+        pub struct $kind<$check>(pub PhantomData<$check>);
+
+        impl<$check: $trait + 'static> Kind for $kind<$check> {
+            type Value = Option<CString>;
+    type Stored = GucSetting<Option<CString>>;
+
+            fn get(stored: &GucSetting<Option<CString>>) -> Option<CString> {
+                stored.get()
+            }
+
+            fn define(setting: &'static Setting<$kind<$check>>) {
+                let Setting { name, what, details, value, .. } = setting;
+                let (context, flags) = (GucContext::$context, setting.flags());
+                let assigned: fn(&Setting<$kind<$check>>) -> pg_sys::GucStringAssignHook = $assigned;
+                // SAFETY: as for numbers.
+                unsafe {
+                    GucRegistry::define_string_guc_with_hooks(
+                        name,
+                        what,
+                        details,
+                        value,
+                        context,
+                        flags,
+                        Some($checked::<$check>),
+                        assigned(setting),
+                        None,
+                    );
+                }
+            }
+        }
+    };
+}
+
+text_kind! {
+    /// A text that only superusers may set. The empty text stands for none and is not checked.
+    Text<C: TextCheck>, Suset, check_text, |setting| assign_hook!(setting)
+}
+text_kind! {
+    /// A text that every user may set, in the encoding of the database.
+    UserText<C: UserTextCheck>, Userset, check_user_text, |_| None
+}
+text_kind! {
+    /// A list of names that only superusers may set.
+    List<C: ListCheck>, Suset, check_list, |setting| assign_hook!(setting)
+}
+text_kind! {
+    /// A set of words that only superusers may set.
+    Words<W: WordSet>, Suset, check_words, |_| Some(assign_words::<W>)
 }
 
 unsafe extern "C-unwind" fn provider_changed<T>(_: T, _: *mut c_void) {
@@ -27,102 +249,9 @@ unsafe extern "C-unwind" fn mapping_changed<T>(_: T, _: *mut c_void) {
     gate::next_generation();
 }
 
-fn assign_text(counts: Counts) -> pg_sys::GucStringAssignHook {
-    match counts {
-        Counts::Nothing => None,
-        Counts::Mapping => Some(mapping_changed),
-        Counts::Provider => Some(provider_changed),
-    }
-}
-
-/// Defines a switch that only superusers may turn.
-pub fn define_switch(
-    name: &'static CStr,
-    description: &'static CStr,
-    details: &'static CStr,
-    setting: &'static GucSetting<bool>,
-    counts: Counts,
-) {
-    let assign: pg_sys::GucBoolAssignHook = match counts {
-        Counts::Nothing => None,
-        Counts::Mapping => Some(mapping_changed),
-        Counts::Provider => Some(provider_changed),
-    };
-    let (context, flags) = (GucContext::Suset, GucFlags::default());
-    // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
-    unsafe {
-        GucRegistry::define_bool_guc_with_hooks(
-            name,
-            description,
-            details,
-            setting,
-            context,
-            flags,
-            None,
-            assign,
-            None,
-        );
-    }
-}
-
-/// Defines a choice that only superusers may make.
-pub fn define_choice<T: GucEnum>(
-    name: &'static CStr,
-    description: &'static CStr,
-    details: &'static CStr,
-    setting: &'static GucSetting<T>,
-    counts: Counts,
-) {
-    let assign: pg_sys::GucEnumAssignHook = match counts {
-        Counts::Nothing => None,
-        Counts::Mapping => Some(mapping_changed),
-        Counts::Provider => Some(provider_changed),
-    };
-    let (context, flags) = (GucContext::Suset, GucFlags::default());
-    // SAFETY: as in define_switch().
-    unsafe {
-        GucRegistry::define_enum_guc_with_hooks(
-            name,
-            description,
-            details,
-            setting,
-            context,
-            flags,
-            None,
-            assign,
-            None,
-        );
-    }
-}
-
 /// What a text setting may hold; the error says what is wrong with it.
 pub trait TextCheck {
     fn check(text: &str) -> Result<(), String>;
-}
-
-/// Defines a text that only superusers may set. The empty text stands for none and is not checked.
-pub fn define_text<C: TextCheck>(
-    name: &'static CStr,
-    description: &'static CStr,
-    details: &'static CStr,
-    setting: &'static GucSetting<Option<CString>>,
-    flags: GucFlags,
-    counts: Counts,
-) {
-    // SAFETY: as in define_switch().
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            name,
-            description,
-            details,
-            setting,
-            GucContext::Suset,
-            flags,
-            Some(check_text::<C>),
-            assign_text(counts),
-            None,
-        );
-    }
 }
 
 unsafe extern "C-unwind" fn check_text<C: TextCheck>(
@@ -149,29 +278,6 @@ unsafe extern "C-unwind" fn check_text<C: TextCheck>(
 /// What a text may hold that every user may set.
 pub trait UserTextCheck {
     fn fault(text: &str) -> Option<&'static str>;
-}
-
-/// Defines a text that every user may set, in the encoding of the database.
-pub fn define_user_text<C: UserTextCheck>(
-    name: &'static CStr,
-    description: &'static CStr,
-    details: &'static CStr,
-    setting: &'static GucSetting<Option<CString>>,
-) {
-    // SAFETY: as in define_switch().
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            name,
-            description,
-            details,
-            setting,
-            GucContext::Userset,
-            GucFlags::default(),
-            Some(check_user_text::<C>),
-            None,
-            None,
-        );
-    }
 }
 
 unsafe extern "C-unwind" fn check_user_text<C: UserTextCheck>(
@@ -216,29 +322,6 @@ fn bits_of<W: WordSet>(list: &CStr) -> Option<u32> {
         let at = W::WORDS.iter().position(|known| known.eq_ignore_ascii_case(word))?;
         Some(bits | 1 << at)
     })
-}
-
-/// Defines a setting that is a set of words, which only superusers may set.
-pub fn define_words<W: WordSet>(
-    name: &'static CStr,
-    description: &'static CStr,
-    details: &'static CStr,
-    setting: &'static GucSetting<Option<CString>>,
-) {
-    // SAFETY: as in define_switch().
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            name,
-            description,
-            details,
-            setting,
-            GucContext::Suset,
-            GucFlags::default(),
-            Some(check_words::<W>),
-            Some(assign_words::<W>),
-            None,
-        );
-    }
 }
 
 unsafe extern "C-unwind" fn check_words<W: WordSet>(
@@ -286,29 +369,6 @@ impl ListCheck for AnyList {
     }
 }
 
-/// Defines a setting whose value is a list of names.
-pub fn define_list<C: ListCheck>(
-    name: &'static CStr,
-    description: &'static CStr,
-    setting: &'static GucSetting<Option<CString>>,
-    counts: Counts,
-) {
-    // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            name,
-            description,
-            c"A list of names, separated by commas.",
-            setting,
-            GucContext::Suset,
-            GucFlags::default(),
-            Some(check_list::<C>),
-            assign_text(counts),
-            None,
-        );
-    }
-}
-
 unsafe extern "C-unwind" fn check_list<C: ListCheck>(
     value: *mut *mut c_char,
     _: *mut *mut c_void,
@@ -326,24 +386,6 @@ unsafe extern "C-unwind" fn check_list<C: ListCheck>(
             };
             accept(fault)
         })
-    }
-}
-
-/// Whether a text setting has this character (of ASCII); cheaper than a look at a copy of it.
-pub fn contains(setting: &GucSetting<Option<CString>>, character: u8) -> bool {
-    // SAFETY: guc.c's variable, null or NUL-terminated.
-    unsafe {
-        let value = *setting.as_ptr();
-        !value.is_null() && CStr::from_ptr(value).to_bytes().contains(&character)
-    }
-}
-
-/// Whether a text setting is empty; cheaper than a look at a copy of it.
-pub fn is_empty(setting: &GucSetting<Option<CString>>) -> bool {
-    // SAFETY: guc.c's variable, null or NUL-terminated.
-    unsafe {
-        let value = *setting.as_ptr();
-        value.is_null() || *value == 0
     }
 }
 
