@@ -11,6 +11,7 @@ use crate::pg::hook::frames::{Before, Beginning};
 use crate::pg::hook::nodes::{Handled, Permission, Permissions, Query, References};
 use crate::pg::hook::statement::Progress;
 use crate::pg::sys::report::{self, Report};
+use crate::pg::sys::running;
 use crate::pg::{gate, guc, switch};
 use crate::rights::login::may_present;
 use crate::session::state::{self, Encryption, Trial};
@@ -38,7 +39,9 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         if matches!(statement, Statement::Set(_)) {
             state::with(|state| state.transaction.is_seeded = true);
         }
-        if depth == 0 && !matches!(statement, Statement::TransactionControl | Statement::Rollback) {
+        if depth == 0
+            && !matches!(statement, Statement::TransactionControl | Statement::Savepoint | Statement::Rollback)
+        {
             confirm::confirm()?;
         }
         return Ok(Before {
@@ -56,6 +59,9 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         {
             Verdict::Runs => {}
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
+        }
+        if *statement == Statement::Savepoint && running::nest_level() == 1 {
+            state::with(|state| state.impersonations.first_savepoint(guc::new_level));
         }
         if *statement == Statement::ExplainQuery {
             state::with(|state| state.statement.lone = None);
@@ -177,7 +183,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     }
     if let Some(presented) = presented {
         begin::establish(&presented)?;
-        guc::set_again(set_along);
+        guc::set_again(&set_along);
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The ends of transactions and subtransactions.
 
 use crate::audit;
-use crate::core::session::Scope;
 use crate::core::session::phase::Event;
+use crate::core::session::{Impersonation, Scope};
 use crate::error::Error;
 use crate::guard::watch::is_guarded;
 use crate::hooks::statement;
@@ -13,6 +13,7 @@ use crate::pg::{catalog, gate, guc, residue, switch};
 use crate::provider::lookup;
 use crate::session::state::{self, OfTransaction};
 use crate::session::{begin, connection};
+use std::rc::Rc;
 
 /// Before a commit in a session of which nothing is known yet: what the log may show of its next message is decided
 /// before any of the other hooks sees that.
@@ -31,17 +32,27 @@ fn before_commit() -> Result<(), Report> {
     }
     let found = state::with(|state| {
         let active = state.impersonations.active.as_ref()?;
-        match active.scope {
-            Scope::Transaction { settings_level } => Some((active.used, settings_level)),
+        match &active.scope {
+            Scope::Transaction { settings_level, savepoint } => {
+                let before = savepoint.as_ref().map(|savepoint| Rc::clone(&savepoint.settings));
+                Some((active.used, *settings_level, before))
+            }
             Scope::Session { .. } => None,
         }
     });
-    let Some((used, settings_level)) = found else { return Ok(()) };
+    let Some((used, settings_level, before)) = found else { return Ok(()) };
     if !used && !running::is_block() {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
-    guc::undo_settings(settings_level);
+    if let Some(before) = before {
+        // The role was set in a savepoint, too, and nothing of the user's runs any more.
+        switch::unlock();
+        guc::undo_settings(settings_level);
+        guc::set_again(&before);
+    } else {
+        guc::undo_settings(settings_level);
+    }
     residue::drop_temporary_objects();
     Ok(())
 }
@@ -103,18 +114,35 @@ fn leave_nothing(has_ended: bool) {
     }
 }
 
+/// The savepoint was rolled back in which the user was presented. PostgreSQL has undone the lock and undoes the role: the
+/// session can do as much as before the token, which is nothing. Must not fail.
+fn rolled_back(gone: &Impersonation) {
+    // Only an impersonation for the transaction goes so, which this can follow.
+    let _ = state::enter(Event::RolledBack);
+    audit::transaction_ended(false, None);
+    leave_nothing(true);
+    lookup::touch(gone);
+}
+
 pub fn subtransaction_started(subxact: u32) {
     state::with(|state| state.impersonations.start_subtransaction(subxact, depth::depth()));
 }
 
 pub fn subtransaction_committed(subxact: u32) {
-    state::with(|state| state.impersonations.commit_subtransaction(subxact));
+    state::with(|state| state.impersonations.commit_subtransaction(subxact, running::nest_level()));
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
-    let depth = state::try_with(|state| state.impersonations.abort_subtransaction(subxact)).flatten();
+    let level = running::nest_level();
+    let (depth, gone) = state::try_with(|state| {
+        (state.impersonations.abort_subtransaction(subxact), state.impersonations.roll_back(level))
+    })
+    .unwrap_or_default();
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
+    }
+    if let Some(gone) = gone {
+        rolled_back(&gone);
     }
     depth
 }

@@ -4,8 +4,9 @@ use crate::core::identity::{Identity, Label, Provider};
 use crate::core::provider::cache::Entry;
 use crate::core::session::phase::Event;
 use crate::core::session::presented::{Credential, Kind, Presented};
-use crate::core::session::{Impersonation, Scope};
+use crate::core::session::{Impersonation, Savepoint, Scope};
 use crate::error::Error;
+use crate::guard::watch::is_guarded;
 use crate::pg::catalog::{self, roles};
 use crate::pg::guc::{self, Lasting, Which, names};
 use crate::pg::hook::cursor;
@@ -64,9 +65,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !presented.is_local && !settings::allow_session_impersonation() {
         return Err(Error::NotLocal);
     }
-    if running::nest_level() != 1 {
-        return Err(Error::InSubtransaction);
-    }
+    let savepoint = savepoint(presented)?;
     if !presented.is_of_connection && !running::runs_a_statement() {
         return Err(Error::OutOfStatement);
     }
@@ -92,7 +91,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         names::reset();
     }
     client::forget_credentials();
-    let scope = switch_to(&entry, presented.is_local)?;
+    let scope = switch_to(&entry, presented.is_local, savepoint)?;
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
     match entry.provider {
         Provider::Name => {}
@@ -106,6 +105,22 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         by_name::guard_from_now_on();
     }
     started
+}
+
+/// The savepoint in which a user is presented, if it is one. When that is rolled back, nobody is impersonated any more: so
+/// only those sessions may do it that can do nothing then, and could do nothing before.
+fn savepoint(presented: &Presented) -> Result<Option<(i32, Savepoint)>, Error> {
+    let level = running::nest_level();
+    if level == 1 {
+        return Ok(None);
+    }
+    let settings_level =
+        state::with(|state| state.impersonations.settings_level()).ok_or(Error::InSubtransaction)?;
+    if !presented.is_local || presented.credential.kind() != Kind::Token || !is_guarded() {
+        return Err(Error::InSubtransaction);
+    }
+    let settings = guc::set_for_session_since(settings_level, &settings::session_settings());
+    Ok(Some((settings_level, Savepoint { level, settings: Rc::new(settings) })))
 }
 
 /// After a RESET: what the administrator wants for this user is in force again, as it would be for a login of that role.
@@ -133,7 +148,7 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
 }
 
 /// The switch itself, for the transaction or for the session.
-fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
+fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
     let before = (!is_local).then(lasting::before);
     let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
     // For a token and one transaction it would cost more than all of the rest that is ours.
@@ -148,10 +163,13 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
         guc::apply_settings_of(entry.role, lasting, Which::All);
     }
     label(&entry.identity, entry.role, lasting);
-    let scope = match before {
-        Some(before) => Scope::Session { before: Rc::new(before) },
+    Ok(match (before, savepoint) {
+        (Some(before), _) => Scope::Session { before: Rc::new(before) },
         // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.
-        None => Scope::Transaction { settings_level: guc::new_level() },
-    };
-    Ok(scope)
+        (None, None) => Scope::Transaction { settings_level: guc::new_level(), savepoint: None },
+        // What was set in savepoints is undone altogether.
+        (None, Some((settings_level, savepoint))) => {
+            Scope::Transaction { settings_level, savepoint: Some(savepoint) }
+        }
+    })
 }

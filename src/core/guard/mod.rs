@@ -23,8 +23,9 @@ pub enum How {
 /// A statement, as far as the guard has to tell it from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
+    /// BEGIN, COMMIT, RELEASE, ROLLBACK TO …
     TransactionControl,
+    Savepoint,
     /// ROLLBACK of the whole transaction, which must always be possible
     Rollback,
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED
@@ -65,7 +66,7 @@ impl Statement {
     fn kind(&self) -> Option<Utility> {
         use Statement::*;
         Some(match self {
-            TransactionControl | Rollback | TwoPhase => Utility::T_TransactionStmt,
+            TransactionControl | Savepoint | Rollback | TwoPhase => Utility::T_TransactionStmt,
             SetTransaction
             | Impersonate(_, How::Session | How::Local | How::Reset)
             | Set(_)
@@ -150,9 +151,8 @@ pub fn without_token(
         Some(Rule::Refused) | None => return Err(Refusal::TokenRequired),
     }
     match statement {
-        TransactionControl | Rollback | SetTransaction | Impersonate(..) | Reset(_) | ResetAll | ExplainQuery => {
-            Ok(Verdict::Runs)
-        }
+        TransactionControl | Savepoint | Rollback | SetTransaction | Impersonate(..) | Reset(_) | ResetAll
+        | ExplainQuery => Ok(Verdict::Runs),
         Set(name) if presented::is_name_option(name) => Ok(Verdict::Runs),
         Set(name) => set_without_token(name, false, is_clients, &settable()),
         SetMisleading(name) => set_without_token(name, true, is_clients, &settable()),
@@ -212,7 +212,7 @@ pub fn while_impersonating(statement: &Statement, of_session: bool) -> Result<()
 fn refused_form(statement: &Statement, kind: Utility) -> Result<(), Refusal> {
     use Statement::*;
     match statement {
-        TransactionControl | Rollback | SetTransaction | ResetAll | ExplainQuery | Plain(..) => Ok(()),
+        TransactionControl | Savepoint | Rollback | SetTransaction | ResetAll | ExplainQuery | Plain(..) => Ok(()),
         Set(name) | Reset(name) if is_identity_parameter(name) => {
             Err(Refusal::WhileImpersonating("the role or session authorization cannot be changed"))
         }
@@ -228,7 +228,7 @@ fn refused_form(statement: &Statement, kind: Utility) -> Result<(), Refusal> {
 pub fn leaves_no_trace(statement: &Statement) -> bool {
     use Statement::*;
     match statement {
-        TransactionControl | Rollback | SetTransaction | Impersonate(..) => true,
+        TransactionControl | Savepoint | Rollback | SetTransaction | Impersonate(..) => true,
         Plain(Utility::T_VariableShowStmt, _) => true,
         Set(name) => presented::is_name_option(name),
         _ => false,

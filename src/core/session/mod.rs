@@ -10,7 +10,7 @@ use crate::core::identity::{Identity, Provider};
 use crate::core::provider::cache::Entry;
 use crate::core::session::nesting::{Mark, Marks};
 use crate::core::session::presented::Kind;
-use crate::core::session::saved::Saved;
+use crate::core::session::saved::{Kept, Saved};
 use crate::core::time::Timestamp;
 use crate::core::token::{Digest, Secret};
 use std::ffi::CString;
@@ -24,12 +24,21 @@ pub struct Before {
     pub role: CString,
 }
 
+/// The savepoint in which an impersonation began.
+#[derive(Clone)]
+pub struct Savepoint {
+    /// Nesting level of transactions: when one of this level or further out is rolled back, the impersonation is gone.
+    pub level: i32,
+    /// What the login had set for the session before.
+    pub settings: Rc<Vec<Kept>>,
+}
+
 /// How long an impersonation lasts.
 #[derive(Clone)]
 pub enum Scope {
     /// It begins with the switch and ends with the transaction. What was set above the nesting level of settings that
     /// was pushed at the switch is undone before commit.
-    Transaction { settings_level: i32 },
+    Transaction { settings_level: i32, savepoint: Option<Savepoint> },
     /// Until the session ends it.
     Session { before: Rc<Before> },
 }
@@ -143,6 +152,9 @@ pub struct Impersonations {
     /// Executions (addresses of their descriptors) that began under the impersonation: nothing else may run in it.
     begun: Vec<usize>,
     marks: Marks,
+    /// The nesting level of settings that was pushed before the first savepoint of the transaction: what is set in
+    /// savepoints can be undone together, whatever becomes of those.
+    settings_level: Option<i32>,
 }
 
 impl Impersonations {
@@ -165,8 +177,14 @@ impl Impersonations {
         self.marks.start(Mark { subxact, depth, begun: self.begun.len() });
     }
 
-    pub fn commit_subtransaction(&mut self, subxact: u32) {
+    /// A subtransaction, at this nesting level, becomes a part of that around it.
+    pub fn commit_subtransaction(&mut self, subxact: u32, level: i32) {
         self.marks.commit(subxact);
+        if let Some(savepoint) = self.savepoint()
+            && savepoint.level == level
+        {
+            savepoint.level -= 1;
+        }
     }
 
     /// Returns the nesting depth to go back to.
@@ -176,12 +194,33 @@ impl Impersonations {
         Some(mark.depth)
     }
 
+    /// The impersonation, if it goes with the subtransaction at this nesting level, which is rolled back.
+    pub fn roll_back(&mut self, level: i32) -> Option<Impersonation> {
+        self.savepoint().is_some_and(|savepoint| savepoint.level >= level).then(|| self.active.take()).flatten()
+    }
+
+    fn savepoint(&mut self) -> Option<&mut Savepoint> {
+        match &mut self.active.as_mut()?.scope {
+            Scope::Transaction { savepoint, .. } => savepoint.as_mut(),
+            Scope::Session { .. } => None,
+        }
+    }
+
+    /// Before the first savepoint of the transaction; `push` gives its nesting level of settings.
+    pub fn first_savepoint(&mut self, push: impl FnOnce() -> i32) {
+        self.settings_level.get_or_insert_with(push);
+    }
+
+    pub fn settings_level(&self) -> Option<i32> {
+        self.settings_level
+    }
+
     /// The transaction is over: nothing of it remains but the impersonation of the session, as it is now or, after an
     /// abort, as it was before. Returns the impersonation that was in force at the end.
     pub fn end_transaction(&mut self, has_committed: bool) -> Option<Impersonation> {
         self.begun.clear();
         self.marks.clear();
-        self.is_touched = false;
+        (self.is_touched, self.settings_level) = (false, None);
         let ended = self.active.take();
         if has_committed {
             self.lasting = ended.as_ref().filter(|ended| ended.is_for_session()).cloned();
@@ -239,7 +278,7 @@ mod tests {
         session.active = None;
         session.end_transaction(true);
         assert!(session.active.is_none());
-        session.active = Some(impersonation(Scope::Transaction { settings_level: 2 }));
+        session.active = Some(impersonation(Scope::Transaction { settings_level: 2, savepoint: None }));
         session.end_transaction(true);
         assert!(session.active.is_none());
     }
@@ -265,9 +304,46 @@ mod tests {
         assert!(session.has_begun(1) && !session.has_begun(2));
         session.start_subtransaction(8, 3);
         session.begin_execution(4);
-        session.commit_subtransaction(8);
+        session.commit_subtransaction(8, 2);
         assert_eq!(session.abort_subtransaction(8), None);
         assert!(session.has_begun(4));
+    }
+
+    fn began_at(level: i32) -> Impersonations {
+        let savepoint = Some(Savepoint { level, settings: Rc::default() });
+        let active = Some(impersonation(Scope::Transaction { settings_level: 2, savepoint }));
+        Impersonations { active, ..Impersonations::default() }
+    }
+
+    #[test]
+    fn an_impersonation_goes_with_its_savepoint() {
+        let mut session = began_at(3);
+        assert!(session.roll_back(4).is_none(), "a savepoint inside");
+        assert!(session.roll_back(3).is_some() && session.active.is_none());
+        assert!(session.roll_back(3).is_none());
+        assert!(began_at(3).roll_back(2).is_some(), "one around it");
+        let mut session = began_at(3);
+        session.commit_subtransaction(9, 4);
+        session.commit_subtransaction(8, 3);
+        assert!(
+            session.roll_back(3).is_none() && session.roll_back(2).is_some(),
+            "released, it belongs to that around"
+        );
+        session = began_at(2);
+        session.commit_subtransaction(7, 2);
+        assert!(session.roll_back(2).is_none(), "released, it belongs to the transaction");
+        session.active = Some(impersonation(Scope::Transaction { settings_level: 2, savepoint: None }));
+        assert!(session.roll_back(2).is_none());
+    }
+
+    #[test]
+    fn one_level_of_settings_for_all_savepoints() {
+        let mut session = Impersonations::default();
+        session.first_savepoint(|| 2);
+        session.first_savepoint(|| 3);
+        assert_eq!(session.settings_level(), Some(2));
+        session.end_transaction(true);
+        assert_eq!(session.settings_level(), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Event {
     Verified,
     /// The session ended its impersonation.
     Left,
+    /// The savepoint was rolled back in which a user was switched to.
+    RolledBack,
     /// The transaction committed or aborted; the session's impersonation goes on, or there is none.
     TransactionEnded { goes_on: bool },
 }
@@ -37,6 +39,7 @@ impl Phase {
             (_, Event::TransactionEnded { goes_on: false }) => Some(Nobody),
             (Nobody | Ended, Event::Switched { for_session: false }) => Some(ForTransaction),
             (Nobody | Ended, Event::Switched { for_session: true }) => Some(ForSession),
+            (ForTransaction, Event::RolledBack) => Some(Nobody),
             (Resuming, Event::Verified) => Some(ForSession),
             (ForSession | Resuming, Event::Left) => Some(Ended),
             _ => None,
@@ -56,16 +59,16 @@ mod tests {
         let goes_on = TransactionEnded { goes_on: true };
         let ends = TransactionEnded { goes_on: false };
         let table = [
-            // phase, then what follows a switch for the transaction, for the session, a verification, leaving, the end
-            // of a transaction in which the session's impersonation goes on, and of any other
-            (Nobody, [Some(ForTransaction), Some(ForSession), None, None, Some(Resuming), Some(Nobody)]),
-            (ForTransaction, [None, None, None, None, Some(Resuming), Some(Nobody)]),
-            (ForSession, [None, None, None, Some(Ended), Some(Resuming), Some(Nobody)]),
-            (Resuming, [None, None, Some(ForSession), Some(Ended), Some(Resuming), Some(Nobody)]),
-            (Ended, [Some(ForTransaction), Some(ForSession), None, None, Some(Resuming), Some(Nobody)]),
+            // phase, then what follows a switch for the transaction, for the session, a verification, leaving, a rollback to
+            // a savepoint, the end of a transaction in which the session's impersonation goes on, and of any other
+            (Nobody, [Some(ForTransaction), Some(ForSession), None, None, None, Some(Resuming), Some(Nobody)]),
+            (ForTransaction, [None, None, None, None, Some(Nobody), Some(Resuming), Some(Nobody)]),
+            (ForSession, [None, None, None, Some(Ended), None, Some(Resuming), Some(Nobody)]),
+            (Resuming, [None, None, Some(ForSession), Some(Ended), None, Some(Resuming), Some(Nobody)]),
+            (Ended, [Some(ForTransaction), Some(ForSession), None, None, None, Some(Resuming), Some(Nobody)]),
         ];
         for (phase, expected) in table {
-            let events = [for_transaction, for_session, Verified, Left, goes_on, ends];
+            let events = [for_transaction, for_session, Verified, Left, RolledBack, goes_on, ends];
             assert_eq!(events.map(|event| phase.after(event)), expected, "{phase:?}");
         }
     }

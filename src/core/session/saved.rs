@@ -9,3 +9,10 @@ pub struct Saved {
     /// With whose rights it was set (PostgreSQL's `GucContext`).
     pub context: u32,
 }
+
+/// A setting that outlasts the undoing of what was set.
+pub struct Kept {
+    pub name: CString,
+    pub value: CString,
+    pub is_local: bool,
+}

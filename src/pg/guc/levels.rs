@@ -2,6 +2,7 @@
 
 use crate::core::guard::{self, Settable};
 use crate::core::session::presented;
+use crate::core::session::saved::Kept;
 use crate::pg::guc::misleading::is_misleading;
 use crate::pg::guc::token::TOKEN_SETTING;
 use crate::pg::guc::values::{application_name_setting, name_of, shown};
@@ -26,18 +27,10 @@ pub fn undo_settings(level: i32) {
     }
 }
 
-/// A setting that outlasts [`undo_settings`].
-pub struct Kept {
-    name: CString,
-    value: CString,
-    is_local: bool,
-}
-
 /// As [`undo_settings`], but what the session may set stays as it was set. `names_custom`: whether that may be settings
 /// with a dot in their names.
 pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnce() -> Settable) {
-    let mut changed: Vec<_> =
-        lasting_settings(|all| all.iter().copied().filter(|&one| is_changed_at(one, level)).collect());
+    let mut changed = changed_at(level);
     let kept = if names_custom {
         let settable = settable();
         changed.extend(custom_settings(&settable.session).into_iter().filter(|&one| is_changed_at(one, level)));
@@ -49,11 +42,23 @@ pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnc
         kept_of(changed, &settable())
     };
     undo_settings(level);
-    set_again(kept);
+    set_again(&kept);
 }
 
-/// Sets what was set before, with the rights of the current user, as he could himself: raises an error where he could not.
-pub fn set_again(settings: Vec<Kept>) {
+/// What a session that may set nothing but what `custom` and PostgreSQL's names allow has set since `level` was pushed, and
+/// not for the transaction only.
+pub fn set_for_session_since(level: i32, custom: &[String]) -> Vec<Kept> {
+    let custom = custom_settings(custom).into_iter().filter(|&one| is_changed_at(one, level));
+    changed_at(level).into_iter().chain(custom).filter_map(kept).filter(|kept| !kept.is_local).collect()
+}
+
+/// What was changed since `level` was pushed, of the settings that are there as long as the session.
+fn changed_at(level: i32) -> Vec<*mut pg_sys::config_generic> {
+    lasting_settings(|all| all.iter().copied().filter(|&one| is_changed_at(one, level)).collect())
+}
+
+/// Sets what was set before, with the rights of the current user, as they could themselves: raises an error where they could not.
+pub fn set_again(settings: &[Kept]) {
     for setting in settings {
         let action =
             if setting.is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };

@@ -28,6 +28,7 @@ pub unsafe fn classify(pstmt: *mut pg_sys::PlannedStmt) -> Statement {
                         Statement::TwoPhase
                     }
                     TRANS_STMT_ROLLBACK => Statement::Rollback,
+                    TRANS_STMT_SAVEPOINT => Statement::Savepoint,
                     _ => Statement::TransactionControl,
                 }
             }

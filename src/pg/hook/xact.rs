@@ -113,6 +113,10 @@ unsafe extern "C-unwind" fn on_subtransaction(
             if let Some(depth) = (handlers.subtransaction_aborted)(subxact) {
                 depth::restore_depth(depth);
             }
+            // SAFETY: a static variable.
+            if unsafe { pg_sys::ActivePortal.is_null() } {
+                reported::ends();
+            }
         }
         _ => {}
     }
