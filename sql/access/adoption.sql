@@ -55,17 +55,6 @@ $$;
 REVOKE ALL ON FUNCTION immuta.own_memberships() FROM PUBLIC;
 COMMENT ON FUNCTION immuta.own_memberships() IS 'internal: makes what was granted before PostgreSQL 16 the system account''s, so that it can revoke it';
 
-CREATE FUNCTION immuta.is_shared(role oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT immuta.is_used_elsewhere(role)
-        OR EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
-                   WHERE m.member = is_shared.role AND r.rolname NOT IN ('immuta_mappable', 'immuta_subscriber')
-                     AND immuta.is_used_elsewhere(r.oid))
-$$;
-REVOKE ALL ON FUNCTION immuta.is_shared(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_shared(oid) IS 'internal: whether a role, or one that it is a member of, has rights in another database of the cluster';
-
 -- What stands in the catalogs and is wanted is ours: after a restore nothing else tells. In a copy roles are the
 -- original's, and so are those that have rights in another database after a restore.
 CREATE FUNCTION immuta.take_stock(is_copy boolean, was_restored boolean) RETURNS void

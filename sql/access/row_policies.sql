@@ -53,12 +53,6 @@ $$;
 REVOKE ALL ON FUNCTION immuta.analyse_expression(oid, oid, text) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.analyse_expression(oid, oid, text) IS 'internal: refuses what is no expression over a relation, or would run a function while it is looked up';
 
-CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
-REVOKE ALL ON FUNCTION immuta.relation_name(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_name(oid) IS 'internal: qualified name of a relation, for statements';
-
 CREATE FUNCTION immuta.has_policy(relation oid, policy_name text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy_name) $$;
