@@ -5,10 +5,11 @@ UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 # Those whose sources Debian has.
 CORE_PG ?= 15 18
 FUZZ_PG ?= 18
+INJECT_PG ?= 14 15 18
 MINUTES ?= 10
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-down test lint core assert upgrade fuzz unit bench clean
+.PHONY: help setup demo audit-demo demo-down test lint core assert inject upgrade fuzz unit bench clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -54,6 +55,11 @@ assert:
 	@tools/setup 18
 	@tools/install 18
 	@$(PYTHON) tests/run.py --only assert 18
+
+## make inject     an error, a cancel and a panic at every point of every hook (INJECT_PG="14 15 18")
+inject:
+	@tools/setup $(INJECT_PG)
+	@$(PYTHON) tests/run.py --only inject $(INJECT_PG)
 
 ## make upgrade    pg_upgrade, dump and restore between versions: who has which access (UPGRADES="15:18,17:18")
 upgrade:

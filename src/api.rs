@@ -10,6 +10,7 @@ use crate::core::refusals::Throttle;
 use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
 use crate::error::Error;
+use crate::pg::inject::{self, Point};
 use crate::pg::report::{Report, raise};
 use crate::pg::table::UserAccount;
 use crate::pg::turn::Turn;
@@ -90,6 +91,7 @@ fn immuta_user_by_password(iamid: Option<&[u8]>, userid: Option<&[u8]>, password
     let user = find().filter(|user| !user.is_disabled && !is_locked_out(user));
     // No user has the id 0: an unknown name, or one that is locked out, costs what any other costs.
     let is_counted = activity::record_failed_login(user.as_ref().map_or(0, |user| user.id));
+    inject::point(Point::LoginCounted);
     if !is_counted {
         wait::pause(Duration::from_secs(2));
     }

@@ -15,6 +15,7 @@ use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::guc::{self, Lasting, Which};
+use crate::pg::inject::{self, Point};
 use crate::pg::nodes::{Handled, Permissions};
 use crate::pg::{client, cursor, gate, name_guc, raw, report, role, shared, wait, xact};
 use crate::resolve::{self, Failure};
@@ -138,8 +139,11 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let kept = session_scope::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
     let entry = resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    inject::point(Point::Resolved);
     by_name::check_single_user(kind, &entry.identity)?;
+    inject::point(Point::SingleUserSeen);
     settle();
+    inject::point(Point::Settled);
     if presented.is_of_connection {
         session_scope::remember_connection(presented, text.clone());
         // Whatever was set meanwhile, to end the impersonation of another, say.
@@ -147,19 +151,26 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     }
     client::forget_credentials();
     let scope = switch_to(&entry, presented.is_local)?;
+    inject::point(Point::Switched);
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
     match entry.provider {
         Provider::Name => {}
-        Provider::Local => begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now),
+        Provider::Local => {
+            begun.recorded = activity::record(&begun.digest, begun.token_id, begun.recorded, now);
+            inject::point(Point::UseRecorded);
+        }
         Provider::Immuta | Provider::Introspection => begun.shown = text.map(|text| (text, entry.validated)),
     }
     let started = audit::started(&begun);
+    inject::point(Point::Started);
     SESSION.with_borrow_mut(|session| {
         session.active = Some(begun);
         session.is_verified = true;
     });
+    inject::point(Point::SessionKnows);
     gate::set_impersonating(true);
     gate::set_lasting(!presented.is_local);
+    inject::point(Point::Guarded);
     if kind == Kind::Name && !role::is_superuser(impersonator) {
         by_name::guard_from_now_on();
     }
@@ -187,6 +198,7 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
     if let Ok(name) = CString::new(name.fill(&template)) {
         guc::label_application(&name, lasting);
         LABELLED.set(true);
+        inject::point(Point::Labelled);
     }
 }
 
@@ -197,6 +209,7 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
     // For a token and one transaction it would cost more than all of the rest that is ours.
     if entry.provider == Provider::Name || !is_local {
         name_guc::show(&entry.identity.userid, lasting);
+        inject::point(Point::NameShown);
     }
     if !role::switch_to(entry.role, lasting) {
         return Err(Error::Inconsistent);
@@ -204,6 +217,7 @@ fn switch_to(entry: &Entry, is_local: bool) -> Result<Scope, Error> {
     // As the user: some values are checked against what he may do.
     if config::apply_role_settings() {
         guc::apply_settings_of(entry.role, lasting, Which::All);
+        inject::point(Point::SettingsApplied);
     }
     label(&entry.identity, entry.role, lasting);
     let scope = match before {
@@ -294,6 +308,7 @@ pub fn resolved(
     let capacity = config::token_cache_size();
     let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
     shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
+    inject::point(Point::Cached);
     Ok(entry)
 }
 

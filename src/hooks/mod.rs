@@ -47,8 +47,17 @@ thread_local! {
 use impersonation::Presented;
 pub use impersonation::{active, holds, provider_fault, resolve_for_check, with_cache};
 
+#[cfg(feature = "inject")]
+fn state() -> String {
+    let session = SESSION.with_borrow(Session::state);
+    let flags = (SEEDED.get(), LABELLED.get(), NAMED.get(), CONNECTION.with_borrow(Option::is_none));
+    format!("session {session} {flags:?}; {}; {}", statement::state(), audit::state())
+}
+
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
+    #[cfg(feature = "inject")]
+    crate::pg::inject::install(state);
     catalog::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);

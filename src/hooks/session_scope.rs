@@ -12,6 +12,7 @@ use crate::core::session::{Before, Impersonation, Scope};
 use crate::core::time::is_in_force;
 use crate::core::token::Secret;
 use crate::error::Error;
+use crate::pg::inject::{self, Point};
 use crate::pg::{catalog, gate, name_guc, role, saved, xact};
 use crate::{config, mapping};
 use std::rc::Rc;
@@ -28,6 +29,7 @@ pub fn before() -> Before {
 pub fn lock() {
     if gate::is_lasting() && xact::is_usable() && !role::is_locked() {
         role::lock();
+        inject::point(Point::Relocked);
     }
 }
 
@@ -46,6 +48,7 @@ pub fn resume() -> Result<(), Error> {
         verify(&active)?;
         SESSION.with_borrow_mut(|session| session.is_verified = true);
         gate::set_resumes(false);
+        inject::point(Point::Verified);
     }
     Ok(())
 }
@@ -108,14 +111,20 @@ pub fn ended_by(statement: &Statement, depth: u32) -> Result<bool, Error> {
 
 /// Back to the login, and to all that it had set. Nothing of the user is left on the connection.
 fn end(before: &Before) {
+    inject::point(Point::LeaveBegins);
     xact::drop_temporary_objects();
     xact::forget_sequences();
+    inject::point(Point::LeftTemporary);
     SEEDED.set(true);
     role::switch_back(&before.role);
+    inject::point(Point::LeftRole);
     saved::restore(&before.settings);
+    inject::point(Point::LeftSettings);
     name_guc::reset();
+    inject::point(Point::LeftNames);
     SESSION.with_borrow_mut(|session| session.active = None);
     audit::left();
+    inject::point(Point::Left);
     gate::set_ended(true);
     gate::set_lasting(false);
     gate::set_impersonating(false);

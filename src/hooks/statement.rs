@@ -10,6 +10,7 @@ use crate::core::names::LookUp;
 use crate::core::presented::Seen;
 use crate::error::Error;
 use crate::pg::chain::{Before, Beginning};
+use crate::pg::inject::{self, Point};
 use crate::pg::nodes::{Handled, Permission, Permissions, Query, References};
 use crate::pg::report::{self, Report};
 use crate::pg::statement::Progress;
@@ -104,6 +105,7 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
     }
     if gate::is_confined() {
         SESSION.with_borrow_mut(|session| session.begin_execution(execution));
+        inject::point(Point::ExecutionBegun);
         // What they read in a worker would be on no record.
         let without_workers = gate::is_audited() && query.may_read_in_workers;
         return Ok(Before { without_workers, ..Before::default() });
@@ -177,6 +179,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     if let Some(presented) = presented {
         impersonation::establish(&presented)?;
         guc::set_again(set_along);
+        inject::point(Point::SetAgain);
     }
     Ok(())
 }
@@ -270,9 +273,15 @@ thread_local! {
     static ENCRYPTION: Cell<Encryption> = const { Cell::new(Encryption::NotRead) };
 }
 
-/// A query that was planned and did not start, because of an error, makes nothing possible for the next one.
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    format!("statement {} {}", ENCRYPTION.get() == Encryption::NotRead, TRIAL.with_borrow(Option::is_none))
+}
+
+/// What was planned, or tried, and came to no end because of an error, makes nothing possible for the next statement.
 pub fn forget_planned() {
     ENCRYPTION.set(Encryption::NotRead);
+    TRIAL.set(None);
 }
 
 /// A SET that is about to run and may change nothing.
@@ -294,13 +303,16 @@ fn trial(statement: &Statement, otherwise: Otherwise) -> Before {
     };
     let value = guc::shown(&name);
     TRIAL.set(Some(Trial { name, value, otherwise }));
-    Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() }
+    let before = Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() };
+    inject::point(Point::TrialBegun);
+    before
 }
 
 fn end_trial(settings_level: i32) -> Result<(), Report> {
     let Some(Trial { name, value, otherwise }) = TRIAL.take() else { return Err(Error::Inconsistent.into()) };
     let is_changed = guc::shown(&name) != value;
     guc::undo_settings(settings_level);
+    inject::point(Point::TrialUndone);
     match otherwise {
         _ if !is_changed => {}
         Otherwise::Refused(refusal) => return Err(guarded::refusal(refusal.into()).into()),
@@ -352,4 +364,5 @@ pub fn parsed() {
 
 pub fn looked_up(look_up: &LookUp) {
     NAMES.with_borrow_mut(|names| names.remember(look_up, gate::generation()));
+    inject::point(Point::NamesRemembered);
 }

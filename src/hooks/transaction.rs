@@ -4,6 +4,7 @@ use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session
 use crate::audit;
 use crate::core::session::Scope;
 use crate::error::Error;
+use crate::pg::inject::{self, Point};
 use crate::pg::report::Report;
 use crate::pg::{catalog, chain, gate, guc, role, xact};
 
@@ -19,6 +20,7 @@ pub fn pre_commit() -> Result<(), Report> {
 }
 
 fn before_commit() -> Result<(), Report> {
+    inject::point(Point::CommitBegins);
     if gate::has_presented() {
         establish_for_connection()?;
     }
@@ -34,8 +36,11 @@ fn before_commit() -> Result<(), Report> {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
+    inject::point(Point::CommitAudited);
     guc::undo_settings(settings_level);
+    inject::point(Point::SettingsUndone);
     xact::drop_temporary_objects();
+    inject::point(Point::TemporaryDropped);
     Ok(())
 }
 
@@ -58,9 +63,11 @@ pub fn prepare() -> Result<(), Report> {
 
 /// The transaction committed or aborted. Must not fail.
 pub fn end(has_committed: bool) {
+    inject::point(Point::EndsTransaction);
     if gate::is_impersonating() {
         role::unlock();
     }
+    inject::point(Point::Unlocked);
     guc::forget_text();
     statement::forget_planned();
     let Some((ended, goes_on)) = SESSION.with(|session| {
@@ -69,15 +76,19 @@ pub fn end(has_committed: bool) {
     }) else {
         return;
     };
+    inject::point(Point::TransactionClosed);
     gate::set_impersonating(goes_on.is_some());
     gate::set_lasting(goes_on.is_some());
     gate::set_resumes(goes_on.is_some());
     gate::set_ended(false);
     session_scope::settle();
+    inject::point(Point::GateCleared);
     audit::transaction_ended(has_committed, goes_on.as_ref());
+    inject::point(Point::AuditClosed);
     let goes_on = goes_on.is_some();
     if !goes_on && LABELLED.take() {
         guc::unlabel_application();
+        inject::point(Point::Unlabelled);
     }
     if !goes_on && SEEDED.take() {
         xact::reseed();
@@ -85,6 +96,7 @@ pub fn end(has_committed: bool) {
     let Some(ended) = ended else { return };
     if !goes_on {
         xact::forget_sequences();
+        inject::point(Point::Forgotten);
     }
     CACHE.with(|cache| {
         if let Ok(mut cache) = cache.try_borrow_mut() {
@@ -94,16 +106,22 @@ pub fn end(has_committed: bool) {
 }
 
 pub fn subtransaction_started(subxact: u32) {
+    inject::point(Point::SubtransactionStarts);
     SESSION.with_borrow_mut(|session| session.start_subtransaction(subxact, chain::depth()));
+    inject::point(Point::SubtransactionStarted);
 }
 
 pub fn subtransaction_committed(subxact: u32) {
+    inject::point(Point::SubtransactionCommits);
     SESSION.with_borrow_mut(|session| session.commit_subtransaction(subxact));
+    inject::point(Point::SubtransactionCommitted);
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
+    inject::point(Point::SubtransactionAborts);
     let depth =
         SESSION.with(|session| session.try_borrow_mut().ok().and_then(|mut s| s.abort_subtransaction(subxact)));
+    inject::point(Point::SubtransactionAborted);
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
     }

@@ -5,6 +5,7 @@
 //! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
 //! transaction callbacks ([`super::xact`]).
 
+use super::inject::{self, Point};
 use super::nodes::{self, Handled, Permissions, Query, References};
 use super::report::{Report, raise};
 use super::statement::{self, Opening, Progress};
@@ -143,6 +144,11 @@ pub fn restore_depth(depth: u32) {
     }
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    format!("chain {} {}", depth(), SETTINGS_LEVEL.load(Relaxed))
+}
+
 /// Whether settings changed now will be undone.
 pub fn undoes_settings() -> bool {
     SETTINGS_LEVEL.load(Relaxed) > 0
@@ -206,6 +212,7 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the arguments are PostgreSQL's, passed on as they came.
     unsafe {
+        inject::frame(Point::UtilityBegins);
         if cursor::is_declaration(pstmt) {
             cursor::note(pstmt);
         }
@@ -230,10 +237,12 @@ unsafe extern "C-unwind" fn process_utility(
                 qc,
             ),
         }
+        inject::frame(Point::UtilityRan);
         if gate::is_audited() {
             after_utility(qc, depth);
         }
         leave(frame);
+        inject::frame(Point::UtilityEnds);
     }
 }
 
@@ -245,6 +254,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
 ) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::AnalysisBegins);
         if let Some(previous) = PREVIOUS_ANALYZE {
             previous(pstate, query, jumble);
         }
@@ -255,6 +265,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
         if gate::is_impersonating() && !nodes::has_no_names(query) {
             after_analysis(pstate, query);
         }
+        inject::frame(Point::AnalysisEnds);
     }
 }
 
@@ -267,6 +278,7 @@ unsafe extern "C-unwind" fn planner(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::PlanBegins);
         let depth = depth();
         let is_checked = if gate::is_impersonating() { !gate::resumes() } else { gate::is_idle() };
         let before = if is_checked { Before::default() } else { before_plan(parse, depth) };
@@ -281,7 +293,9 @@ unsafe extern "C-unwind" fn planner(
             Some(previous) => previous(parse, query_string, cursor_options, bound_params),
             None => raw::standard_planner(parse, query_string, cursor_options, bound_params),
         };
+        inject::frame(Point::PlanRan);
         leave_preparation(frame);
+        inject::frame(Point::PlanEnds);
         plan
     }
 }
@@ -306,6 +320,7 @@ unsafe fn leave_preparation(frame: Frame) {
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::StartBegins);
         if gate::is_analysis() {
             refuse_statement();
         }
@@ -320,7 +335,9 @@ unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, e
             Some(previous) => previous(query_desc, eflags),
             None => raw::standard_ExecutorStart(query_desc, eflags),
         }
+        inject::frame(Point::StartRan);
         leave_preparation(frame);
+        inject::frame(Point::StartEnds);
     }
 }
 
@@ -331,10 +348,12 @@ unsafe extern "C-unwind" fn executor_finish(query_desc: *mut pg_sys::QueryDesc) 
         // Triggers run in here: what they do is not top-level.
         let depth = depth();
         DEPTH.store(depth + 1, Relaxed);
+        inject::frame(Point::FinishBegins);
         match PREVIOUS_FINISH {
             Some(previous) => previous(query_desc),
             None => raw::standard_ExecutorFinish(query_desc),
         }
+        inject::frame(Point::FinishEnds);
         DEPTH.store(depth, Relaxed);
     }
 }
@@ -343,13 +362,16 @@ unsafe extern "C-unwind" fn executor_finish(query_desc: *mut pg_sys::QueryDesc) 
 unsafe extern "C-unwind" fn executor_end(query_desc: *mut pg_sys::QueryDesc) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::EndBegins);
         match PREVIOUS_END {
             Some(previous) => previous(query_desc),
             None => raw::standard_ExecutorEnd(query_desc),
         }
+        inject::frame(Point::EndRan);
         if gate::is_confined() {
             after_end(query_desc as usize);
         }
+        inject::frame(Point::EndEnds);
     }
 }
 
@@ -367,6 +389,7 @@ unsafe extern "C-unwind" fn object_access(
             previous(access, class, object, sub, arg);
         }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
+            inject::frame(Point::FunctionBegins);
             if gate::is_restricted() || gate::is_dry_run() {
                 before_function_of_system(object);
             }
@@ -374,8 +397,10 @@ unsafe extern "C-unwind" fn object_access(
             if !gate::is_idle() {
                 before_function(object, depth());
             }
+            inject::frame(Point::FunctionAllowed);
         } else if gate::is_audited() {
             on_change(access, class, object, sub, arg);
+            inject::frame(Point::ObjectChanged);
         }
     }
 }
@@ -398,6 +423,7 @@ unsafe extern "C-unwind" fn needs_fmgr(function: pg_sys::Oid) -> bool {
 /// # Safety
 /// `query_desc` is the descriptor PostgreSQL passed to the hook.
 pub unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Frame {
+    inject::frame(Point::RunBegins);
     let depth = depth();
     let before = if gate::is_idle() {
         Before::default()
@@ -424,10 +450,12 @@ fn enter(depth: u32, before: Before) -> Frame {
 pub unsafe fn leave_run(frame: Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64) {
     // SAFETY: by contract.
     unsafe {
+        inject::frame(Point::RunRan);
         if gate::is_audited() {
             after_run(query_desc, limit);
         }
         leave(frame);
+        inject::frame(Point::RunEnds);
     }
 }
 
@@ -458,6 +486,7 @@ pub unsafe fn permitted(list: *mut pg_sys::List) -> bool {
         // SAFETY: by contract.
         unsafe { check_permissions(list) };
     }
+    inject::frame(Point::PermissionsChecked);
     true
 }
 
@@ -598,8 +627,9 @@ unsafe extern "C-unwind" fn on_change(
             _ => return,
         }
     };
+    // What is made or dropped of a table alters it.
+    let change = if sub == 0 { change } else { Change::Altered };
     if !is_internal
-        && (sub == 0 || change == Change::Altered)
         && !is_exempt()
         && let Some(handlers) = HANDLERS.get()
     {

@@ -98,6 +98,12 @@ pub fn next_generation() {
     GENERATION.fetch_add(1, Relaxed);
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    let flags = [&IMPERSONATING, &AUDITED, &LASTING, &RESUMES, &ENDED].map(|flag| flag.load(Relaxed));
+    format!("gate {flags:?} {} {} {}", PRESENTED.load(Relaxed), dry_run(), RESTRICTION.load(Relaxed))
+}
+
 /// Whether there is nothing to do for the hooks.
 #[inline]
 pub fn is_idle() -> bool {

@@ -1,5 +1,6 @@
 //! Settings: the parameter that carries the token, lists that are checked when set, and nesting levels.
 
+use super::inject::{self, Point};
 use super::{catalog, compat, gate, log, raw, report};
 use crate::core::guard::{self, Settable};
 use crate::core::presented;
@@ -95,6 +96,13 @@ pub fn settle() {
     gate::set_presented(TOKEN_NUMBER, false);
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    // SAFETY: a live parameter of guc.c.
+    let flags = application_name_setting().map(|setting| unsafe { (*setting).flags });
+    format!("token {} {} {flags:?}", PRESENTED.load(Relaxed).is_null(), TEXT.with_borrow(Option::is_none))
+}
+
 /// Whether the current value was set for this transaction only, as guc.c's stack tells.
 pub fn is_local(setting: *mut pg_sys::config_generic) -> bool {
     if setting.is_null() {
@@ -166,6 +174,7 @@ unsafe extern "C-unwind" fn check_token(
             TEXT.set(Secret::of(text).map(|text| (digest, text)));
         }
         text.zeroize();
+        inject::point(Point::TokenTaken);
         hide_statement();
 
         // Only a client can present a token: not a file, a role's or database's settings, or a function's SET
@@ -185,6 +194,7 @@ unsafe extern "C-unwind" fn check_token(
         compat::setting_free(*value as *mut c_void);
         *value = mask;
         *extra = kept as *mut c_void;
+        inject::point(Point::TokenKept);
         true
     }
 }
@@ -781,6 +791,7 @@ pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnc
         kept_of(changed, &settable())
     };
     undo_settings(level);
+    inject::point(Point::StatementUndone);
     set_again(kept);
 }
 

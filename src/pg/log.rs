@@ -1,6 +1,7 @@
 //! Keeping secrets out of the server's log, whatever is logged there: statements, their durations and parameters,
 //! plans, errors.
 
+use super::inject::{self, Point};
 use super::{raw, server_log, text};
 use crate::core::label::{self, LABEL};
 use crate::core::{record, redact};
@@ -61,8 +62,10 @@ type EmitLog = unsafe extern "C-unwind" fn(*mut pg_sys::ErrorData);
 unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the record that it is about to write.
     unsafe {
+        inject::frame(Point::LogBegins);
         if !IN_AUDIT.load(Relaxed) {
             clean(record);
+            inject::frame(Point::LogCleaned);
             if (*record).elevel >= pg_sys::PGERROR as c_int {
                 report_failure((*record).sqlerrcode);
             }
@@ -70,7 +73,13 @@ unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
         if let Some(previous) = PREVIOUS {
             previous(record);
         }
+        inject::frame(Point::LogEnds);
     }
+}
+
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    format!("log {} {}", IN_AUDIT.load(Relaxed), SHOWN.load(Relaxed).is_null())
 }
 
 #[pg_guard]

@@ -1,6 +1,7 @@
 //! The parameters that name the user to impersonate. They are no secrets: their values are what was set.
 
 use super::guc::{self, Lasting};
+use super::inject::{self, Point};
 use super::{compat, gate, text};
 use crate::core::presented;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -61,6 +62,16 @@ pub fn presented() -> Vec<Presented> {
             })
         })
         .collect()
+}
+
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    let values: Vec<_> = VALUES.iter().map(|value| value.get()).collect();
+    format!(
+        "names {values:?} {:?} {}",
+        WAITING.each_ref().map(|waits| waits.load(Relaxed).is_null()),
+        SHOWING.load(Relaxed)
+    )
 }
 
 /// What was presented has been acted upon.
@@ -142,6 +153,7 @@ unsafe extern "C-unwind" fn check_name(
         }
         kept.write(Extra { is_of_connection, is_settled: false });
         *extra = kept as *mut c_void;
+        inject::point(Point::NameChecked);
         true
     }
 }
