@@ -1,4 +1,4 @@
-"""An ERROR, a cancel and a panic at every point of every hook and callback (src/pg/inject.rs), before and after each effect:
+"""An ERROR, a cancel and a panic at every point of every hook and callback (src/pg/sys/inject.rs), before and after each effect:
 afterwards the session is as a new one, or closed, and the next user of it sees what is theirs."""
 
 import json
@@ -21,6 +21,9 @@ SCENARIOS = {
     "extended": ("svc", ["extended: BEGIN", f"extended: {TOKEN}", f"extended: {LOOK}", "extended: COMMIT"]),
     "savepoint": ("svc", ["BEGIN", TOKEN, "SAVEPOINT a", "UPDATE app.flights SET delay = 1 WHERE id = 3", "RELEASE a",
                           "SAVEPOINT b", "SELECT 1/0", "ROLLBACK TO b", "SELECT app.catches()", LOOK, "COMMIT"]),
+    "inside a savepoint": ("svc", ["BEGIN", "SET LOCAL timezone = 'UTC'", "SAVEPOINT a", TOKEN, "SAVEPOINT b", LOOK, "RELEASE b", "RELEASE a",
+                                   LOOK, "COMMIT"]),
+    "rolled back to a savepoint": ("svc", ["BEGIN", "SAVEPOINT a", TOKEN, LOOK, "ROLLBACK TO a", TOKEN, LOOK, "COMMIT"]),
     "cursor": ("svc", ["BEGIN", TOKEN, "SET LOCAL search_path = app", "CREATE TEMP TABLE t AS SELECT 1 AS a",
                        f"DECLARE c CURSOR FOR {LOOK}", "FETCH 2 FROM c", "CREATE TABLE alice.made (id serial)",
                        "SELECT nextval('alice.made_id_seq'), setseed(0.5)", "DROP TABLE alice.made", "COMMIT"]),
