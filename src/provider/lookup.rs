@@ -11,6 +11,7 @@ use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::sys::clock::now;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{report, wait};
 use crate::pg::{gate, shared};
 use crate::provider::{self, Failure};
@@ -100,6 +101,7 @@ pub fn resolved(
     let capacity = settings::token_cache_size();
     let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
     shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
+    inject::point(Point::Cached);
     Ok(entry)
 }
 

@@ -158,6 +158,12 @@ pub struct Impersonations {
 }
 
 impl Impersonations {
+    #[cfg(feature = "inject")]
+    pub fn state(&self) -> String {
+        let impersonations = (self.active.is_none(), self.lasting.is_none(), self.is_touched, self.settings_level);
+        format!("{impersonations:?} {} {}", self.begun.len(), self.marks.len())
+    }
+
     pub fn begin_execution(&mut self, execution: usize) {
         self.begun.push(execution);
     }
