@@ -8,6 +8,7 @@ pub mod connecting;
 pub mod endpoint;
 pub mod guard;
 pub mod identity;
+pub mod jwt;
 pub mod label;
 pub mod log_prefix;
 pub mod names;
