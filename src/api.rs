@@ -5,16 +5,21 @@
 #![allow(clippy::type_complexity)]
 
 use crate::core::identity::Identity;
+use crate::core::jwt::claims::{self, Claims, Policy, written_attributes, written_groups};
+use crate::core::jwt::json::{Json, Path};
+use crate::core::jwt::keys::Algorithm;
+use crate::core::jwt::token::Token;
 use crate::core::presented::Kind;
 use crate::core::refusals::Throttle;
 use crate::core::rules::Rule;
 use crate::core::time::{Timestamp, end_of_life, is_alive};
+use crate::core::token::Secret;
 use crate::error::Error;
 use crate::pg::report::{Report, raise};
 use crate::pg::table::UserAccount;
 use crate::pg::turn::Turn;
 use crate::pg::{catalog, log, nodes, preload, role, shared, table, text, wait, xact};
-use crate::{activity, audit, config, hooks, mapping};
+use crate::{activity, audit, config, hooks, mapping, resolve};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -120,7 +125,7 @@ fn immuta_user_by_api_key(digest: &[u8]) -> TableIterator<'static, (name!(key_id
 }
 
 /// Groups and attributes of a user, as text in UTF-8, as they are now: policies decide by them, whatever the snapshot of
-/// the transaction. No row for a user who has none.
+/// the transaction. What the token of this transaction says of its user counts before what our tables say. No row for a user who has none.
 #[pg_extern(sql = false)]
 fn immuta_profile(
     iamid: &[u8],
@@ -128,8 +133,19 @@ fn immuta_profile(
 ) -> TableIterator<'static, (name!(groups, Vec<u8>), name!(attributes, Vec<u8>))> {
     immuta_require_preload();
     let installed = hooks::installed().unwrap_or_else(|error| report(error));
-    let profile = table::user_by_identity(&installed, &identity(userid, iamid))
-        .and_then(|user| table::profile(&installed, user.id));
+    let user = identity(userid, iamid);
+    let profile = table::user_by_identity(&installed, &user).and_then(|user| table::profile(&installed, user.id));
+    let claims = hooks::active().filter(|active| *active.identity == user).and_then(|active| active.claims);
+    let said = |claims: &Claims| {
+        (claims.groups.as_deref().map(written_groups), claims.attributes.as_ref().map(written_attributes))
+    };
+    let profile = match claims.as_deref().map(said) {
+        None | Some((None, None)) => profile,
+        Some((groups, attributes)) => {
+            let (own_groups, own_attributes) = profile.unwrap_or_else(|| ("{}".into(), "{}".into()));
+            Some((groups.unwrap_or(own_groups), attributes.unwrap_or(own_attributes)))
+        }
+    };
     TableIterator::new(profile.map(|(groups, attributes)| (groups.into_bytes(), attributes.into_bytes())))
 }
 
@@ -177,10 +193,139 @@ fn immuta_session() -> TableIterator<
             active.provider.name(),
             active.scope.name(),
             timestamptz(active.established),
-            timestamptz(end_of_life(active.last_used, active.expires, config::token_idle_ttl())),
+            timestamptz(end_of_life(active.last_used, active.expires, config::idle_ttl_of(active.provider))),
         )
     });
     TableIterator::new(row)
+}
+
+/// What the token of the impersonation in force says of its use; no row without one that says anything.
+#[pg_extern(sql = false)]
+fn immuta_token_state() -> TableIterator<
+    'static,
+    (name!(client_id, Option<Vec<u8>>), name!(token_id, Option<Vec<u8>>), name!(actors, Vec<Vec<u8>>)),
+> {
+    immuta_require_preload();
+    let bearer = hooks::active().and_then(|active| active.claims).map(|claims| claims.bearer.clone());
+    let utf8 = |text: &String| text.clone().into_bytes();
+    TableIterator::new(bearer.map(|bearer| {
+        let actors = bearer.actors.iter().map(|actor| utf8(&actor.id)).collect();
+        (bearer.client.as_ref().map(utf8), bearer.token_id.as_ref().map(utf8), actors)
+    }))
+}
+
+/// A claim of the token of the impersonation in force, as JSON.
+#[pg_extern(sql = false)]
+fn immuta_token_claim(claim: &[u8]) -> Option<Vec<u8>> {
+    immuta_require_preload();
+    let path = Path::parse(&String::from_utf8_lossy(claim))?;
+    let claims = hooks::active().and_then(|active| active.claims)?;
+    serde_json::to_vec(path.of(&claims.all)?).ok()
+}
+
+/// What is wrong with what is to be accepted of an issuer, or `None`.
+#[pg_extern(sql = false)]
+fn immuta_issuer_fault(row: &[u8]) -> Option<String> {
+    let Some(row) = Json::read(row) else { return Some("It is not JSON that can be read.".into()) };
+    Policy::default().change(&row).err()
+}
+
+/// Every check of a token, and what it found.
+#[pg_extern(sql = false)]
+fn immuta_explain_token(
+    token: &[u8],
+) -> TableIterator<'static, (name!(check, &'static str), name!(ok, bool), name!(detail, String))> {
+    immuta_require_preload();
+    log::conceal_statement();
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    let findings = match Secret::of(token) {
+        Some(token) => resolve::jwt::explain(&installed, token.reveal(), hooks::now()),
+        None => vec![("form", false, "It has no bytes, too many, or some that no token has.".into())],
+    };
+    TableIterator::new(findings)
+}
+
+/// By what a token is revoked: its issuer, the key, when it ends anyway. No row for what is no JWT.
+#[pg_extern(sql = false)]
+fn immuta_token_revocation(
+    token: &[u8],
+) -> TableIterator<
+    'static,
+    (name!(issuer, Vec<u8>), name!(key, Vec<u8>), name!(expires_at, Option<TimestampWithTimeZone>)),
+> {
+    log::conceal_statement();
+    let found = std::str::from_utf8(token)
+        .ok()
+        .and_then(|text| Token::read(text).ok())
+        .and_then(|token| claims::revocation_of(&token));
+    TableIterator::new(
+        found.map(|(issuer, key, expires)| (issuer.into_bytes(), key.to_vec(), expires.and_then(timestamptz))),
+    )
+}
+
+/// By what all tokens of a user are revoked.
+#[pg_extern(sql = false)]
+fn immuta_user_revocation(iamid: &[u8], userid: &[u8]) -> Vec<u8> {
+    claims::revocation_of_user(&identity(userid, iamid)).to_vec()
+}
+
+/// The keys of an issuer, as they are known; one row without a key where none is.
+#[pg_extern(sql = false)]
+fn immuta_known_keys(
+    issuer: &[u8],
+) -> TableIterator<
+    'static,
+    (
+        name!(kid, Option<Vec<u8>>),
+        name!(kty, Option<&'static str>),
+        name!(alg, Option<&'static str>),
+        name!(source, &'static str),
+        name!(fetched_at, Option<TimestampWithTimeZone>),
+        name!(fresh_until, Option<TimestampWithTimeZone>),
+        name!(last_error, Option<String>),
+    ),
+> {
+    immuta_require_preload();
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    let known = resolve::jwt::keys(&installed, &String::from_utf8_lossy(issuer));
+    let rows = known.into_iter().flat_map(|known| {
+        let times = (known.fetched.and_then(timestamptz), known.fresh_until.and_then(timestamptz));
+        let row = move |kid, kty, alg| (kid, kty, alg, known.source, times.0, times.1, known.error.clone());
+        let mut rows: Vec<_> = known
+            .keys
+            .keys()
+            .iter()
+            .map(|key| {
+                let kid = key.kid.clone().map(String::into_bytes);
+                row(kid, Some(key.kty()), key.algorithm.map(Algorithm::name))
+            })
+            .collect();
+        if rows.is_empty() {
+            rows.push(row(None, None, None));
+        }
+        rows
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// The keys of an issuer are needed no longer.
+#[pg_extern(sql = false)]
+fn immuta_forget_keys(issuer: &[u8]) {
+    if let Some(installed) = catalog::installation() {
+        resolve::jwt::forget_keys(&installed, &String::from_utf8_lossy(issuer));
+    }
+}
+
+/// Fetches the keys of an issuer now. `false` if it is not mapped.
+#[pg_extern(sql = false)]
+fn immuta_refresh_keys(issuer: &[u8]) -> bool {
+    immuta_require_preload();
+    let installed = hooks::installed().unwrap_or_else(|error| report(error));
+    match resolve::jwt::refresh(&installed, &String::from_utf8_lossy(issuer)) {
+        None => false,
+        Some(Ok(())) => true,
+        Some(Err(outage)) => report(Error::ProviderUnavailable(outage)),
+    }
 }
 
 /// The tokens this backend remembers, most recently used first, without the tokens.
@@ -198,7 +343,6 @@ fn immuta_token_cache() -> TableIterator<
     ),
 > {
     immuta_require_preload();
-    let idle_ttl = config::token_idle_ttl();
     let rows: Vec<_> = hooks::with_cache(|cache| {
         cache
             .entries()
@@ -211,7 +355,7 @@ fn immuta_token_cache() -> TableIterator<
                     entry.provider.name(),
                     timestamptz(entry.last_used),
                     timestamptz(entry.validated),
-                    timestamptz(end_of_life(entry.last_used, entry.expires, idle_ttl)),
+                    timestamptz(end_of_life(entry.last_used, entry.expires, config::idle_ttl_of(entry.provider))),
                 )
             })
             .collect()
@@ -431,6 +575,7 @@ fn immuta_rule_names(
         users: text(users),
         allow: true,
         networks: None,
+        actors: "*".into(),
     };
     rule.names(&text(login), &identity(userid, iamid))
 }

@@ -2,6 +2,10 @@
 
 use crate::core::cache::Limits;
 use crate::core::identity::{Identity, Provider};
+use crate::core::jwt::cache::Times;
+use crate::core::jwt::claims::{Keys, Policy, algorithm_fault};
+use crate::core::jwt::json::Path;
+use crate::core::jwt::keys::Algorithm;
 use crate::core::record::Format;
 use crate::core::{endpoint, guard, presented, template};
 use crate::files;
@@ -94,6 +98,8 @@ enum ProviderName {
     Immuta,
     #[name = c"introspection"]
     Introspection,
+    #[name = c"jwt"]
+    Jwt,
 }
 
 /// Who resolves tokens. The embedded provider is the default, because it needs nothing else.
@@ -136,6 +142,66 @@ static INTROSPECTION_USER_CLAIM: GucSetting<Option<CString>> =
 
 /// Whom a token must be meant for. Not looked at by default: not every server says it.
 static INTROSPECTION_AUDIENCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Whom a JWT must be meant for: one of these. Mandatory, as an issuer's tokens for other services are as good as ours.
+static JWT_AUDIENCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Accepted types. Only access tokens have that of RFC 9068; many servers do not use it yet.
+static JWT_TYPES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"at+jwt"));
+
+/// Accepted signatures, the best first: a key that does not say counts for the first that it can be for.
+static JWT_ALGORITHMS: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"RS256, PS256, ES256, ES384, EdDSA"));
+
+/// Claims that may hold the user id; the first that is there counts. A name that users can choose is none for this.
+static JWT_USER_CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sub"));
+
+/// Claims with the groups and the attributes of the user, for row policies. Empty: our own tables have them.
+static JWT_GROUPS_CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static JWT_ATTRIBUTES_CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Scopes that a token must have, all of them.
+static JWT_REQUIRED_SCOPE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// How far, in seconds, the clocks of issuers may be off.
+static JWT_CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(30);
+
+/// Longest life, in seconds, of a token; 0: any. Bounds how long a token that leaked can be used.
+static JWT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(24 * 3600);
+
+/// Keys of issuers that are not asked for theirs.
+static JWT_KEYS_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// How long, in seconds, keys serve after their time while their issuer is down. A key that was withdrawn because it
+/// leaked serves as long.
+static JWT_KEYS_GRACE: GucSetting<i32> = GucSetting::<i32>::new(24 * 3600);
+
+/// Shortest time, in seconds, between two attempts to fetch an issuer's keys, whatever came of the first.
+static JWT_KEYS_COOLDOWN: GucSetting<i32> = GucSetting::<i32>::new(30);
+
+/// Values of `bodata.jwt_opaque`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+enum Opaque {
+    #[name = c"refuse"]
+    Refuse,
+    #[name = c"introspection"]
+    Introspection,
+}
+
+/// What becomes of tokens that do not look like a JWT.
+static JWT_OPAQUE: GucSetting<Opaque> = GucSetting::<Opaque>::new(Opaque::Refuse);
+
+/// Values of `bodata.jwt_actors`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+enum Actors {
+    #[name = c"record"]
+    Record,
+    #[name = c"refuse"]
+    Refuse,
+}
+
+/// What becomes of tokens that somebody else uses on behalf of their user.
+static JWT_ACTORS: GucSetting<Actors> = GucSetting::<Actors>::new(Actors::Record);
 
 /// How long, in seconds, the last good answer serves after it should have been renewed, if the provider cannot be
 /// reached. By default not at all: an outage must not prolong what may have been revoked.
@@ -284,6 +350,7 @@ pub fn token_provider() -> Provider {
         ProviderName::Local => Provider::Local,
         ProviderName::Immuta => Provider::Immuta,
         ProviderName::Introspection => Provider::Introspection,
+        ProviderName::Jwt => Provider::Jwt,
     }
 }
 
@@ -335,6 +402,40 @@ pub fn introspection_audience() -> String {
     text(&INTROSPECTION_AUDIENCE)
 }
 
+/// What is accepted of issuers whose rows say nothing else. All values were checked when they were set.
+pub fn jwt_policy() -> Policy {
+    let path = |setting| Path::parse(&text(setting));
+    Policy {
+        audiences: list(&JWT_AUDIENCE),
+        types: list(&JWT_TYPES),
+        algorithms: list(&JWT_ALGORITHMS).iter().filter_map(|name| Algorithm::parse(name)).collect(),
+        user_claims: list(&JWT_USER_CLAIM).iter().filter_map(|claim| Path::parse(claim)).collect(),
+        user_template: String::new(),
+        groups: path(&JWT_GROUPS_CLAIM),
+        attributes: path(&JWT_ATTRIBUTES_CLAIM),
+        attribute_claims: Vec::new(),
+        scopes: list(&JWT_REQUIRED_SCOPE),
+        required: Vec::new(),
+        skew: seconds(&JWT_CLOCK_SKEW),
+        max_lifetime: Some(seconds(&JWT_MAX_LIFETIME)).filter(|most| !most.is_zero()),
+        refuses_actors: JWT_ACTORS.get() == Actors::Refuse,
+        keys: Keys::Discovery,
+    }
+}
+
+pub fn jwt_keys_file() -> String {
+    text(&JWT_KEYS_FILE)
+}
+
+pub fn jwt_key_times() -> Times {
+    Times { cooldown: seconds(&JWT_KEYS_COOLDOWN), timeout: api_timeout(), grace: seconds(&JWT_KEYS_GRACE) }
+}
+
+/// Whether tokens that do not look like a JWT are introspected.
+pub fn jwt_introspects_opaque() -> bool {
+    JWT_OPAQUE.get() == Opaque::Introspection
+}
+
 pub fn negative_cache_ttl() -> Duration {
     seconds(&NEGATIVE_CACHE_TTL)
 }
@@ -350,6 +451,11 @@ pub fn limits() -> Limits {
 
 pub fn token_idle_ttl() -> Duration {
     seconds(&TOKEN_IDLE_TTL)
+}
+
+/// How long a token may go unused. A JWT says itself when it ends.
+pub fn idle_ttl_of(provider: Provider) -> Duration {
+    if provider == Provider::Jwt { Duration::MAX } else { token_idle_ttl() }
 }
 
 pub fn token_cache_size() -> usize {
@@ -480,6 +586,50 @@ impl TextCheck for SecretFile {
     }
 }
 
+/// Names that are not empty.
+struct Names;
+
+impl ListCheck for Names {
+    fn check(list: &[String]) -> Result<(), String> {
+        if list.iter().any(String::is_empty) { Err("An element is empty.".into()) } else { Ok(()) }
+    }
+}
+
+struct Algorithms;
+
+impl ListCheck for Algorithms {
+    fn check(list: &[String]) -> Result<(), String> {
+        let unknown = list.iter().find(|name| Algorithm::parse(name).is_none());
+        unknown.map_or(Ok(()), |name| Err(algorithm_fault(name)))
+    }
+}
+
+struct ClaimPaths;
+
+impl ListCheck for ClaimPaths {
+    fn check(list: &[String]) -> Result<(), String> {
+        list.iter().try_for_each(|claim| ClaimPath::check(claim))
+    }
+}
+
+/// The name of a claim, or where it is.
+struct ClaimPath;
+
+impl TextCheck for ClaimPath {
+    fn check(claim: &str) -> Result<(), String> {
+        let what = "A claim is a name or, beginning with /, a JSON Pointer (RFC 6901).";
+        Path::parse(claim).map(drop).ok_or_else(|| what.into())
+    }
+}
+
+struct KeysFile;
+
+impl TextCheck for KeysFile {
+    fn check(path: &str) -> Result<(), String> {
+        files::keys(path).map(drop).map_err(|why| format!("The file {why}."))
+    }
+}
+
 /// The sinks of audit records, in the order of [`Sink`].
 struct Sinks;
 
@@ -536,6 +686,7 @@ pub fn init() {
     define_tokens();
     define_guard_and_mapping();
     define_providers();
+    define_jwt();
     define_audit();
     guc::define_token(|| token_provider() != Provider::Local);
     compat::reserve_prefix(c"bodata");
@@ -688,7 +839,8 @@ fn define_providers() {
     guc::define_choice(
         c"bodata.token_provider",
         c"Who resolves impersonation tokens.",
-        c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662).",
+        c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662); \
+          jwt: the published keys of OAuth servers (RFC 9068).",
         &TOKEN_PROVIDER,
         Counts::Provider,
     );
@@ -778,6 +930,102 @@ fn define_providers() {
         &INTROSPECTION_AUDIENCE,
         shown,
         Counts::Provider,
+    );
+}
+
+fn define_jwt() {
+    let (shown, counts) = (GucFlags::default(), Counts::Provider);
+    guc::define_list::<Names>(
+        c"bodata.jwt_audience",
+        c"Audiences (aud), of which a JWT must be meant for one.",
+        &JWT_AUDIENCE,
+        counts,
+    );
+    guc::define_list::<Names>(c"bodata.jwt_types", c"Types (typ) of JWTs that are accepted.", &JWT_TYPES, counts);
+    guc::define_list::<Algorithms>(
+        c"bodata.jwt_algorithms",
+        c"Signature algorithms that are accepted.",
+        &JWT_ALGORITHMS,
+        counts,
+    );
+    guc::define_list::<ClaimPaths>(
+        c"bodata.jwt_user_claim",
+        c"Claims of a JWT that may hold the user id.",
+        &JWT_USER_CLAIM,
+        counts,
+    );
+    guc::define_text::<ClaimPath>(
+        c"bodata.jwt_groups_claim",
+        c"Claim of a JWT with the groups of its user.",
+        c"Empty: the extension's own tables have them.",
+        &JWT_GROUPS_CLAIM,
+        shown,
+        counts,
+    );
+    guc::define_text::<ClaimPath>(
+        c"bodata.jwt_attributes_claim",
+        c"Claim of a JWT with the attributes of its user.",
+        c"An object. Empty: the extension's own tables have them.",
+        &JWT_ATTRIBUTES_CLAIM,
+        shown,
+        counts,
+    );
+    guc::define_list::<Names>(
+        c"bodata.jwt_required_scope",
+        c"Scopes that a JWT must have, all of them.",
+        &JWT_REQUIRED_SCOPE,
+        counts,
+    );
+    guc::define_text::<KeysFile>(
+        c"bodata.jwt_keys_file",
+        c"File with the keys of issuers that are not asked for theirs.",
+        c"JSON. Read again at each reload.",
+        &JWT_KEYS_FILE,
+        GucFlags::SUPERUSER_ONLY,
+        counts,
+    );
+    guc::define_choice(
+        c"bodata.jwt_opaque",
+        c"What becomes of tokens that do not look like a JWT.",
+        c"refuse; introspection: bodata.introspection_url is asked.",
+        &JWT_OPAQUE,
+        counts,
+    );
+    guc::define_choice(
+        c"bodata.jwt_actors",
+        c"What becomes of JWTs that somebody uses on behalf of their user (act).",
+        c"record; refuse.",
+        &JWT_ACTORS,
+        counts,
+    );
+    for (name, description, details, setting, most) in [
+        (c"bodata.jwt_clock_skew", c"How far the clocks of issuers may be off.", c"", &JWT_CLOCK_SKEW, 300),
+        (
+            c"bodata.jwt_max_lifetime",
+            c"Longest time between issue (iat) and end (exp) of a JWT.",
+            c"Zero: any.",
+            &JWT_MAX_LIFETIME,
+            366 * 24 * 3600,
+        ),
+        (
+            c"bodata.jwt_keys_grace",
+            c"How long the last good keys of an issuer serve while it cannot be asked.",
+            c"Counted from the time at which they should have been renewed; zero: not at all.",
+            &JWT_KEYS_GRACE,
+            30 * 24 * 3600,
+        ),
+    ] {
+        guc::define_seconds(name, description, details, setting, most);
+    }
+    GucRegistry::define_int_guc(
+        c"bodata.jwt_keys_cooldown",
+        c"Shortest time between two attempts to fetch the keys of an issuer.",
+        c"Tokens that name unknown keys do not make more.",
+        &JWT_KEYS_COOLDOWN,
+        1,
+        3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
     );
 }
 

@@ -141,6 +141,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
             mapped_role: role::name(role).unwrap_or_default(),
             provider: "none",
             scope: "dry run",
+            bearer: None,
         };
         let (before, statements) = (state.actor.replace(actor), state.statements);
         let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
@@ -428,6 +429,7 @@ impl State {
                 mapped_role: role::name(begun.role).unwrap_or_default(),
                 provider: begun.provider.name(),
                 scope: begun.scope.name(),
+                bearer: begun.claims.as_ref().map(|claims| Rc::clone(&claims.bearer)),
             });
         }
         if begun.is_for_session() {

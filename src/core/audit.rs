@@ -1,6 +1,7 @@
 //! What audit records say. How they are written: [`super::record`].
 
 use super::identity::Identity;
+use super::jwt::claims::Bearer;
 use super::time::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -55,6 +56,8 @@ pub struct Actor {
     pub mapped_role: String,
     pub provider: &'static str,
     pub scope: &'static str,
+    /// Who uses the token, where that says so.
+    pub bearer: Option<Rc<Bearer>>,
 }
 
 /// Privileges that a statement needs on an object (`acl.h`).

@@ -54,7 +54,8 @@ pub fn entry(identity: &Identity, now: Timestamp) -> Entry {
         userid: identity.userid.clone(),
         role_name: None,
     };
-    let answer = Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0 };
+    let answer =
+        Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0, claims: None };
     Entry::of(answer, now)
 }
 

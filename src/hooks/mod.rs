@@ -45,7 +45,7 @@ thread_local! {
 }
 
 use impersonation::Presented;
-pub use impersonation::{active, holds, provider_fault, resolve_for_check, with_cache};
+pub use impersonation::{active, holds, now, provider_fault, resolve_for_check, with_cache};
 
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {

@@ -53,7 +53,7 @@ pub fn resume() -> Result<(), Error> {
 fn verify(active: &Impersonation) -> Result<(), Error> {
     let installed = super::installed()?;
     let now = impersonation::now();
-    if !is_in_force(active.last_used, active.expires, now, config::token_idle_ttl()) {
+    if !is_in_force(active.last_used, active.expires, now, config::idle_ttl_of(active.provider)) {
         return Err(expired(active.kind));
     }
     if !impersonation::holds(active.kind, active.impersonator) {

@@ -298,6 +298,33 @@ pub fn define_switch(
     }
 }
 
+/// Defines a number of seconds that only superusers may set, and that counts for what the provider said.
+pub fn define_seconds(
+    name: &'static CStr,
+    description: &'static CStr,
+    details: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    most: i32,
+) {
+    let (context, flags) = (GucContext::Suset, GucFlags::UNIT_S);
+    // SAFETY: as in define_switch().
+    unsafe {
+        GucRegistry::define_int_guc_with_hooks(
+            name,
+            description,
+            details,
+            setting,
+            0,
+            most,
+            context,
+            flags,
+            None,
+            Some(provider_changed),
+            None,
+        );
+    }
+}
+
 /// Defines a choice that only superusers may make.
 pub fn define_choice<T: GucEnum>(
     name: &'static CStr,

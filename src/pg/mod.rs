@@ -11,6 +11,7 @@ pub mod dry_run;
 pub mod exit;
 pub mod gate;
 pub mod guc;
+pub mod keys;
 pub mod log;
 pub mod name_guc;
 pub mod nodes;

@@ -3,7 +3,7 @@
 //! It lives in shared memory, which only `shared_preload_libraries` can reserve. Without it each session has a copy
 //! of its own and sees only itself. Everything is atomic: there is no lock to wait for, or to be left behind.
 
-use super::{catalog, compat};
+use super::{catalog, compat, keys};
 use crate::core::identity::Identity;
 use once_cell::sync::Lazy;
 use pgrx::{pg_guard, pg_sys};
@@ -137,6 +137,7 @@ struct Writer {
 struct Shared {
     counters: Counters,
     writers: [Writer; WRITERS],
+    keys: [keys::Slot; keys::SLOTS],
     slots: u32,
     first: [Slot; 0],
 }
@@ -151,6 +152,9 @@ struct Own {
 
 // SAFETY: all fields are atomic integers, for which all bits zero is a value.
 static OWN: Lazy<Own> = Lazy::new(|| unsafe { std::mem::zeroed() });
+
+/// The same for the keys of issuers, which are too many for a stack.
+static OWN_KEYS: [keys::Slot; keys::SLOTS] = [const { keys::Slot::new() }; keys::SLOTS];
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
@@ -231,6 +235,11 @@ pub fn will_be_shared() -> bool {
 
 pub fn counters() -> &'static Counters {
     shared().map_or_else(|| &OWN.counters, |shared| &shared.counters)
+}
+
+/// Where the keys of issuers are kept: with all sessions, then in this one.
+pub fn key_slots() -> impl Iterator<Item = &'static [keys::Slot; keys::SLOTS]> {
+    shared().map(|shared| &shared.keys).into_iter().chain([&OWN_KEYS])
 }
 
 fn slots(shared: &'static Shared) -> &'static [Slot] {

@@ -9,6 +9,7 @@ use crate::core::identity::Identity;
 use crate::core::presented;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Most groups, and values of an attribute, and attributes.
@@ -271,6 +272,19 @@ fn names(list: &[Json]) -> Result<Vec<String>, Fault> {
 
 pub type Attributes = Vec<(String, Vec<String>)>;
 
+/// As PostgreSQL reads an array of texts.
+pub fn written_groups(groups: &[String]) -> String {
+    let quoted = groups.iter().map(|group| format!("\"{}\"", group.replace('\\', r"\\").replace('"', r#"\""#)));
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}
+
+/// As a JSON object of lists.
+pub fn written_attributes(attributes: &Attributes) -> String {
+    let object: serde_json::Map<_, _> =
+        attributes.iter().map(|(name, values)| (name.clone(), values.clone().into())).collect();
+    serde_json::Value::Object(object).to_string()
+}
+
 /// The attributes, if tokens of this issuer say them; `None` where our own tables do.
 fn attributes(claims: &Json, policy: &Policy) -> Result<Option<Attributes>, Fault> {
     if policy.attributes.is_none() && policy.attribute_claims.is_empty() {
@@ -298,14 +312,20 @@ fn attributes(claims: &Json, policy: &Policy) -> Result<Option<Attributes>, Faul
     Ok(Some(found))
 }
 
-/// What is remembered of a token that was accepted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claims {
-    pub issuer: String,
+/// Who uses a token: what audit records say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bearer {
     pub token_id: Option<String>,
     pub client: Option<String>,
     /// The outermost, who acts now, first.
     pub actors: Vec<Actor>,
+}
+
+/// What is remembered of a token that was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claims {
+    pub issuer: String,
+    pub bearer: Rc<Bearer>,
     pub groups: Option<Vec<String>>,
     pub attributes: Option<Attributes>,
     pub issued: Option<Timestamp>,
@@ -330,9 +350,7 @@ pub fn accepted(claims: Json, issuer: &str, signed: Digest, policy: &Policy) -> 
         claims: Claims {
             issuer: issuer.to_owned(),
             revocation: revocation(issuer, token_id.as_deref(), signed),
-            token_id,
-            client: client(&claims)?,
-            actors: actors(&claims)?,
+            bearer: Rc::new(Bearer { token_id, client: client(&claims)?, actors: actors(&claims)? }),
             groups: groups(&claims, policy)?,
             attributes: attributes(&claims, policy)?,
             issued: time(&claims, "iat")?,
@@ -511,8 +529,9 @@ mod tests {
     #[test]
     fn the_outermost_actor_acts() {
         let found = judged(r#""act":{"sub":"agent","iss":"j","act":{"sub":"app"}}"#, &policy());
-        let ids: Vec<String> =
-            found.map(|a| a.claims.actors.into_iter().map(|actor| actor.id).collect()).unwrap_or_default();
+        let ids: Vec<String> = found
+            .map(|a| a.claims.bearer.actors.iter().map(|actor| actor.id.clone()).collect())
+            .unwrap_or_default();
         assert_eq!(ids, ["agent", "app"]);
         let nested = |depth: usize| {
             format!("{}{}", r#"{"sub":"a","act":"#.repeat(depth - 1), r#"{"sub":"a"}"#) + &"}".repeat(depth - 1)
@@ -600,6 +619,14 @@ mod tests {
         ] {
             assert_eq!(attributes(bad), Err(Fault::ClaimType), "{bad}");
         }
+    }
+
+    #[test]
+    fn profiles_are_written_as_postgresql_reads_them() {
+        assert_eq!(written_groups(&["a".into(), r#"b"\c,{}"#.into()]), r#"{"a","b\"\\c,{}"}"#);
+        assert_eq!(written_groups(&[]), "{}");
+        let attributes = vec![("a\"".into(), vec!["1".into(), "2".into()]), ("b".into(), Vec::new())];
+        assert_eq!(written_attributes(&attributes), r#"{"a\"":["1","2"],"b":[]}"#);
     }
 
     #[test]

@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(count(Some("1"), Algorithm::Es384), 0);
         assert_eq!(count(Some("r"), Algorithm::Es256), 0);
         assert_eq!(
-            set(&vec![ED; 9].join(",")).map_or(0, |set| set.candidates(None, Algorithm::EdDsa, &accepted).count()),
+            set(&[ED; 9].join(",")).map_or(0, |set| set.candidates(None, Algorithm::EdDsa, &accepted).count()),
             4
         );
     }
