@@ -14,11 +14,12 @@ COMMENT ON FUNCTION immuta.token_state() IS 'internal: who uses the JWT of this 
 
 CREATE FUNCTION immuta.claim_of_token(claim bytea) RETURNS bytea
 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'immuta_token_claim_wrapper';
+REVOKE ALL ON FUNCTION immuta.claim_of_token(bytea) FROM PUBLIC;
 COMMENT ON FUNCTION immuta.claim_of_token(bytea) IS 'internal: see token_claim()';
 
 CREATE FUNCTION immuta.token_claim(claim text) RETURNS jsonb
-LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
-AS $$ SELECT pg_catalog.convert_from(immuta.claim_of_token(pg_catalog.convert_to(claim, 'UTF8')), 'UTF8')::pg_catalog.jsonb $$;
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT convert_from(immuta.claim_of_token(convert_to(claim, 'UTF8')), 'UTF8')::jsonb $$;
 COMMENT ON FUNCTION immuta.token_claim(text) IS 'a claim of the JWT of this impersonation, by its name or a JSON Pointer; NULL if there is none';
 
 CREATE FUNCTION immuta.actor() RETURNS text
