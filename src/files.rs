@@ -1,8 +1,8 @@
 //! Files that settings name: certificates to trust, and a client secret. Read when the setting is set, to say at once
 //! what is wrong, and again when they are needed.
 
-use crate::core::jwt::cache::keys_by_issuer;
-use crate::core::jwt::keys::KeySet;
+use crate::core::provider::jwt::cache::keys_by_issuer;
+use crate::core::provider::jwt::keys::KeySet;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::fs::{File, Metadata};
 use std::io::Read;

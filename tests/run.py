@@ -35,11 +35,13 @@ class Tally:
         self.passed = self.failed = 0
         self.failures = []
 
-    def add(self, name, passed, failed):
+    def add(self, name, passed, failed, output=""):
         self.passed += passed
         self.failed += failed
         if failed:
-            self.failures.append(name)
+            # The last lines of a run are often all that one gets to see of it.
+            which = re.findall(r"^(?:FAILED|ERROR) (\S+)|^\[core\] failed: (.*);|^test (\S+) .*FAILED$", output, re.M)
+            self.failures.append(" ".join([name, *("".join(found) for found in which[:5])]))
         print(f"[test] {name}: {passed} passed, {failed} failed", flush=True)
 
 
@@ -68,8 +70,8 @@ def run(name, words, env):
 
 
 def check(tally, name, words, env):
-    succeeded, _ = run(name, words, env)
-    tally.add(name, int(succeeded), int(not succeeded))
+    succeeded, output = run(name, words, env)
+    tally.add(name, int(succeeded), int(not succeeded), output)
     return succeeded
 
 
@@ -90,7 +92,7 @@ def rust(tally, version, env):
     succeeded, output = run(name, words, env)
     counts = [tuple(map(int, m)) for m in re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", output)]
     passed, failed = (sum(column) for column in zip(*counts)) if counts else (0, 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def install(tally, version, env):
@@ -113,7 +115,7 @@ def pytest(tally, name, suite, version, env):
     count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
     passed = count.get("passed", 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def asserting(tally, version, env, suites):
@@ -131,7 +133,7 @@ def core(tally, version, env):
     succeeded, output = run(name, words, env)
     count = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
     passed, failed = map(int, count.groups()) if count else (0, 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def main():
@@ -149,6 +151,7 @@ def main():
 
         if "format" in parts:
             check(tally, "format", ["cargo", "fmt", "--check"], env)
+            pytest(tally, "house", "house", arguments.versions[-1], env)
         for version in arguments.versions:
             if "lint" in parts:
                 check(tally, f"clippy, PostgreSQL {version}",

@@ -1,0 +1,370 @@
+-- The connection: data sources, the users subscribed to them, and the roles and grants that this becomes. Design and
+-- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/catalog/tables.rs. There are no
+-- foreign keys: see sql/identity/tables.sql.
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) 'immuta_subscriber') THEN
+        CREATE ROLE immuta_subscriber NOLOGIN;
+    END IF;
+END
+$$;
+
+-- Its one row is the lock under which everything here changes. A row and not an advisory lock: nobody else can take
+-- it, and a transaction that looks at an older snapshot gets a serialization failure instead of losing an update.
+CREATE TABLE immuta.connection_state (
+    one boolean NOT NULL DEFAULT true CONSTRAINT connection_state_pkey PRIMARY KEY,
+    version bigint NOT NULL DEFAULT 0,
+    active boolean NOT NULL DEFAULT false,
+    CONSTRAINT connection_state_one_check CHECK (one)
+);
+INSERT INTO immuta.connection_state DEFAULT VALUES;
+COMMENT ON TABLE immuta.connection_state IS 'one row: the lock of the connection. Not dumped';
+COMMENT ON COLUMN immuta.connection_state.active IS 'false until the first change after CREATE EXTENSION or a restore';
+
+CREATE TABLE immuta.system_account (
+    one boolean NOT NULL DEFAULT true CONSTRAINT system_account_pkey PRIMARY KEY,
+    role oid,
+    role_name name NOT NULL,
+    CONSTRAINT system_account_one_check CHECK (one)
+);
+COMMENT ON TABLE immuta.system_account IS 'one row: the role that creates roles and grants';
+COMMENT ON COLUMN immuta.system_account.role IS 'OID of the role in this cluster: it may be renamed';
+
+CREATE TABLE immuta.registered_schema (
+    schema_name name NOT NULL CONSTRAINT registered_schema_pkey PRIMARY KEY,
+    namespace oid CONSTRAINT registered_schema_namespace_key UNIQUE,
+    registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE immuta.registered_schema IS 'schemas all of whose tables are data sources';
+COMMENT ON COLUMN immuta.registered_schema.namespace IS 'OID of the schema in this database; NULL when it could not be adopted';
+
+CREATE TABLE immuta.data_source (
+    id bigserial NOT NULL CONSTRAINT data_source_pkey PRIMARY KEY,
+    relation oid CONSTRAINT data_source_relation_key UNIQUE,
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    by_schema boolean NOT NULL DEFAULT false,
+    tags text[] COLLATE "C" NOT NULL DEFAULT '{}',
+    excluded_columns name[] NOT NULL DEFAULT '{}',
+    excluded_numbers smallint[] NOT NULL DEFAULT '{}',
+    row_security_made boolean NOT NULL DEFAULT false,
+    held boolean NOT NULL DEFAULT false,
+    confirmed bigint[] NOT NULL DEFAULT '{}',
+    registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
+COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
+COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, not by itself';
+COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
+COMMENT ON COLUMN immuta.data_source.excluded_numbers IS 'their numbers now: columns may be renamed';
+COMMENT ON COLUMN immuta.data_source.row_security_made IS 'row level security was switched on for row policies';
+COMMENT ON COLUMN immuta.data_source.held IS 'nobody is granted it before an administrator confirms it';
+COMMENT ON COLUMN immuta.data_source.confirmed IS 'data sources of which it may show what they hide';
+
+CREATE TABLE immuta.guarded_name (
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    CONSTRAINT guarded_name_pkey PRIMARY KEY (schema_name, table_name)
+);
+COMMENT ON TABLE immuta.guarded_name IS 'names that data sources with row policies or excluded columns had: what takes their place is held';
+
+CREATE TABLE immuta.user_profile (
+    user_id bigint NOT NULL CONSTRAINT user_profile_pkey PRIMARY KEY,
+    groups text[] COLLATE "C" NOT NULL DEFAULT '{}',
+    attributes jsonb NOT NULL DEFAULT '{}',
+    CONSTRAINT user_profile_attributes_check CHECK (pg_catalog.jsonb_typeof(attributes) = 'object')
+);
+COMMENT ON TABLE immuta.user_profile IS 'groups and attributes of users, for policies';
+COMMENT ON COLUMN immuta.user_profile.attributes IS 'a list of texts for each attribute';
+
+CREATE TABLE immuta.subscriber (
+    user_id bigint NOT NULL CONSTRAINT subscriber_pkey PRIMARY KEY,
+    role oid CONSTRAINT subscriber_role_key UNIQUE,
+    role_name name NOT NULL,
+    made boolean NOT NULL
+);
+COMMENT ON TABLE immuta.subscriber IS 'the role that carries a user''s subscriptions; it is nobody else''s';
+COMMENT ON COLUMN immuta.subscriber.role IS 'OID of the role in this cluster; NULL when it could not be adopted';
+COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with him';
+CREATE INDEX user_account_postgres_role_idx ON immuta.user_account (postgres_role);
+
+CREATE TABLE immuta.subscription (
+    user_id bigint NOT NULL,
+    data_source_id bigint NOT NULL,
+    access text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    valid_until timestamptz,
+    reason text,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    decided_at timestamptz,
+    CONSTRAINT subscription_pkey PRIMARY KEY (user_id, data_source_id),
+    CONSTRAINT subscription_access_check CHECK (access IN ('READ', 'WRITE')),
+    CONSTRAINT subscription_state_check CHECK (state IN ('requested', 'approved', 'denied', 'expired'))
+);
+CREATE INDEX subscription_data_source_id_idx ON immuta.subscription (data_source_id);
+CREATE INDEX subscription_valid_until_idx ON immuta.subscription (valid_until) WHERE state = 'approved' AND valid_until IS NOT NULL;
+COMMENT ON TABLE immuta.subscription IS 'subscriptions of single users, apart from policies';
+
+CREATE TABLE immuta.subscription_policy (
+    id serial NOT NULL CONSTRAINT subscription_policy_pkey PRIMARY KEY,
+    name text COLLATE "C" NOT NULL CONSTRAINT subscription_policy_name_key UNIQUE,
+    tags text[] COLLATE "C",
+    schemas name[],
+    data_sources bigint[],
+    groups text[] COLLATE "C",
+    attributes jsonb,
+    expression jsonpath,
+    access text COLLATE "C" NOT NULL DEFAULT 'READ',
+    combine text COLLATE "C" NOT NULL DEFAULT 'any',
+    CONSTRAINT subscription_policy_name_check CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 255),
+    CONSTRAINT subscription_policy_access_check CHECK (access IN ('READ', 'WRITE')),
+    CONSTRAINT subscription_policy_combine_check CHECK (combine IN ('any', 'all'))
+);
+COMMENT ON TABLE immuta.subscription_policy IS 'who is subscribed to what without being named';
+COMMENT ON COLUMN immuta.subscription_policy.combine IS 'any: one such policy is enough; all: each such policy is required';
+
+CREATE TABLE immuta.access_class (
+    id serial NOT NULL CONSTRAINT access_class_pkey PRIMARY KEY,
+    required integer[] NOT NULL,
+    shared integer[] NOT NULL,
+    access text COLLATE "C" NOT NULL,
+    role oid CONSTRAINT access_class_role_key UNIQUE,
+    role_name name,
+    CONSTRAINT access_class_key UNIQUE (required, shared, access)
+);
+COMMENT ON TABLE immuta.access_class IS 'combinations of policies that data sources have in common; the role of each holds the grants';
+COMMENT ON COLUMN immuta.access_class.required IS 'policies all of which a member satisfies';
+COMMENT ON COLUMN immuta.access_class.shared IS 'policies of which a member satisfies one, if there are any';
+
+CREATE TABLE immuta.row_policy (
+    id serial NOT NULL CONSTRAINT row_policy_pkey PRIMARY KEY,
+    data_source_id bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    expression text NOT NULL,
+    CONSTRAINT row_policy_key UNIQUE (data_source_id, name),
+    CONSTRAINT row_policy_name_check CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 255)
+);
+COMMENT ON TABLE immuta.row_policy IS 'rules for the rows of a data source';
+
+-- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.take_stock().
+CREATE TABLE immuta.policy_member (
+    policy_id integer NOT NULL,
+    user_id bigint NOT NULL,
+    CONSTRAINT policy_member_pkey PRIMARY KEY (user_id, policy_id)
+);
+CREATE INDEX policy_member_policy_id_idx ON immuta.policy_member (policy_id);
+COMMENT ON TABLE immuta.policy_member IS 'which users satisfy which policies';
+
+CREATE TABLE immuta.class_source (
+    class_id integer NOT NULL,
+    data_source_id bigint NOT NULL,
+    CONSTRAINT class_source_pkey PRIMARY KEY (data_source_id, class_id)
+);
+CREATE INDEX class_source_class_id_idx ON immuta.class_source (class_id);
+COMMENT ON TABLE immuta.class_source IS 'which data sources the members of an access class reach';
+
+CREATE TABLE immuta.class_member (
+    class_id integer NOT NULL,
+    user_id bigint NOT NULL,
+    role oid NOT NULL,
+    CONSTRAINT class_member_pkey PRIMARY KEY (user_id, class_id)
+);
+CREATE INDEX class_member_class_id_idx ON immuta.class_member (class_id);
+COMMENT ON TABLE immuta.class_member IS 'memberships in the roles of access classes that were granted';
+
+CREATE TABLE immuta.grant_made (
+    data_source_id bigint NOT NULL,
+    grantee oid NOT NULL,
+    kind "char" NOT NULL,
+    object oid NOT NULL,
+    attnum smallint NOT NULL,
+    privilege text COLLATE "C" NOT NULL,
+    grantor oid,
+    CONSTRAINT grant_made_pkey PRIMARY KEY (data_source_id, grantee, kind, object, attnum, privilege)
+);
+CREATE INDEX grant_made_object_idx ON immuta.grant_made (object, grantee);
+COMMENT ON TABLE immuta.grant_made IS 'the grants that data sources need: only these are ever revoked';
+COMMENT ON COLUMN immuta.grant_made.kind IS 'r: relation; s: schema';
+COMMENT ON COLUMN immuta.grant_made.grantor IS 'in whose name it was granted; NULL: somebody had granted it before, so it stays';
+
+CREATE TABLE immuta.part (
+    relation oid,
+    data_source_id bigint NOT NULL,
+    schema_name name NOT NULL,
+    table_name name NOT NULL,
+    CONSTRAINT part_key UNIQUE (relation, data_source_id)
+);
+COMMENT ON TABLE immuta.part IS 'partitions and children of data sources with row policies or excluded columns, also former ones';
+COMMENT ON COLUMN immuta.part.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
+
+CREATE TABLE immuta.pending_sync (
+    relation oid NOT NULL
+);
+COMMENT ON TABLE immuta.pending_sync IS 'relations whose DDL did not get the lock of the connection in time: the next change looks at them';
+
+REVOKE ALL ON immuta.connection_state, immuta.system_account, immuta.registered_schema, immuta.data_source, immuta.user_profile,
+    immuta.guarded_name, immuta.part, immuta.subscriber, immuta.subscription, immuta.subscription_policy,
+    immuta.access_class, immuta.row_policy, immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync FROM PUBLIC;
+REVOKE ALL ON SEQUENCE immuta.data_source_id_seq, immuta.subscription_policy_id_seq, immuta.access_class_id_seq,
+    immuta.row_policy_id_seq FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('immuta.system_account', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.registered_schema', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.data_source', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.guarded_name', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.part', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.user_profile', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.subscriber', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.subscription_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.access_class', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.row_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.data_source_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.subscription_policy_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.access_class_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.row_policy_id_seq', '');
+
+-- OIDs are other ones after a restore: a row that arrives is known by its names. A name that two rows have is nobody's:
+-- immuta.come_home() looks again when all are there.
+CREATE FUNCTION immuta.relation_named(schema_name name, table_name name) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = schema_name AND c.relname = table_name
+$$;
+REVOKE ALL ON FUNCTION immuta.relation_named(name, name) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.relation_named(name, name) IS 'internal: a relation by its names, or NULL';
+
+CREATE FUNCTION immuta.resolve_names() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    CASE TG_TABLE_NAME
+    WHEN 'registered_schema' THEN
+        NEW.namespace := (SELECT n.oid FROM pg_namespace n WHERE n.nspname = NEW.schema_name);
+    WHEN 'part' THEN
+        NEW.relation := immuta.relation_named(NEW.schema_name, NEW.table_name);
+    WHEN 'data_source' THEN
+        NEW.relation := (SELECT f.relation FROM immuta.relation_named(NEW.schema_name, NEW.table_name) f (relation)
+                         WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = f.relation));
+        NEW.excluded_numbers := ARRAY(
+            SELECT a.attnum FROM pg_attribute a
+            WHERE a.attrelid = NEW.relation AND NOT a.attisdropped AND a.attname = ANY (NEW.excluded_columns)
+            ORDER BY a.attnum);
+    WHEN 'subscriber' THEN
+        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
+                     AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid));
+    WHEN 'access_class' THEN
+        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
+                     AND NOT EXISTS (SELECT FROM immuta.access_class k WHERE k.role = r.oid));
+    ELSE
+        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name);
+    END CASE;
+    RETURN NEW;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.resolve_names() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.resolve_names() IS 'internal: gives a row the OIDs that its names have here';
+
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.system_account
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.registered_schema
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.data_source
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.part
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.subscriber
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.access_class
+FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+
+-- Sessions remember when the next subscription of their user ends.
+CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF user_id, state, valid_until ON immuta.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+-- Also where triggers are replayed or switched off by session_replication_role.
+ALTER TABLE immuta.subscription ENABLE ALWAYS TRIGGER announce_change, ENABLE ALWAYS TRIGGER announce_truncate;
+
+-- The system account.
+
+CREATE FUNCTION immuta.run_as(role oid, statement bytea) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_run_as_wrapper';
+REVOKE ALL ON FUNCTION immuta.run_as(oid, bytea) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.run_as(oid, bytea) IS 'internal: runs a statement as another role, which it cannot leave';
+
+CREATE FUNCTION immuta.system_role() RETURNS oid
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    account record;
+BEGIN
+    SELECT a.role_name, r.oid, r.rolsuper INTO account
+    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.oid = a.role;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no system account is set' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'A superuser names the role that grants: SELECT immuta.set_system_account(...). See docs/subscriptions.md.';
+    END IF;
+    IF account.oid IS NULL OR account.rolsuper THEN
+        RAISE EXCEPTION 'the system account "%" %', account.role_name,
+                CASE WHEN account.rolsuper THEN 'is a superuser' ELSE 'does not exist' END
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = CASE WHEN account.rolsuper THEN 'Take SUPERUSER from it again.'
+                              ELSE 'A superuser sets another one: SELECT immuta.set_system_account(...).' END;
+    END IF;
+    RETURN account.oid;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.system_role() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.system_role() IS 'internal: the system account; 55000 where there is none';
+
+-- convert_to(..., 'SQL_ASCII') gives the bytes as they are, in every database encoding.
+CREATE FUNCTION immuta.as_system(statement text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT immuta.run_as(immuta.system_role(), convert_to(statement, 'SQL_ASCII')) $$;
+REVOKE ALL ON FUNCTION immuta.as_system(text) FROM PUBLIC;
+COMMENT ON FUNCTION immuta.as_system(text) IS 'internal: runs a statement as the system account';
+
+-- How a membership is granted: to be inherited, and from PostgreSQL 16 on not to be set.
+CREATE FUNCTION immuta.membership_options() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN ' WITH INHERIT TRUE, SET FALSE' ELSE '' END
+$$;
+REVOKE ALL ON FUNCTION immuta.membership_options() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.membership_options() IS 'internal: the options of GRANT ... TO for roles';
+
+CREATE FUNCTION immuta.lock_connection() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    was_active boolean;
+    pending oid[];
+BEGIN
+    PERFORM immuta.require_no_original();
+    IF immuta.is_home() THEN
+        PERFORM immuta.system_role();
+    END IF;
+    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.xmin = pg_current_xact_id()::xid) THEN
+        RETURN; -- This transaction has it.
+    END IF;
+    UPDATE immuta.connection_state s SET version = s.version + 1 RETURNING s.active INTO was_active;
+    IF NOT immuta.is_home() THEN
+        PERFORM immuta.come_home();
+        PERFORM immuta.system_role();
+    ELSIF NOT was_active THEN
+        UPDATE immuta.connection_state SET active = true;
+        PERFORM immuta.take_stock(false, true);
+    END IF;
+    PERFORM immuta.end_subscriptions();
+    WITH gone AS (DELETE FROM immuta.pending_sync p RETURNING p.relation)
+    SELECT array_agg(DISTINCT g.relation) INTO pending FROM gone g;
+    IF pending IS NOT NULL THEN
+        PERFORM FROM immuta.sync_objects(pending);
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.lock_connection() FROM PUBLIC;
+COMMENT ON FUNCTION immuta.lock_connection() IS 'internal: one change of the connection at a time, until the end of the transaction';
