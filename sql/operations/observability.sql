@@ -9,12 +9,6 @@ REVOKE ALL ON FUNCTION immuta.impersonating_sessions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.impersonating_sessions() TO pg_monitor;
 COMMENT ON FUNCTION immuta.impersonating_sessions() IS 'internal: see the view impersonations';
 
-CREATE FUNCTION immuta.sees_all_sessions() RETURNS boolean
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_sees_all_sessions_wrapper';
-REVOKE ALL ON FUNCTION immuta.sees_all_sessions() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.sees_all_sessions() TO pg_monitor;
-COMMENT ON FUNCTION immuta.sees_all_sessions() IS 'internal: whether the counters are those of the server, and not of this session only';
-
 CREATE VIEW immuta.impersonations AS
 SELECT s.pid, d.datname AS database, pg_catalog.pg_get_userbyid(s.impersonator) AS impersonator,
        pg_catalog.convert_from(s.iamid, 'UTF8') AS iamid, pg_catalog.convert_from(s.userid, 'UTF8') AS userid,

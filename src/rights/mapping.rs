@@ -20,10 +20,16 @@ pub fn identity(installed: &Installation, subject: &Subject) -> Result<Identity,
 }
 
 /// Refuses what the impersonation rules do not allow.
-pub fn check_rules(installed: &Installation, identity: &Identity, impersonator: u32) -> Result<(), Error> {
+pub fn check_rules(
+    installed: &Installation,
+    identity: &Identity,
+    actor: &str,
+    impersonator: u32,
+) -> Result<(), Error> {
     let rules = tables::impersonation_rules(installed);
     let name = roles::name(impersonator).ok_or(Error::Inconsistent)?;
-    if rules::allow(&rules, &name, identity, client::address()) { Ok(()) } else { Err(Error::RuleDenies) }
+    let is_allowed = rules::allow(&rules, &name, identity, actor, client::address());
+    if is_allowed { Ok(()) } else { Err(Error::RuleDenies) }
 }
 
 /// Whether a row of ours says that this user is disabled.

@@ -104,7 +104,9 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
             begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
             inject::point(Point::UseRecorded);
         }
-        Provider::Immuta | Provider::Introspection => begun.shown = text.map(|text| (text, entry.validated)),
+        Provider::Immuta | Provider::Introspection | Provider::Jwt => {
+            begun.shown = text.map(|text| (text, entry.validated))
+        }
     }
     let started = audit::started(&begun);
     inject::point(Point::Started);

@@ -54,7 +54,7 @@ pub fn resume() -> Result<(), Error> {
 fn verify(active: &Impersonation) -> Result<(), Error> {
     let installed = login::installed()?;
     let now = clock::now();
-    if !is_in_force(active.last_used, active.expires, now, settings::token_idle_ttl()) {
+    if !is_in_force(active.last_used, active.expires, now, settings::idle_ttl_of(active.provider)) {
         return Err(expired(active.kind));
     }
     if !login::holds(active.kind, active.impersonator) {
