@@ -1,8 +1,5 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
-use crate::core::provider::jwt::claims::Claims;
-use crate::core::time::Timestamp;
-use std::rc::Rc;
 
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -116,21 +113,6 @@ pub struct Subject {
     pub userid: String,
     /// The role that the provider names for him.
     pub role_name: Option<String>,
-}
-
-/// What a provider answered about a token that is active.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resolution {
-    pub provider: Provider,
-    pub subject: Subject,
-    /// Last use that the provider knows of.
-    pub last_used: Timestamp,
-    /// When the token ends whatever its use, if the provider says so.
-    pub expires: Option<Timestamp>,
-    /// Key of the row in the token table; 0 for tokens that have none.
-    pub token_id: i64,
-    /// What the token itself says of its user.
-    pub claims: Option<Rc<Claims>>,
 }
 
 #[cfg(test)]
