@@ -1,6 +1,7 @@
 //! Access tokens that are JSON Web Tokens, verified by the published keys of their issuers: nobody is asked about a token.
 
-use crate::core::identity::{Authority, Identity, Provider, Resolution, Subject};
+use crate::core::identity::{Authority, Identity, Provider, Subject};
+use crate::core::provider::cache::Resolution;
 use crate::core::provider::jwt::claims::{self, Accepted, CHECKS, Claims, Keys, Policy};
 use crate::core::provider::jwt::json::Json;
 use crate::core::provider::jwt::keys::KeySet;

@@ -1,7 +1,7 @@
 //! Who a token or a name stands for: remembered, asked and mapped.
 
-use crate::core::identity::{Authority, Identity, Provider, Resolution, Subject};
-use crate::core::provider::cache::{Cache, Entry};
+use crate::core::identity::{Authority, Identity, Provider, Subject};
+use crate::core::provider::cache::{Cache, Entry, Resolution};
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::{Refusals, Throttle};
 use crate::core::session::Impersonation;

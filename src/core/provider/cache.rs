@@ -1,6 +1,6 @@
 //! The backend-local token cache: bounded, least recently used out first, keyed by digest.
 
-use crate::core::identity::{Identity, Provider, Resolution, Subject};
+use crate::core::identity::{Identity, Provider, Subject};
 use crate::core::provider::jwt::claims::Claims;
 use crate::core::time::{self, Timestamp};
 use crate::core::token::{BuildDigestHasher, Digest};
@@ -17,6 +17,21 @@ pub struct Limits {
     pub revalidate: Duration,
     /// How much longer its last answer serves while it cannot be reached.
     pub grace: Duration,
+}
+
+/// What a provider answered about a token that is active.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
+    pub provider: Provider,
+    pub subject: Subject,
+    /// Last use that the provider knows of.
+    pub last_used: Timestamp,
+    /// When the token ends whatever its use, if the provider says so.
+    pub expires: Option<Timestamp>,
+    /// Key of the row in the token table; 0 for tokens that have none.
+    pub token_id: i64,
+    /// What the token itself says of its user.
+    pub claims: Option<Rc<Claims>>,
 }
 
 /// What is remembered of a resolved token.

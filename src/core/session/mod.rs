@@ -250,7 +250,7 @@ mod tests {
     use crate::core::identity::{Authority, Subject};
 
     fn impersonation(scope: Scope) -> Impersonation {
-        let answer = crate::core::identity::Resolution {
+        let answer = crate::core::provider::cache::Resolution {
             provider: Provider::Name,
             subject: Subject { authority: Authority::Iam("bim".into()), userid: "u".into(), role_name: None },
             last_used: Timestamp(0),
