@@ -1,8 +1,7 @@
 //! Who may be impersonated how, and as which role.
 
-use crate::core::identity::Identity;
+use crate::core::identity::{self, Identity};
 use crate::core::rights::template;
-use crate::core::session::presented;
 use crate::pg::guc::{AnyList, Changes, Choice, List, Setting, Switch, Text, TextCheck, UserText, UserTextCheck};
 use crate::settings::read::{list, server_text};
 use crate::settings::settings;
@@ -45,7 +44,7 @@ struct Template;
 
 impl UserTextCheck for Template {
     fn fault(text: &str) -> Option<&'static str> {
-        presented::template_fault(text)
+        identity::template_fault(text)
     }
 }
 

@@ -47,7 +47,8 @@ def present(world, known):
     world.sql("SELECT immuta.map_issuer(%s, 'bim')", (known.url,))
 
     def run(token):
-        world.tokens.append(token)
+        if len(token) > 100 and "ey" in token:
+            world.tokens.append(token)
         connection = world.connect()
         try:
             return outcome(connection, token)

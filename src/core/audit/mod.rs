@@ -6,8 +6,7 @@ pub mod record;
 pub mod redact;
 pub mod trail;
 
-use crate::core::identity::Identity;
-use crate::core::provider::jwt::claims::Bearer;
+use crate::core::identity::{Bearer, Identity};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;

@@ -684,7 +684,7 @@ mod tests {
     use super::*;
     use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
     use crate::core::identity::Identity;
-    use crate::core::provider::jwt::claims::{Actor as Acting, Bearer};
+    use crate::core::identity::{Actor as Acting, Bearer};
 
     const SELECT: Access = Access(1 << 1);
 
