@@ -1,5 +1,8 @@
 """G1: without a token, before one was presented or after the end user ended the transaction himself, a service
-session has no authority at all. Rows 9, 35, 36, 39."""
+session has no authority at all.
+
+Threats: 9, 35, 36, 39 (docs/threats.md).
+"""
 
 import threading
 

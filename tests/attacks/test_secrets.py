@@ -1,4 +1,7 @@
-"""G5: nobody learns a token, or anything of use, from inside the database. Rows 27, 29, 30, 37."""
+"""G5: nobody learns a token, or anything of use, from inside the database.
+
+Threats: 27, 29, 30, 37, 46 (docs/threats.md).
+"""
 
 import contextlib
 import time

@@ -1,4 +1,7 @@
-"""Row policies: rules for rows that compare with attributes of the impersonated user."""
+"""Row policies: rules for rows that compare with attributes of the impersonated user.
+
+Threats: 41, 42 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
