@@ -10,7 +10,7 @@ use crate::pg::catalog::{self, Installation};
 use crate::pg::{table, worker, xact};
 use serde::Serialize;
 
-/// What a worker is asked to do; see `immuta.perform()`.
+/// What a worker is asked to do; see `immuta_internal.perform()`.
 #[derive(Serialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
 pub enum Job {

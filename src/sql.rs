@@ -31,7 +31,8 @@ pgrx::extension_sql_file!("../sql/access/settle.sql", name = "settle", requires 
 pgrx::extension_sql_file!("../sql/access/row_policies.sql", name = "row_policies", requires = ["settle"]);
 pgrx::extension_sql_file!("../sql/access/data_sources.sql", name = "data_sources", requires = ["row_policies"]);
 pgrx::extension_sql_file!("../sql/access/adoption.sql", name = "adoption", requires = ["data_sources"]);
-pgrx::extension_sql_file!("../sql/access/registration.sql", name = "registration", requires = ["adoption"]);
+pgrx::extension_sql_file!("../sql/access/catch_up.sql", name = "catch_up", requires = ["adoption"]);
+pgrx::extension_sql_file!("../sql/access/registration.sql", name = "registration", requires = ["catch_up"]);
 pgrx::extension_sql_file!("../sql/access/subscriptions.sql", name = "subscriptions", requires = ["registration"]);
 pgrx::extension_sql_file!("../sql/access/profiles.sql", name = "profiles", requires = ["subscriptions"]);
 pgrx::extension_sql_file!("../sql/access/policies.sql", name = "policies", requires = ["profiles"]);
@@ -43,3 +44,4 @@ pgrx::extension_sql_file!("../sql/access/doctor.sql", name = "access_doctor", re
 pgrx::extension_sql_file!("../sql/access/user_triggers.sql", name = "user_triggers", requires = ["access_doctor"]);
 pgrx::extension_sql_file!("../sql/access/ddl_triggers.sql", name = "ddl_triggers", requires = ["user_triggers"]);
 pgrx::extension_sql_file!("../sql/access/row_triggers.sql", name = "row_triggers", requires = ["ddl_triggers"]);
+pgrx::extension_sql_file!("../sql/closed.sql", name = "closed", requires = ["row_triggers"]);

@@ -147,7 +147,7 @@ CREATE TABLE immuta.row_policy (
 );
 COMMENT ON TABLE immuta.row_policy IS 'rules for the rows of a data source';
 
--- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.take_stock().
+-- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta_internal.take_stock().
 CREATE TABLE immuta.policy_member (
     policy_id integer NOT NULL,
     user_id bigint NOT NULL,

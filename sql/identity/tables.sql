@@ -103,12 +103,11 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule_id_seq', '
 
 -- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
 -- no such change.
-CREATE FUNCTION immuta.announce_change() RETURNS trigger
+CREATE FUNCTION immuta_internal.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
-REVOKE ALL ON FUNCTION immuta.announce_change() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.announce_change() IS 'internal: makes every backend look at users, mappings and tokens again';
+COMMENT ON FUNCTION immuta_internal.announce_change() IS 'makes every backend look at users, mappings and tokens again';
 
-CREATE FUNCTION immuta.forget_user() RETURNS trigger
+CREATE FUNCTION immuta_internal.forget_user() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -118,11 +117,10 @@ BEGIN
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.forget_user() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens, API keys and memberships in projects go with their user';
+COMMENT ON FUNCTION immuta_internal.forget_user() IS 'tokens, API keys and memberships in projects go with their user';
 
 -- A dump shows a role that was dropped as a number, which is another role elsewhere.
-CREATE FUNCTION immuta.keep_role_name() RETURNS trigger
+CREATE FUNCTION immuta_internal.keep_role_name() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -138,33 +136,32 @@ BEGIN
     RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.keep_role_name() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.keep_role_name() IS 'internal: stores the name of a mapped role, and takes from a dump only what agrees with it';
+COMMENT ON FUNCTION immuta_internal.keep_role_name() IS 'stores the name of a mapped role, and takes from a dump only what agrees with it';
 
 CREATE TRIGGER keep_role_name BEFORE INSERT OR UPDATE OF postgres_role ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.keep_role_name();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.keep_role_name();
 CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.home
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.home
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta.forget_user();
+FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
+CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta_internal.forget_user();
 CREATE TRIGGER announce_row
 AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.user_account
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersonation_rule
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
+FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
 -- Also where triggers are replayed or switched off by session_replication_role.
 ALTER TABLE immuta.home ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
 ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;

@@ -33,7 +33,7 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.audit_log', '');
 
 -- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other. Each
 -- has its own key and index: those of audit_log would be made by attaching, and once more by pg_restore.
-CREATE FUNCTION immuta.make_audit_partition(day date) RETURNS void
+CREATE FUNCTION immuta_internal.make_audit_partition(day date) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -52,12 +52,11 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.make_audit_partition(date) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.make_audit_partition(date) IS 'internal: the partition for the records of a day';
+COMMENT ON FUNCTION immuta_internal.make_audit_partition(date) IS 'the partition for the records of a day';
 
 -- A record that was stored before (and the worker died before it could say so) is known by its id. Partitions are made
 -- when one is missing. What the database cannot hold (letters that its encoding lacks) is stored without those letters.
-CREATE FUNCTION immuta.store_audit(records text[]) RETURNS void
+CREATE FUNCTION immuta_internal.store_audit(records text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET synchronous_commit = on
 AS $$
 DECLARE
@@ -84,7 +83,7 @@ BEGIN
             WHEN check_violation THEN
                 FOR day IN SELECT DISTINCT (line::json->>'eventTimestamp')::timestamptz::date
                            FROM unnest(coalesce(plain, records)) line LOOP
-                    PERFORM immuta.make_audit_partition(day);
+                    PERFORM immuta_internal.make_audit_partition(day);
                 END LOOP;
             WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
                 plain := ARRAY(SELECT regexp_replace(line, '(?<!\\)((\\\\)*)\\u[0-9a-f]{4}', '\1?', 'g')
@@ -94,8 +93,7 @@ BEGIN
     RAISE EXCEPTION 'audit records could not be stored';
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.store_audit(text[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.store_audit(text[]) IS 'internal: what the audit writer stores';
+COMMENT ON FUNCTION immuta_internal.store_audit(text[]) IS 'what the audit writer stores';
 
 CREATE FUNCTION immuta.expire_audit() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '10s'

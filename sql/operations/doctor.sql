@@ -1,16 +1,14 @@
 -- What an administrator should look at.
 
-CREATE FUNCTION immuta.installation_fault() RETURNS text
+CREATE FUNCTION immuta_internal.installation_fault() RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_installation_fault_wrapper';
-REVOKE ALL ON FUNCTION immuta.installation_fault() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.installation_fault() IS 'internal: why the library cannot work with what is installed, or NULL';
+COMMENT ON FUNCTION immuta_internal.installation_fault() IS 'why the library cannot work with what is installed, or NULL';
 
-CREATE FUNCTION immuta.provider_fault() RETURNS text
+CREATE FUNCTION immuta_internal.provider_fault() RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_provider_fault_wrapper';
-REVOKE ALL ON FUNCTION immuta.provider_fault() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.provider_fault() IS 'internal: asks the token provider about a token that nobody has; why it cannot be asked, or NULL';
+COMMENT ON FUNCTION immuta_internal.provider_fault() IS 'asks the token provider about a token that nobody has; why it cannot be asked, or NULL';
 
-CREATE FUNCTION immuta.doctor_of_server() RETURNS TABLE ("check" text, ok boolean, detail text)
+CREATE FUNCTION immuta_internal.doctor_of_server() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'library loaded in every session', bool_or(every), CASE
@@ -47,7 +45,7 @@ AS $$
     SELECT 'changes are announced', count(*) = 0, CASE count(*) WHEN 0 THEN 'all triggers are enabled'
         ELSE 'Run immuta.sync(), or ALTER TABLE ... ENABLE ALWAYS TRIGGER: sessions do not hear of all changes: ' || string_agg(DISTINCT t.tgrelid::regclass::text, ', ') END
     FROM pg_trigger t
-    WHERE t.tgfoid = 'immuta.announce_change()'::regprocedure AND t.tgenabled <> 'A'
+    WHERE t.tgfoid = 'immuta_internal.announce_change()'::regprocedure AND t.tgenabled <> 'A'
     UNION ALL
     SELECT 'clock', count(*) = 0, CASE count(*) WHEN 0 THEN 'no token was used in the future'
         ELSE count(*) || ' tokens were last used in the future, and count as dead: look at the clocks of this server and its standbys.' END
@@ -65,7 +63,7 @@ AS $$
          LATERAL (SELECT level NOT IN ('log', 'fatal', 'panic') AS shown) s
     UNION ALL
     SELECT 'token provider', fault IS NULL, coalesce('The provider "' || provider || '" cannot be asked: ' || fault || '.', provider)
-    FROM (SELECT current_setting('bodata.token_provider') AS provider, immuta.provider_fault() AS fault) p
+    FROM (SELECT current_setting('bodata.token_provider') AS provider, immuta_internal.provider_fault() AS fault) p
     UNION ALL
     SELECT 'tokens travel encrypted', NOT plain, CASE WHEN plain
         THEN 'Use https, and switch bodata.api_allow_http off: tokens travel in the clear to ' || url
@@ -75,32 +73,30 @@ AS $$
                        WHEN 'immuta' THEN current_setting('bodata.api_url')
                        WHEN 'introspection' THEN current_setting('bodata.introspection_url') ELSE '' END AS u) s) p
 $$;
-REVOKE ALL ON FUNCTION immuta.doctor_of_server() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.doctor_of_server() IS 'internal: the part of doctor() that concerns the server';
+COMMENT ON FUNCTION immuta_internal.doctor_of_server() IS 'the part of doctor() that concerns the server';
 
-CREATE FUNCTION immuta.doctor_of_mappings() RETURNS TABLE ("check" text, ok boolean, detail text)
+CREATE FUNCTION immuta_internal.doctor_of_mappings() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'mapped roles may be impersonated', count(*) = 0, CASE count(*) WHEN 0 THEN 'all of them'
         ELSE 'Map these users to other roles: ' || string_agg(u.userid || ' (' || f.fault || ')', '; ' ORDER BY u.userid) END
-    FROM immuta.user_account u, LATERAL (SELECT immuta.target_fault(u.postgres_role)) f(fault)
+    FROM immuta.user_account u, LATERAL (SELECT immuta_internal.target_fault(u.postgres_role)) f(fault)
     WHERE u.mapping = 'explicit' AND f.fault IS NOT NULL
     UNION ALL
     SELECT 'roles mapped by name may be impersonated', count(*) = 0, CASE count(*) WHEN 0 THEN 'all members of immuta_mappable'
         ELSE 'Take these out of immuta_mappable: ' || string_agg(r.rolname || ' (' || f.fault || ')', '; ' ORDER BY r.rolname) END
-    FROM pg_roles r, LATERAL (SELECT immuta.target_fault(r.oid)) f(fault)
-    WHERE NOT r.rolsuper AND immuta.is_mappable(r.oid)
+    FROM pg_roles r, LATERAL (SELECT immuta_internal.target_fault(r.oid)) f(fault)
+    WHERE NOT r.rolsuper AND immuta_internal.is_mappable(r.oid)
       AND f.fault IS NOT NULL
     UNION ALL
     SELECT 'roles mapped by name own nothing', count(*) = 0, CASE count(*) WHEN 0 THEN 'none owns a relation'
         ELSE 'Whoever registers a user of that name becomes the owner of tables: ' || string_agg(name, ', ' ORDER BY name) END
     FROM (SELECT DISTINCT r.rolname AS name FROM pg_roles r JOIN pg_class c ON c.relowner = r.oid
-          WHERE NOT r.rolsuper AND immuta.is_mappable(r.oid)) o
+          WHERE NOT r.rolsuper AND immuta_internal.is_mappable(r.oid)) o
 $$;
-REVOKE ALL ON FUNCTION immuta.doctor_of_mappings() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.doctor_of_mappings() IS 'internal: the part of doctor() that concerns mapped roles';
+COMMENT ON FUNCTION immuta_internal.doctor_of_mappings() IS 'the part of doctor() that concerns mapped roles';
 
-CREATE FUNCTION immuta.doctor_of_login(login oid) RETURNS TABLE ("check" text, ok boolean, detail text)
+CREATE FUNCTION immuta_internal.doctor_of_login(login oid) RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH me AS (SELECT * FROM pg_roles WHERE oid = login),
@@ -112,9 +108,7 @@ AS $$
                 WHERE NOT me.rolsuper AND r.oid <> me.oid AND pg_has_role(me.oid, r.oid, 'MEMBER')
                   AND r.rolname NOT IN ('bodata_impersonate_user', 'immuta_impersonation', 'immuta_mappable')),
     relations AS (SELECT c.oid, c.oid::regclass::text AS name, c.relowner, c.relacl FROM pg_class c
-                  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace NOT IN
-                        ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace,
-                         'pg_toast'::regnamespace)),
+                  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT immuta_internal.is_system_schema(c.relnamespace)),
     findings AS (
         SELECT 1 AS place, 'is an ordinary role' AS what, r.attribute AS found,
                'Take away what it does not need' AS todo
@@ -141,7 +135,7 @@ AS $$
         SELECT 6, 'is no member of mapped roles', r.rolname,
                'REVOKE these memberships: the service user needs none, and without this library SET ROLE works'
         FROM reached r
-        WHERE r.oid IN (SELECT u.postgres_role FROM immuta.user_account u) OR immuta.is_mappable(r.oid)
+        WHERE r.oid IN (SELECT u.postgres_role FROM immuta.user_account u) OR immuta_internal.is_mappable(r.oid)
         UNION ALL
         SELECT 7, 'does not administer', r.rolname, 'REVOKE the membership: it could issue tokens to itself'
         FROM reached r WHERE r.rolname = 'immuta_admin'
@@ -160,7 +154,7 @@ AS $$
                'These run with their owner''s rights, without a token: REVOKE EXECUTE from those that read or write for anybody'
         FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner, me
         WHERE p.prosecdef AND NOT me.rolsuper
-          AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'immuta'::regnamespace)
+          AND NOT immuta_internal.is_system_schema(p.pronamespace)
           AND (o.rolsuper OR o.rolname::text IN (SELECT btrim(t, ' "') FROM regexp_split_to_table(current_setting('bodata.trusted_definers'), ',') t))
           AND has_schema_privilege(me.oid, p.pronamespace, 'USAGE') AND has_function_privilege(me.oid, p.oid, 'EXECUTE')
     ),
@@ -175,8 +169,7 @@ AS $$
     LEFT JOIN (SELECT *, row_number() OVER (PARTITION BY place ORDER BY found) AS rank FROM findings) f ON f.place = c.place
     GROUP BY me.rolname, c.place, c.what ORDER BY c.place
 $$;
-REVOKE ALL ON FUNCTION immuta.doctor_of_login(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.doctor_of_login(oid) IS 'internal: the part of doctor() that concerns one service user';
+COMMENT ON FUNCTION immuta_internal.doctor_of_login(oid) IS 'the part of doctor() that concerns one service user';
 
 CREATE FUNCTION immuta.doctor(service_role name = NULL) RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -190,17 +183,17 @@ BEGIN
     END IF;
     RETURN QUERY SELECT 'the extension fits its library', f.fault IS NULL, coalesce(
         f.fault || ': service logins are refused. ALTER EXTENSION immuta_ext UPDATE, or put back what is missing.',
-        'nothing is missing') FROM (SELECT immuta.installation_fault()) f(fault);
-    IF immuta.installation_fault() IS NOT NULL THEN
+        'nothing is missing') FROM (SELECT immuta_internal.installation_fault()) f(fault);
+    IF immuta_internal.installation_fault() IS NOT NULL THEN
         RETURN;
     END IF;
-    RETURN QUERY SELECT * FROM immuta.doctor_of_server();
-    RETURN QUERY SELECT * FROM immuta.doctor_of_place();
-    RETURN QUERY SELECT * FROM immuta.doctor_of_names();
-    IF immuta.is_home() THEN
-        RETURN QUERY SELECT * FROM immuta.doctor_of_mappings();
-        RETURN QUERY SELECT * FROM immuta.doctor_of_connection();
-        RETURN QUERY SELECT * FROM immuta.doctor_of_projects();
+    RETURN QUERY SELECT * FROM immuta_internal.doctor_of_server();
+    RETURN QUERY SELECT * FROM immuta_internal.doctor_of_place();
+    RETURN QUERY SELECT * FROM immuta_internal.doctor_of_names();
+    IF immuta_internal.is_home() THEN
+        RETURN QUERY SELECT * FROM immuta_internal.doctor_of_mappings();
+        RETURN QUERY SELECT * FROM immuta_internal.doctor_of_connection();
+        RETURN QUERY SELECT * FROM immuta_internal.doctor_of_projects();
     END IF;
     FOR login IN
         SELECT r.oid FROM pg_roles r
@@ -210,7 +203,7 @@ BEGIN
         ORDER BY r.rolname
     LOOP
         logins := logins + 1;
-        RETURN QUERY SELECT * FROM immuta.doctor_of_login(login);
+        RETURN QUERY SELECT * FROM immuta_internal.doctor_of_login(login);
     END LOOP;
     RETURN QUERY SELECT 'service users', logins > 0,
         CASE WHEN logins > 0 THEN logins || ' looked at'
