@@ -3,10 +3,10 @@
 //! Nothing here tells an unknown token from an expired or revoked one.
 
 use crate::core::guard;
-use crate::core::outage::Outage;
-use crate::core::refusals::Refusal;
+use crate::core::provider::outage::Outage;
+use crate::core::provider::refusals::Refusal;
 use crate::pg::catalog::Fault;
-use crate::pg::report::Report;
+use crate::pg::sys::report::Report;
 use pgrx::PgSqlErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,7 +243,10 @@ impl Error {
             Error::NotLocal => {
                 "Use BEGIN; SET LOCAL ...; or set_config(..., true); see bodata.allow_session_impersonation."
             }
-            Error::InSubtransaction => "Do it at the start of the transaction, before any SAVEPOINT.",
+            Error::InSubtransaction => {
+                "Do it before any SAVEPOINT, which drivers set by options: autosave (pgjdbc), ON_ERROR_ROLLBACK (psql), \
+                 Protocol (psqlODBC)."
+            }
             Error::OutOfStatement => "Use SET LOCAL or SELECT set_config() as a statement of its own.",
             Error::IdentityAlong => "Leave it out: the role is the one that the user is mapped to.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",

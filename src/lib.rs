@@ -13,17 +13,19 @@
 //! * [`sql`] what CREATE EXTENSION runs
 //! * [`pg`] the unsafe layer
 
-mod activity;
 mod api;
 mod audit;
-mod config;
 mod core;
 mod error;
 mod files;
+mod guard;
 mod hooks;
-mod mapping;
+mod jobs;
 mod pg;
-mod resolve;
+mod provider;
+mod rights;
+mod session;
+mod settings;
 mod sql;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
@@ -35,10 +37,11 @@ pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
+    hooks::answer();
     if pg::preload::is_preloading() {
-        pg::report::disable_backtraces();
+        pg::sys::report::disable_backtraces();
         pg::shared::reserve();
-        config::init();
+        settings::init();
         hooks::install();
         hooks::catch_up();
     }

@@ -151,6 +151,7 @@ def main():
 
         if "format" in parts:
             check(tally, "format", ["cargo", "fmt", "--check"], env)
+            pytest(tally, "house", "house", arguments.versions[-1], env)
         for version in arguments.versions:
             if "lint" in parts:
                 check(tally, f"clippy, PostgreSQL {version}",

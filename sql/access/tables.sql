@@ -1,5 +1,5 @@
 -- The connection: data sources, the users subscribed to them, and the roles and grants that this becomes. Design and
--- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/table.rs. There are no
+-- limits are in docs/subscriptions.md. The column numbers of immuta.subscriber are known to src/pg/catalog/tables.rs. There are no
 -- foreign keys: see sql/identity/tables.sql.
 
 DO $$
@@ -204,7 +204,7 @@ CREATE TABLE immuta.pending_sync (
 COMMENT ON TABLE immuta.pending_sync IS 'relations whose DDL did not get the lock of the connection in time: the next change looks at them';
 
 -- Projects: named sets of tables, and a role for each that reads them as far as all members may. A user whose current
--- project is set is impersonated as that role. Column numbers are known to src/pg/table.rs: columns are only appended.
+-- project is set is impersonated as that role. Column numbers are known to src/pg/catalog/tables.rs: columns are only appended.
 
 CREATE TABLE immuta.project (
     id serial NOT NULL,

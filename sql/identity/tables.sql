@@ -1,4 +1,4 @@
--- The tables. Column numbers are known to src/pg/table.rs: columns are only ever appended. There are no foreign keys:
+-- The tables. Column numbers are known to src/pg/catalog/tables.rs: columns are only ever appended. There are no foreign keys:
 -- pg_restore with several jobs loads the tables of an extension in any order.
 
 CREATE TABLE immuta.user_account (

@@ -32,7 +32,7 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.target_fault(oid) IS 'why a role may not be impersonated, or NULL';
 
--- From a user to a role there is one rule, which decides at a switch as well: src/mapping.rs.
+-- From a user to a role there is one rule, which decides at a switch as well: src/rights/mapping.rs.
 CREATE FUNCTION immuta_internal.role_of_user(userid bytea, iamid bytea) RETURNS oid
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_role_of_user_wrapper';
 COMMENT ON FUNCTION immuta_internal.role_of_user(bytea, bytea) IS 'the role of a user outside projects, as far as it is known without a provider; NULL for none';

@@ -10,21 +10,22 @@ mod sinks;
 
 pub use sinks::{Store, queue_bytes, wake_writer};
 
-use crate::config::{self, QueryText};
+use crate::core::audit::trail::{Key, Open, Role, Trail};
 use crate::core::audit::{
-    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What,
+    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What, redact,
 };
 use crate::core::identity::Identity;
-use crate::core::redact;
 use crate::core::session::Impersonation;
 use crate::core::time::Timestamp;
-use crate::core::trail::{Key, Open, Role, Trail};
 use crate::error::Error;
-use crate::pg::chain::{Beginning, Change};
-use crate::pg::nodes::Permissions;
-use crate::pg::report::Report;
-use crate::pg::statement::{self, Opening, Progress};
-use crate::pg::{catalog, client, compat, exit, gate, raw, role, shared, xact};
+use crate::pg::catalog::{self, roles};
+use crate::pg::hook::frames::{Beginning, Change};
+use crate::pg::hook::nodes::Permissions;
+use crate::pg::hook::statement::{self, Opening, Progress};
+use crate::pg::sys::report::Report;
+use crate::pg::sys::{client, clock, compat, exit, raw, running};
+use crate::pg::{gate, shared, switch};
+use crate::settings::{self, QueryText};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -90,12 +91,12 @@ thread_local! {
 }
 
 fn now() -> Timestamp {
-    Timestamp(xact::clock())
+    Timestamp(clock::clock())
 }
 
 /// Whether there is a place for records.
 fn is_on() -> bool {
-    config::audit_sinks() != 0
+    settings::audit_sinks() != 0
 }
 
 // ---- the impersonation itself
@@ -138,7 +139,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
     STATE.with_borrow_mut(|state| {
         let actor = Actor {
             identity: Rc::new(identity),
-            mapped_role: role::name(role).unwrap_or_default(),
+            mapped_role: roles::name(role).unwrap_or_default(),
             provider: "none",
             scope: "dry run",
         };
@@ -211,7 +212,7 @@ pub fn before_commit() -> Result<(), Error> {
 
 /// A statement or query begins, `depth` hooks deep.
 pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
-    let is_top = depth == 0 && xact::runs_a_statement();
+    let is_top = depth == 0 && running::runs_a_statement();
     STATE.with_borrow_mut(|state| {
         if !gate::is_audited() {
             if state.actor.is_none() || !is_on() || !raw::IsTransactionState() {
@@ -230,14 +231,14 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 state.note_relations(&query.permissions());
                 return Ok(());
             }
-            if !config::audit_nested() {
+            if !settings::audit_nested() {
                 if let Beginning::Query(query) = beginning {
                     state.note_relations(&query.permissions());
                 }
                 return Ok(());
             }
         }
-        let opening = beginning.opening(config::audit_query_text() != QueryText::None);
+        let opening = beginning.opening(settings::audit_query_text() != QueryText::None);
         let ended = state.end_call();
         if opening.ends_transaction {
             state.is_ending |= is_top;
@@ -264,7 +265,7 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 shared::count_statement();
             }
             let role = opening.role;
-            let parts = if is_top { xact::statements_of_portal() } else { 1 };
+            let parts = if is_top { running::statements_of_portal() } else { 1 };
             let objects = std::mem::take(&mut state.pending);
             let remembered = Remembered { opening, objects, created: Vec::new() };
             state.trail.begin(key, role, parts, depth, now(), remembered);
@@ -319,7 +320,7 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
         if let Some(mut open) = state.trail.end_utility(depth, now) {
             open.rows = open.rows.max(rows);
             if !open.statement.created.is_empty() {
-                xact::make_changes_visible();
+                running::make_changes_visible();
             }
             state.name_created(&mut open);
             state.complete(open, Outcome::Success, now)?;
@@ -338,8 +339,8 @@ pub fn failed(sqlstate: i32) {
         let (now, sqlstate) = (now(), SqlState::unpacked(sqlstate));
         let failed = state.trail.fail(0);
         if failed.is_empty() {
-            let at_end = state.is_ending || state.statements > 0 && !xact::is_block();
-            if at_end || !statement::has_message_text() {
+            let at_end = state.is_ending || state.statements > 0 && !running::is_block();
+            if at_end || !running::has_message_text() {
                 state.failed_with = Some(sqlstate);
             } else {
                 // It failed before any hook saw it: while it was read, or its names were looked up.
@@ -386,7 +387,7 @@ pub fn calls(function: u32) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        if !statement::has_message_text() {
+        if !running::has_message_text() {
             let message = raw::GetCurrentStatementStartTimestamp();
             if state.call_message != message {
                 // What is owed to a sink is asked for by the next statement.
@@ -425,7 +426,7 @@ impl State {
         if is_on() || begun.is_for_session() {
             self.actor = Some(Actor {
                 identity: Rc::clone(&begun.identity),
-                mapped_role: role::name(begun.role).unwrap_or_default(),
+                mapped_role: roles::name(begun.role).unwrap_or_default(),
                 provider: begun.provider.name(),
                 scope: begun.scope.name(),
             });
@@ -588,7 +589,7 @@ impl State {
     /// Writes a record to all sinks. An error only where `bodata.audit_required` makes it one.
     fn record(&mut self, at: Timestamp, what: What, figures: Figures) -> Result<(), Error> {
         let session = self.session();
-        let ids = self.ids.get_or_insert_with(|| Ids::new(xact::random()));
+        let ids = self.ids.get_or_insert_with(|| Ids::new(clock::random()));
         let values = Values {
             id: ids.next(),
             at,
@@ -613,7 +614,7 @@ impl State {
     /// What all records of the session have in common, looked up again when roles or databases may have changed. In
     /// a transaction that failed nothing can be looked up.
     fn session(&mut self) -> Rc<Session> {
-        let (generation, user) = (gate::generation(), role::session_user());
+        let (generation, user) = (gate::generation(), switch::session_user());
         match &self.session {
             Some((seen, of, session)) if *of == user && (*seen == generation || !raw::IsTransactionState()) => {
                 Rc::clone(session)
@@ -624,7 +625,7 @@ impl State {
                     id: client::session_id(),
                     cluster: client::cluster_name(),
                     database: if known { catalog::database_name() } else { String::new() },
-                    impersonator: if known { role::name(user).unwrap_or_default() } else { String::new() },
+                    impersonator: if known { roles::name(user).unwrap_or_default() } else { String::new() },
                     client_address: client::address().map(|address| address.to_string()),
                 });
                 if known {
@@ -642,7 +643,7 @@ fn shown(text: String, command: &str) -> Option<Text> {
         let (shown, is_masked) = redact::normalized(text.as_bytes());
         (String::from_utf8_lossy(&shown).into_owned(), is_masked)
     };
-    let (mut shown, is_masked) = match config::audit_query_text() {
+    let (mut shown, is_masked) = match settings::audit_query_text() {
         QueryText::None => return None,
         QueryText::Full if redact::takes_password(command) || redact::is_sensitive(text.as_bytes()) => {
             (without_literals(&text).0, true)

@@ -3,9 +3,9 @@
 use crate::core::audit::{Access, Object};
 use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog::{self, Relation};
-use crate::pg::chain::Change;
 use crate::pg::gate;
-use crate::pg::statement::Accessed;
+use crate::pg::hook::frames::Change;
+use crate::pg::hook::statement::Accessed;
 use foldhash::fast::RandomState;
 use std::cell::RefCell;
 use std::collections::HashMap;

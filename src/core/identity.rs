@@ -1,6 +1,6 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
-use super::time::Timestamp;
+use crate::core::time::Timestamp;
 
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,6 +13,12 @@ pub struct Identity {
 pub const MAX_BYTES: usize = 255;
 
 impl Identity {
+    /// Of names in UTF-8, as SQL hands them over.
+    pub fn of_bytes(userid: &[u8], iamid: &[u8]) -> Identity {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Identity { iamid: text(iamid), userid: text(userid) }
+    }
+
     /// Whether a name from outside can be one: 1 to [`MAX_BYTES`] bytes without control characters.
     pub fn is_well_formed(name: &str) -> bool {
         (1..=MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)

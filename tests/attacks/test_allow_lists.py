@@ -11,7 +11,7 @@ from harness.world import impersonate
 from scene import ACTIVE
 from test_identity import do
 
-SOURCE = (ROOT / "src/core/utility.rs").read_text()
+SOURCE = (ROOT / "src/core/guard/utility.rs").read_text()
 STATEMENT = re.compile(r"^    (T_\w+): (yes|form|no) (yes|form|no) (yes|form|no) \"(.+)\";$", re.M)
 OBJECT = re.compile(r"^    (OBJECT_\w+): (yes|no) \"(.+)\";$", re.M)
 

@@ -385,23 +385,6 @@ def test_savepoints_keep_the_user(session):
     session.leaves_nothing()
 
 
-def test_a_savepoint_before_the_token(session):
-    session.ok("BEGIN")
-    session.ok("SAVEPOINT before")
-    token = token_of(session.world, "alice")
-    session.refused(f"SET LOCAL bodata.impersonation_token = '{token}'", *UNSUPPORTED)
-    session.ok("ROLLBACK TO before")
-    assert session.value("SELECT current_user") == "svc"
-    session.refused(f"SELECT set_config('bodata.impersonation_token', '{token}', true)", *UNSUPPORTED)
-    session.ok("ROLLBACK TO before")
-    session.ok("RELEASE before")
-    session.present()
-    session.is_alice()
-    session.refused("ROLLBACK TO before", "3B001")
-    session.ok("ROLLBACK")
-    session.leaves_nothing()
-
-
 def test_definers_and_views_of_others_give_what_their_owners_give(session):
     """Row 18: they run with their owner's rights, as everywhere, and the user is the user again afterwards."""
     session.begin()

@@ -448,7 +448,7 @@ BATCHES = [
     (["{first}", "SELECT 1/0", COUNT], "22012"),
     (["{first}", "PREPARE TRANSACTION 'x'"], "25000"),
     (["SAVEPOINT s", "{first}", COUNT], "25P01"),
-    (["BEGIN", "SAVEPOINT s", "{first}", COUNT], "25000"),
+    (["BEGIN", "SAVEPOINT s", "{first}", "ROLLBACK TO s", COUNT], "42501"),
 ]
 
 
@@ -527,7 +527,7 @@ SIMPLE = [
     ("{t}; COMMIT; SELECT * FROM app.everyone", "42501", None), ("{t}; {t}", "42501", None),
     ("{t}; VACUUM alice.t", "25001", None), ("{t}; CALL alice.commits()", "2D000", None),
     ("{t}; SELECT 1; ROLLBACK; SELECT * FROM app.everyone", "42501", None),
-    ("{t}; SAVEPOINT s", "25P01", None), ("BEGIN; SAVEPOINT s; {t}", "25000", None),
+    ("{t}; SAVEPOINT s", "25P01", None), ("BEGIN; SAVEPOINT s; {t}; ROLLBACK TO s; SELECT * FROM app.everyone", "42501", None),
     ("{t}; SELECT 1/0; SELECT current_user", "22012", None), ("{t}; DISCARD ALL", "42501", None),
     ("{t}; SELECT set_config('role', 'none', false)", "42501", None),
     ("{t}; DO 'BEGIN COMMIT; END'", "2D000", None),

@@ -137,6 +137,34 @@ def test_a_statement_that_fails(session, trail, statement, sqlstate, command, st
     assert ended["auditPayload"]["transactionOutcome"] == "ROLLBACK"
 
 
+@pytest.mark.parametrize("end", ["ROLLBACK TO s", "SELECT 1/0", "RELEASE s"])
+def test_an_impersonation_goes_with_its_savepoint(session, trail, end):
+    session.ok("BEGIN")
+    session.ok("SAVEPOINT s")
+    token = session.world.token("alice")
+    session.ok(f"SET LOCAL bodata.impersonation_token = '{token}'")
+    session.ok("SELECT 1")
+    assert (session.run(end).error is not None) == (end == "SELECT 1/0")
+    if end == "RELEASE s":
+        assert [record["auditPayload"].get("event") for record in trail.new()] == ["STARTED", None, None]
+        session.ok("COMMIT")
+        assert [record["auditPayload"]["event"] for record in trail.new()] == ["ENDED"]
+        return
+    records = trail.new()
+    assert [record["auditPayload"].get("event") for record in records] == ["STARTED", None, None, "ENDED"]
+    assert records[2]["auditPayload"]["query"] == end
+    assert records[2]["actionStatus"] == ("FAILURE" if end == "SELECT 1/0" else "SUCCESS")
+    assert records[3]["auditPayload"]["transactionOutcome"] == "ROLLBACK"
+    assert {record["actor"]["id"] for record in records} == {"alice"}
+    session.ok("ROLLBACK TO s")
+    session.ok("SELECT 1")
+    assert trail.new() == [], "of nobody"
+    session.ok(f"SET LOCAL bodata.impersonation_token = '{session.world.token('bob')}'")
+    session.ok("COMMIT")
+    assert [(record["actor"]["id"], record["auditPayload"]["event"]) for record in trail.new()] == [
+        ("bob", "STARTED"), ("bob", "ENDED")]
+
+
 def test_failures_in_savepoints(session, trail):
     session.begin()
     sent = ["SAVEPOINT s", "SELECT 1/0", "SELECT 'refused'", "ROLLBACK TO s", "SELECT app.catches()", "SELECT 2"]

@@ -21,8 +21,9 @@ INSERT INTO app.orders (carrier) SELECT (ARRAY['UA', 'AA', 'DL'])[1 + i % 3] FRO
 ALTER TABLE app.orders ENABLE ROW LEVEL SECURITY;
 CREATE POLICY alice_sees ON app.orders TO alice USING (carrier = 'UA');
 CREATE POLICY bob_sees ON app.orders TO bob USING (carrier = 'AA');
-GRANT SELECT, INSERT, UPDATE, DELETE ON app.orders TO alice, bob;
-GRANT USAGE ON SEQUENCE app.orders_id_seq TO alice, bob;
+CREATE POLICY carol_sees ON app.orders TO carol USING (carrier = 'DL');
+GRANT SELECT, INSERT, UPDATE, DELETE ON app.orders TO alice, bob, carol;
+GRANT USAGE ON SEQUENCE app.orders_id_seq TO alice, bob, carol;
 """
 
 
@@ -42,7 +43,7 @@ def world(server):
 
 @pytest.fixture(scope="session")
 def tokens(world):
-    return {user: world.token(user) for user in ("alice", "bob")}
+    return {user: world.token(user) for user in ("alice", "bob", "carol")}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness.server import BUILD
+from environments import node_program
 
 HERE = Path(__file__).parent / "node"
 
@@ -14,9 +14,6 @@ HERE = Path(__file__).parent / "node"
 def test_node(where, tokens, driver):
     """Named prepared statements across users, errors, savepoints, several queries at once."""
     given = dict(driver=driver, where=where, tokens=tokens)
-    # Modules are found from where the program lies.
-    program = BUILD / "drivers" / "application.mjs"
-    program.write_text((HERE / "application.mjs").read_text())
-    done = subprocess.run(["node", program], text=True, input=json.dumps(given), capture_output=True, timeout=60)
+    done = subprocess.run(["node", node_program(HERE / "application.mjs")], text=True, input=json.dumps(given), capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split() == ["prepared", "nested", "refused", "many", "done"]

@@ -142,13 +142,16 @@ def test_the_token_must_be_local(world, service):
         service.rollback()
 
 
-def test_a_token_inside_a_savepoint_is_refused(world, service):
+def test_a_token_inside_a_savepoint_goes_with_it(world, service):
     query(service, "SAVEPOINT s")
-    with refuses("25000", "IMPERSONATION_NOT_SUPPORTED"):
-        impersonate(service, world.token())
-    query(service, "ROLLBACK TO s")
-    query(service, "RELEASE s")
     impersonate(service, world.token())
+    assert rows_seen(service) == 100
+    query(service, "ROLLBACK TO s")
+    with refuses("42501", "IMPERSONATION_REQUIRED"):
+        rows_seen(service)
+    query(service, "ROLLBACK TO s")
+    impersonate(service, world.token())
+    query(service, "RELEASE s")
     assert rows_seen(service) == 100
 
 

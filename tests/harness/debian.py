@@ -74,7 +74,25 @@ def source(package, version=None):
 @_one_at_a_time
 def binary(*packages):
     """The folder into which these packages of the machine's own release are unpacked."""
-    folder = HOME / ("bin-" + "-".join(packages))
+    return _unpack("bin-" + "-".join(packages), packages)
+
+
+@_one_at_a_time
+def program(package, *more):
+    """The same with whatever these packages need that is not installed on the machine."""
+    folder = HOME / f"program-{package}"
+    if folder.exists():
+        return folder
+    shown = _run("apt-get", *_binaries(), "-s", "install", "--no-install-recommends", package, *more, check=False)
+    needed = re.findall(r"^Inst (\S+)", shown.stdout, re.M)
+    if not needed:
+        # Installed already, or not to be had.
+        needed = [package, *more]
+    return _unpack(folder.name, needed)
+
+
+def _unpack(name, packages):
+    folder = HOME / name
     if not folder.exists():
         apt = _binaries()
         work = _fresh(HOME / f"{folder.name}.part")

@@ -1,0 +1,7 @@
+//! What providers say, and for how long it counts.
+
+pub mod answers;
+pub mod cache;
+pub mod endpoint;
+pub mod outage;
+pub mod refusals;

@@ -1,0 +1,5 @@
+//! Who may present whom, and which role a user has.
+
+pub mod rules;
+pub mod target;
+pub mod template;

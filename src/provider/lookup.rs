@@ -1,0 +1,232 @@
+//! Who a token or a name stands for: remembered, asked and mapped.
+
+use crate::core::identity::{Authority, Identity, Provider, Resolution, Subject};
+use crate::core::provider::cache::{Cache, Entry};
+use crate::core::provider::outage::Outage;
+use crate::core::provider::refusals::{Refusals, Throttle};
+use crate::core::session::Impersonation;
+use crate::core::session::presented::{Credential, Kind};
+use crate::core::time::{Timestamp, end_of_life};
+use crate::core::token::{Digest, Secret};
+use crate::error::Error;
+use crate::pg::catalog::{self, Installation};
+use crate::pg::sys::clock::now;
+use crate::pg::sys::{report, wait};
+use crate::pg::{gate, shared};
+use crate::provider::{self, Failure};
+use crate::rights::mapping;
+use crate::{audit, jobs, settings};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+    static REFUSALS: RefCell<Refusals> = RefCell::default();
+    static THROTTLE: RefCell<Throttle> = RefCell::default();
+    /// The count of changes of the provider for which the cache and the refusals hold.
+    static KNOWN_PROVIDER: Cell<u64> = const { Cell::new(0) };
+    /// When a provider could last not be reached.
+    static LAST_OUTAGE: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+pub fn with_cache<T>(look: impl FnOnce(&mut Cache) -> T) -> T {
+    CACHE.with_borrow_mut(look)
+}
+
+/// The cached entry if it still holds, else the provider's answer.
+pub fn resolved(
+    installed: &Installation,
+    credential: &Credential,
+    text: Option<&Secret>,
+    impersonator: u32,
+    now: Timestamp,
+) -> Result<Entry, Error> {
+    forget_other_providers();
+    let digest = &credential.digest();
+    // Read first: an invalidation that arrives meanwhile makes what is found now stale.
+    let generation = gate::generation();
+    let is_current = |entry: &Entry| {
+        entry.generation == generation
+            && entry.impersonator == impersonator
+            && entry.subscriptions_end.is_none_or(|end| now < end)
+    };
+    let map = |entry: Entry| {
+        locate(installed, &entry.subject, impersonator)
+            .and_then(|(identity, role)| {
+                let subscriptions_end = jobs::end_subscriptions(installed, &identity, now)?;
+                let identity = Rc::new(identity);
+                Ok(Entry { identity, role, subscriptions_end, generation, impersonator, ..entry })
+            })
+            .map_err(|error| match error {
+                Error::TokenInvalid if credential.kind() == Kind::Name => Error::UserDisabled,
+                other => other,
+            })
+            .inspect_err(|_| with_cache(|cache| cache.remove(digest)))
+    };
+    let limits = settings::limits();
+
+    let known = with_cache(|cache| cache.get(digest).cloned());
+    let known_use = known.as_ref().map(|entry| entry.last_used);
+    let entry = match (credential, known) {
+        (_, Some(entry)) if entry.is_fresh(now, &limits) && is_current(&entry) => {
+            shared::counters().cache_hits.fetch_add(1, Relaxed);
+            return Ok(entry);
+        }
+        (Credential::Name(identity), _) => map(named(identity, now))?,
+        // What changed in this database says nothing about a token that another server vouches for.
+        (_, Some(entry)) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
+        (_, Some(entry)) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
+        (_, known) => match ask(installed, digest, text, known_use, now) {
+            Ok(answer) => {
+                let provider = answer.provider;
+                map(Entry::of(answer, now)).inspect_err(|_| {
+                    if provider != Provider::Local {
+                        hold_back(now);
+                    }
+                })?
+            }
+            Err(Failure::Refused(refusal)) => return Err(refusal.into()),
+            Err(Failure::Outage(outage)) => match known.filter(|entry| entry.may_serve(now, &limits)) {
+                Some(entry) if outage.is_silence() => {
+                    report_outage(&outage, now);
+                    map(entry)?
+                }
+                _ => return Err(Error::ProviderUnavailable(outage)),
+            },
+        },
+    };
+    let capacity = settings::token_cache_size();
+    let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
+    shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
+    Ok(entry)
+}
+
+/// What was learned from another provider, or from the same one elsewhere, counts no longer.
+fn forget_other_providers() {
+    let provider = gate::provider();
+    if KNOWN_PROVIDER.replace(provider) != provider {
+        with_cache(|cache| cache.clear());
+        REFUSALS.with_borrow_mut(|refusals| refusals.clear());
+        LAST_OUTAGE.set(None);
+    }
+}
+
+/// The identity and role of a subject, as this database has them now.
+fn locate(installed: &Installation, subject: &Subject, impersonator: u32) -> Result<(Identity, u32), Error> {
+    let identity = mapping::identity(installed, subject)?;
+    audit::presented_for(&identity);
+    mapping::check_rules(installed, &identity, impersonator)?;
+    let role = mapping::mapped_role(installed, &identity, subject.role_name.as_deref(), impersonator)?;
+    Ok((identity, role))
+}
+
+/// Asks the provider. What a remote one refused it is not asked again for a while, and who presents many such tokens
+/// has to wait for each answer.
+fn ask(
+    installed: &Installation,
+    digest: &Digest,
+    text: Option<&Secret>,
+    known_use: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Resolution, Failure> {
+    let refused = REFUSALS.with_borrow(|refusals| refusals.find(digest, now, settings::negative_cache_ttl()));
+    if let Some(refusal) = refused {
+        return Err(Failure::Refused(refusal));
+    }
+    shared::counters().cache_misses.fetch_add(1, Relaxed);
+    let answer = provider::resolve(installed, digest, text, known_use, now);
+    if let Err(Failure::Outage(outage)) = &answer
+        && !outage.is_silence()
+    {
+        with_cache(|cache| cache.remove(digest));
+    }
+    if let Err(Failure::Refused(refusal)) = &answer {
+        with_cache(|cache| cache.remove(digest));
+        if settings::token_provider() != Provider::Local {
+            REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
+            hold_back(now);
+        }
+    }
+    answer
+}
+
+fn hold_back(now: Timestamp) {
+    let pause = THROTTLE.with_borrow_mut(|throttle| throttle.failed(now));
+    wait::pause(pause);
+}
+
+/// Whether the provider could not be reached a moment ago: while its last answers serve, it is not asked in every
+/// transaction.
+fn is_down(now: Timestamp) -> bool {
+    const PAUSE: Duration = Duration::from_secs(5);
+    LAST_OUTAGE.get().is_some_and(|last| !now.is_past(last, PAUSE))
+}
+
+fn report_outage(outage: &Outage, now: Timestamp) {
+    LAST_OUTAGE.set(Some(now));
+    report::log(
+        format!("the token provider cannot be asked: {}; its last answers serve meanwhile", outage.why()),
+        "See bodata.provider_grace.",
+    );
+}
+
+/// Asks about a token without counting that as a use: the user, and when the token expires. `None` for a token that is
+/// not active.
+pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, Error> {
+    let (Some(installed), Some(text)) = (catalog::installation(), Secret::of(token)) else { return Ok(None) };
+    forget_other_providers();
+    let (now, limits, digest) = (now(), settings::limits(), Digest::of(token));
+    let known = with_cache(|cache| cache.peek(&digest).cloned());
+    let known_use = known.as_ref().map(|entry| entry.last_used);
+    let answered = match known {
+        Some(entry) if entry.provider != Provider::Local && entry.is_fresh(now, &limits) => {
+            Ok((entry.subject, entry.last_used, entry.expires))
+        }
+        _ => ask(&installed, &digest, Some(&text), known_use, now)
+            .map(|answer| (Rc::new(answer.subject), answer.last_used, answer.expires)),
+    };
+    let (subject, last_used, expires) = match answered {
+        Ok(answered) => answered,
+        Err(Failure::Refused(_)) => return Ok(None),
+        Err(Failure::Outage(outage)) => return Err(Error::ProviderUnavailable(outage)),
+    };
+    let Ok(identity) = mapping::identity(&installed, &subject) else { return Ok(None) };
+    if mapping::is_disabled(&installed, &identity) {
+        return Ok(None);
+    }
+    let last_used = known_use.map_or(last_used, |known| known.max(last_used));
+    Ok(Some((identity, end_of_life(last_used, expires, limits.idle_ttl))))
+}
+
+/// Whether the provider can be asked at all: about a token that nobody has.
+pub fn provider_fault() -> Option<Outage> {
+    const NOBODYS: &[u8] = b"immuta_ext-doctor";
+    let installed = catalog::installation()?;
+    let text = Secret::of(NOBODYS);
+    match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, now()) {
+        Err(Failure::Outage(outage)) => Some(outage),
+        Ok(_) | Err(Failure::Refused(_)) => None,
+    }
+}
+
+/// What a name says, in the form of what a provider answers.
+fn named(identity: &Identity, now: Timestamp) -> Entry {
+    let subject = Subject {
+        authority: Authority::Iam(identity.iamid.clone()),
+        userid: identity.userid.clone(),
+        role_name: None,
+    };
+    let answer = Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0 };
+    Entry::of(answer, now)
+}
+
+/// Uses count whatever becomes of the transaction. Must not fail.
+pub fn touch(ended: &Impersonation) {
+    CACHE.with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            cache.touch(&ended.digest, ended.last_used, ended.recorded);
+        }
+    });
+}
