@@ -53,7 +53,18 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.own_memberships() IS 'makes what was granted before PostgreSQL 16 the system account''s, so that it can revoke it';
 
--- What stands in the catalogs and is wanted is ours: after a restore nothing else tells. In a copy roles are the
+CREATE FUNCTION immuta_internal.watch_ddl() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    ALTER EVENT TRIGGER immuta_before ENABLE;
+    ALTER EVENT TRIGGER immuta_ddl ENABLE;
+    ALTER EVENT TRIGGER immuta_drop ENABLE;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.watch_ddl() IS 'from now on data sources follow DDL';
+
+-- What stands in the catalogs and is wanted is ours: after a restore there is no other record. In a copy roles are the
 -- original's, and so are those that have rights in another database after a restore.
 CREATE FUNCTION immuta_internal.take_stock(is_copy boolean, was_restored boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -130,7 +141,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.is_relation(oid, name, name, boolean) IS 'whether an OID is that of a stored relation here';
 
--- A name that two rows have is nobody's.
+-- A name that two rows share belongs to neither.
 CREATE FUNCTION immuta_internal.find_missing() RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -149,8 +160,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.find_missing() IS 'schemas and relations that could not be adopted, and are there now';
 
--- Whoever calls this holds the lock of the connection. First what does not hold is taken out, then what is missing is
--- found by its name: two rows may have changed places.
+-- Call it with the lock held. First wrong OIDs are cleared, then what is missing is found by its name: two rows may have
+-- swapped names.
 CREATE FUNCTION immuta_internal.come_home() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -211,7 +222,7 @@ AS $$
     FROM immuta.data_source d WHERE d.relation IS NULL AND immuta_internal.is_home()
     UNION ALL
     SELECT 'not adopted', 'ROLE ' || quote_ident(b.role_name),
-           'it is missing or another one: immuta.sync() lets ' || u.userid || ' (' || u.iamid || ') have his subscriptions by his mapping'
+           'it is missing or another one: immuta.sync() lets ' || u.userid || ' (' || u.iamid || ') have their subscriptions by their mapping'
     FROM immuta.subscriber b JOIN immuta.user_account u ON u.id = b.user_id WHERE b.role IS NULL AND immuta_internal.is_home()
     UNION ALL
     SELECT 'not adopted', 'ROLE ' || quote_ident(u.postgres_role_name),
@@ -220,19 +231,3 @@ AS $$
     ORDER BY 1, 2, 3
 $$;
 COMMENT ON FUNCTION immuta_internal.not_adopted() IS 'what is known by its name only, and grants nothing';
-
-CREATE FUNCTION immuta.forget_missing() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    missing bigint[];
-BEGIN
-    PERFORM immuta_internal.catch_up();
-    missing := ARRAY(SELECT d.id FROM immuta.data_source d WHERE d.relation IS NULL);
-    PERFORM FROM immuta_internal.remove_data_sources(missing);
-    RETURN cardinality(missing);
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.forget_missing() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.forget_missing() TO immuta_admin;
-COMMENT ON FUNCTION immuta.forget_missing() IS 'ends the data sources whose tables could not be adopted, with their subscriptions; how many there were';

@@ -1,6 +1,6 @@
 -- The lock under which everything here changes: the one row of immuta.connection_state. It is written, not only locked, so
 -- that a transaction that looks at an older snapshot gets a serialization failure. Two administrators who each see only
--- their own change would give more together than either means to.
+-- their own change would together give more than either intends.
 
 CREATE FUNCTION immuta_internal.begin_change() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -60,7 +60,7 @@ BEGIN
         BEGIN
             PERFORM immuta_internal.remove_row_policies(source.relation, source.policies, source.row_security_made);
         EXCEPTION WHEN insufficient_privilege THEN
-            -- They go on hiding rows: nothing is lost by that but convenience.
+            -- They go on hiding rows, which is safe.
             RAISE WARNING 'row policies of "%" stay: %', source.relation::regclass, SQLERRM
                 USING HINT = 'The owner can drop the policies whose names begin with immuta_row.';
         END;
@@ -151,8 +151,8 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.follow_data_sources(oid[]) IS 'does what the plan says but for removing what is gone, and returns it';
 
--- Held is what is new, and what may have become another one: a view, and a table that got a guarded one as a part, which
--- is no data source any more. Of tables that were there before it is told.
+-- New ones are held, and those that may have become something else: views, and tables that took in a guarded one, which is
+-- then no longer a data source. For other tables that were there before there is only the warning.
 CREATE FUNCTION immuta_internal.hold_unconfirmed(relations oid[], added oid[], gone bigint[])
 RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -208,7 +208,7 @@ BEGIN
     IF gone <> '{}' THEN
         RETURN QUERY SELECT * FROM immuta_internal.remove_data_sources(gone);
     END IF;
-    -- Columns and sequences may be other ones.
+    -- Their columns and sequences may have changed.
     changed := changed || ARRAY(SELECT d.id FROM immuta.data_source d WHERE d.relation = ANY (relations));
     IF changed <> '{}' THEN
         RETURN QUERY SELECT * FROM immuta_internal.settle_sources(changed);
@@ -216,16 +216,3 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.sync_objects(oid[]) IS 'brings data sources in step with relations, and grants with them';
-
--- Tells the administrator what the system account may not grant.
-CREATE FUNCTION immuta_internal.warn_not_granted(what text, object text, detail text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF what = 'not granted' THEN
-        RAISE WARNING 'not granted: % on %', detail, object
-            USING HINT = 'The owner can GRANT ... TO the system account WITH GRANT OPTION; then run immuta.sync().';
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION immuta_internal.warn_not_granted(text, text, text) IS 'a warning for what could not be granted';

@@ -1,6 +1,6 @@
 -- Object sync. Whatever goes wrong here does not stop other people's DDL: what was not done now is done with the next
--- change of the connection. DDL holds locks on its tables, for which an administrator may be waiting who holds the lock
--- of the connection: it waits for that less long than it takes to find a deadlock.
+-- change of the connection. DDL holds locks on its tables, and an administrator who holds our lock may be waiting for
+-- those: it waits for our lock for less time than it takes to detect a deadlock.
 
 CREATE FUNCTION immuta_internal.follow_ddl(touched oid[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
@@ -14,7 +14,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     INSERT INTO immuta.pending_sync SELECT t FROM unnest(touched || 0::oid) t;
     RAISE WARNING 'the data sources of immuta_ext are not in step with this yet: %', SQLERRM
-        USING HINT = 'The next change of subscriptions or policies makes up for it, and immuta.sync() at once.';
+        USING HINT = 'The next change of subscriptions or policies makes up for it; immuta.sync() does so at once.';
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.follow_ddl(oid[]) IS 'brings data sources in step with relations that DDL touched';
@@ -98,18 +98,7 @@ COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
 CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta_internal.after_drop();
 COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
 
--- Off until there is something to watch: DDL in other databases is none of our business, at no cost.
+-- Off until there is something to watch: DDL in other databases costs nothing.
 ALTER EVENT TRIGGER immuta_before DISABLE;
 ALTER EVENT TRIGGER immuta_ddl DISABLE;
 ALTER EVENT TRIGGER immuta_drop DISABLE;
-
-CREATE FUNCTION immuta_internal.watch_ddl() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    ALTER EVENT TRIGGER immuta_before ENABLE;
-    ALTER EVENT TRIGGER immuta_ddl ENABLE;
-    ALTER EVENT TRIGGER immuta_drop ENABLE;
-END
-$$;
-COMMENT ON FUNCTION immuta_internal.watch_ddl() IS 'from now on data sources follow DDL';

@@ -10,7 +10,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.member_roles(integer) IS 'the roles that the members of a project have outside it; NULL for one who has none';
 
--- What all members may read: nobody gets more by a project than he has himself. A member without a role has nothing.
+-- What all members may read: nobody gets more by a project than they have themselves. A member without a role has nothing.
 CREATE FUNCTION immuta_internal.equalised_columns(project_id integer, relation oid) RETURNS name[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -86,7 +86,7 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.try_equalise(integer) IS 'see equalise()';
 
--- Whoever calls this holds the lock. For the attempts see immuta_internal.apply_grants().
+-- Call it with the lock held. For the attempts see immuta_internal.apply_grants().
 CREATE FUNCTION immuta_internal.equalise(project_id integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -123,16 +123,3 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.equalise_after(bigint[], oid[]) IS
     'equalises the projects that a change of access concerns';
-
-CREATE FUNCTION immuta.equalise_projects() RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM immuta_internal.catch_up_projects();
-    RETURN (SELECT coalesce(sum(immuta_internal.equalise(p.id)), 0) FROM (SELECT id FROM immuta.project ORDER BY id) p);
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.equalise_projects() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.equalise_projects() TO immuta_admin;
-COMMENT ON FUNCTION immuta.equalise_projects() IS
-    'gives the roles of all projects what all their members have now: after grants by hand; how many tables changed';

@@ -80,7 +80,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.access_entries("char", oid, smallint) IS 'who was granted what on an object';
 
--- Who granted the privilege, as far as the system account can act for him: itself, an owner, a role with the grant
+-- Who granted the privilege, as far as the system account can act for them: itself, an owner, a role with the grant
 -- option. Which of them PostgreSQL takes differs between versions.
 CREATE FUNCTION immuta_internal.grantor_of(role oid, grantee oid, kind "char", object oid, attnum smallint, privilege text)
 RETURNS oid
@@ -197,7 +197,7 @@ AS $$
     SELECT c.phase, c.kind, c.object, immuta_internal.grant_target(c.kind, c.object), string_agg(DISTINCT c.privilege, ', '),
            NULL, NULL, NULL, NULL, NULL
     FROM unnest(changes) c WHERE c.phase = 3 GROUP BY c.phase, c.kind, c.object
-    -- Revoking comes first: of a privilege on a table it takes those on the columns along.
+    -- Revoking comes first: REVOKE on a table also revokes the privilege on its columns.
     ORDER BY 1, 4, 5
 $$;
 COMMENT ON FUNCTION immuta_internal.grant_statements(immuta_internal.grant_change[]) IS 'the statements that a plan takes, in their order; of phase 3 what cannot be granted';
@@ -217,7 +217,7 @@ BEGIN
                           = (c.data_source_id, c.grantee, c.kind, c.object, c.attnum, c.privilege);
     FOR step IN SELECT * FROM immuta_internal.grant_statements(changes)
     LOOP
-        -- It may have been renamed since the loop began; what is renamed from here on is found out below.
+        -- It may have been renamed since the loop began. If it is renamed from here on, record_grants() notices.
         target := CASE WHEN step.phase = 3 THEN step.target ELSE immuta_internal.grant_target(step.kind, step.object) END;
         CONTINUE WHEN target IS NULL;
         what := (ARRAY['revoked', 'granted', 'not granted'])[step.phase];
@@ -256,7 +256,7 @@ BEGIN
     BEGIN
         PERFORM immuta_internal.as_system(statement);
     EXCEPTION WHEN insufficient_privilege THEN
-        NULL; -- What is left tells.
+        NULL; -- What is left is looked at below.
     END;
     RETURN NOT EXISTS (
         SELECT FROM unnest(attnums) n, LATERAL immuta_internal.access_entries(kind, object, n) a
@@ -330,3 +330,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.revoke_all_grants() IS 'takes back every grant that was made';
+
+-- Tells the administrator what the system account may not grant.
+CREATE FUNCTION immuta_internal.warn_not_granted(what text, object text, detail text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF what = 'not granted' THEN
+        RAISE WARNING 'not granted: % on %', detail, object
+            USING HINT = 'The owner can GRANT ... TO the system account WITH GRANT OPTION; then run immuta.sync().';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.warn_not_granted(text, text, text) IS 'a warning for what could not be granted';

@@ -8,7 +8,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.guarded_sources() IS 'data sources with row policies or excluded columns';
 
--- Once it is detached, nothing in the catalogs tells whose partition a table was.
+-- Once it is detached, the catalogs do not show whose partition a table was.
 CREATE FUNCTION immuta_internal.note_parts(relations oid[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -30,7 +30,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.note_parts(oid[]) IS 'remembers the partitions and children of guarded data sources; NULL stands for all';
 
--- A parent shows the rows of its children, and they those of their parent. A view shows what its owner sees, unless it
+-- A parent shows the rows of its children, and children show rows of their parent. A view shows what its owner sees, unless it
 -- is a security invoker.
 CREATE FUNCTION immuta_internal.shown_by(relations oid[]) RETURNS TABLE (relation oid, guarded bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -80,7 +80,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.unconfirmed(oid[]) IS 'data sources that an administrator has to confirm, and why';
 
--- After row policies or excluded columns came.
+-- After row policies or excluded columns were added.
 CREATE FUNCTION immuta_internal.guard(source_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -99,8 +99,7 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.guard(bigint) IS 'warns of other data sources that show what this one hides';
 
--- A renamed column stays excluded, and what comes under a name that was excluded is excluded, and what is computed from
--- it.
+-- A renamed column stays excluded. So is a new column with a name that was excluded, and whatever is computed from one.
 CREATE FUNCTION immuta_internal.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
 RETURNS TABLE (names name[], numbers smallint[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

@@ -16,11 +16,11 @@ BEGIN
         RAISE EXCEPTION 'the name of a policy must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF tags IS NULL AND schemas IS NULL AND data_sources IS NULL THEN
-        RAISE EXCEPTION 'the policy does not say on what it is' USING ERRCODE = 'invalid_parameter_value',
+        RAISE EXCEPTION 'the policy does not say what it is for' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Give tags, schemas or data_sources; all that are given must fit.';
     END IF;
     IF groups IS NULL AND attributes IS NULL AND expression IS NULL THEN
-        RAISE EXCEPTION 'the policy does not say for whom it is' USING ERRCODE = 'invalid_parameter_value',
+        RAISE EXCEPTION 'the policy does not say who it is for' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Give groups, attributes or expression; all that are given must fit. The expression true is for everybody.';
     END IF;
     IF combine IS NULL OR combine NOT IN ('any', 'all') THEN
@@ -37,7 +37,7 @@ BEGIN
         RAISE EXCEPTION 'policy "%" already exists', left(name, 63)
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
-    concerned := ARRAY(SELECT DISTINCT a.data_source_id FROM immuta_internal.applying_policies(NULL) a WHERE a.policy_id = stored_id);
+    concerned := immuta_internal.sources_of_policy(stored_id);
     IF stored_id IS NULL THEN
         INSERT INTO immuta.subscription_policy AS p (name) VALUES (store_policy.name) RETURNING p.id INTO stored_id;
     END IF;
@@ -49,7 +49,7 @@ BEGIN
         expression = store_policy.expression, access = immuta_internal.clean_access(store_policy.access), combine = store_policy.combine
     WHERE p.id = stored_id;
     PERFORM immuta_internal.refresh_policy_members(ARRAY[stored_id], NULL);
-    concerned := concerned || ARRAY(SELECT DISTINCT a.data_source_id FROM immuta_internal.applying_policies(NULL) a WHERE a.policy_id = stored_id);
+    concerned := concerned || immuta_internal.sources_of_policy(stored_id);
     RETURN concerned;
 END
 $$;
@@ -97,7 +97,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    concerned := ARRAY(SELECT DISTINCT a.data_source_id FROM immuta_internal.applying_policies(NULL) a WHERE a.policy_id = dropped);
+    concerned := immuta_internal.sources_of_policy(dropped);
     DELETE FROM immuta.subscription_policy p WHERE p.id = dropped;
     PERFORM immuta_internal.settle_policy(concerned);
     DELETE FROM immuta.policy_member m WHERE m.policy_id = dropped;
@@ -122,8 +122,8 @@ BEGIN
     PERFORM immuta_internal.catch_up();
     BEGIN
         IF dropped THEN
-            source_ids := ARRAY(SELECT DISTINCT a.data_source_id FROM immuta_internal.applying_policies(NULL) a
-                                JOIN immuta.subscription_policy p ON p.id = a.policy_id WHERE p.name = preview_policy.name);
+            source_ids := immuta_internal.sources_of_policy(
+                (SELECT p.id FROM immuta.subscription_policy p WHERE p.name = preview_policy.name));
             DELETE FROM immuta.subscription_policy p WHERE p.name = preview_policy.name;
         ELSE
             source_ids := immuta_internal.store_policy(name, tags, schemas, data_sources, groups, attributes, expression, access, combine, true);

@@ -1,7 +1,7 @@
 -- Who satisfies which policies, and access classes: the combinations of policies that data sources have in common.
 
--- An expression is SQL/JSON path: it sees the user it is asked about, and can do nothing else. What goes wrong in it is
--- a no.
+-- An expression is SQL/JSON path: it sees the user it is asked about, and can do nothing else. An error in it
+-- counts as false.
 CREATE FUNCTION immuta_internal.satisfied_policies(policy_ids integer[], user_ids bigint[])
 RETURNS TABLE (policy_id integer, user_id bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -55,6 +55,14 @@ AS $$
     WHERE source_ids IS NULL OR d.id = ANY (source_ids)
 $$;
 COMMENT ON FUNCTION immuta_internal.applying_policies(bigint[]) IS 'which policies are for which data sources';
+
+CREATE FUNCTION immuta_internal.sources_of_policy(policy_id integer) RETURNS bigint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(a.data_source_id), '{}') FROM immuta_internal.applying_policies(NULL) a
+    WHERE a.policy_id = sources_of_policy.policy_id
+$$;
+COMMENT ON FUNCTION immuta_internal.sources_of_policy(integer) IS 'the data sources that a policy is for';
 
 -- Where all policies of a data source are of the kind "any", each is a class of its own. Where some are required, the
 -- combination is one, and gives WRITE only if every policy that it rests on does.

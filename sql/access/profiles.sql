@@ -36,7 +36,7 @@ BEGIN
     PERFORM FROM immuta_internal.settle_user(store_profile.user_id);
 END
 $$;
-COMMENT ON FUNCTION immuta_internal.store_profile(bigint, text[], jsonb) IS 'changes what policies look at in a user, and his access with it';
+COMMENT ON FUNCTION immuta_internal.store_profile(bigint, text[], jsonb) IS 'changes what policies look at in a user, and their access with it';
 
 CREATE FUNCTION immuta.set_user_groups(userid text, groups text[], iamid text = 'bim') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

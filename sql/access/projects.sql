@@ -119,7 +119,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.add_project_member(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.add_project_member(text, text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.add_project_member(text, text, text) IS 'adds a user to a project, whose role loses what that user has not';
+COMMENT ON FUNCTION immuta.add_project_member(text, text, text) IS 'adds a user to a project, whose role loses what that user does not have';
 
 CREATE FUNCTION immuta.remove_project_member(project text, userid text, iamid text = 'bim') RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -133,7 +133,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.remove_project_member(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.remove_project_member(text, text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.remove_project_member(text, text, text) IS 'takes a user out of a project; whether he was in it';
+COMMENT ON FUNCTION immuta.remove_project_member(text, text, text) IS 'takes a user out of a project; whether they were in it';
 
 CREATE FUNCTION immuta_internal.enter_project(entered integer, entering bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -144,8 +144,8 @@ BEGIN
     IF entered IS NOT NULL THEN
         UPDATE immuta.project_member m SET is_current = true WHERE m.user_id = entering AND m.project_id = entered;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'the user is no member of this project' USING ERRCODE = 'insufficient_privilege',
-                DETAIL = 'IMPERSONATION_NOT_ALLOWED', HINT = 'An administrator can add him with immuta.add_project_member().';
+            RAISE EXCEPTION 'the user is not a member of this project' USING ERRCODE = 'insufficient_privilege',
+                DETAIL = 'IMPERSONATION_NOT_ALLOWED', HINT = 'An administrator can add them with immuta.add_project_member().';
         END IF;
     END IF;
 END
@@ -161,7 +161,7 @@ REVOKE ALL ON FUNCTION immuta.set_current_project(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.set_current_project(text, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.set_current_project(text, text, text) IS 'sets the project in which a user is impersonated from the next transaction on; NULL: none';
 
--- A user who is no member learns nothing of a project, not even whether there is one.
+-- Users who are not members learn nothing about a project, not even whether it exists.
 CREATE FUNCTION immuta.set_current_project(project text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -171,7 +171,7 @@ BEGIN
     SELECT u.id INTO entering FROM immuta_internal.session_state() s
     JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8');
     IF entering IS NULL THEN
-        RAISE EXCEPTION 'only an impersonated user has a current project of his own' USING ERRCODE = 'insufficient_privilege',
+        RAISE EXCEPTION 'only an impersonated user has a current project of their own' USING ERRCODE = 'insufficient_privilege',
             DETAIL = 'IMPERSONATION_REQUIRED', HINT = 'Administrators name the user: immuta.set_current_project(project, userid).';
     END IF;
     PERFORM immuta_internal.enter_project(
@@ -180,6 +180,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION immuta.set_current_project(text) IS 'sets the project in which the impersonated user is impersonated from the next transaction on; NULL: none';
+
+CREATE FUNCTION immuta.equalise_projects() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta_internal.catch_up_projects();
+    RETURN (SELECT coalesce(sum(immuta_internal.equalise(p.id)), 0) FROM (SELECT id FROM immuta.project ORDER BY id) p);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.equalise_projects() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.equalise_projects() TO immuta_admin;
+COMMENT ON FUNCTION immuta.equalise_projects() IS
+    'gives the roles of all projects what all their members have now: after grants by hand; how many tables changed';
 
 CREATE FUNCTION immuta.current_project() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -34,8 +34,8 @@ BEGIN
     SELECT u.reason INTO shown FROM immuta_internal.unconfirmed(ARRAY[register_data_source.data_source::oid]) u
     WHERE u.guarded IS NOT NULL;
     IF FOUND THEN
-        RAISE WARNING 'who may read "%" is not restricted by that: %', data_source, shown
-            USING HINT = 'From PostgreSQL 15 on a view with security_invoker shows each user what he may see himself.';
+        RAISE WARNING 'readers of "%" are not restricted by row policies and excluded columns: %', data_source, shown
+            USING HINT = 'From PostgreSQL 15 on a view with security_invoker shows each user only what they may see themselves.';
     END IF;
     DELETE FROM immuta.guarded_name g USING immuta.data_source d
     WHERE d.id = source_id AND g.schema_name = d.schema_name AND g.table_name = d.table_name;
@@ -148,6 +148,22 @@ AS $$ SELECT immuta_internal.change_tags(data_source, '{}', tags) $$;
 REVOKE ALL ON FUNCTION immuta.untag_data_source(regclass, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.untag_data_source(regclass, text[]) TO immuta_admin;
 COMMENT ON FUNCTION immuta.untag_data_source(regclass, text[]) IS 'takes tags from a data source';
+
+CREATE FUNCTION immuta.forget_missing() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    missing bigint[];
+BEGIN
+    PERFORM immuta_internal.catch_up();
+    missing := ARRAY(SELECT d.id FROM immuta.data_source d WHERE d.relation IS NULL);
+    PERFORM FROM immuta_internal.remove_data_sources(missing);
+    RETURN cardinality(missing);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.forget_missing() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.forget_missing() TO immuta_admin;
+COMMENT ON FUNCTION immuta.forget_missing() IS 'ends the data sources whose tables could not be adopted, with their subscriptions; how many there were';
 
 CREATE FUNCTION immuta_internal.data_source_state(data_source_id bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -17,7 +17,7 @@ AS $$
         WHEN c.relkind NOT IN ('r', 'p', 'v', 'm', 'f') THEN 'it is neither a table nor a view'
         WHEN c.relpersistence = 't' THEN 'it is temporary'
         WHEN immuta_internal.is_system_schema(c.relnamespace) THEN 'it belongs to the system'
-        -- Who reads a partition by its own name meets none of the table's row policies.
+        -- Whoever reads a partition by its own name bypasses the row policies of the table.
         WHEN c.relispartition THEN 'it is a partition: register the partitioned table' END
     FROM (SELECT) one LEFT JOIN pg_class c ON c.oid = relation
 $$;
@@ -37,14 +37,14 @@ BEGIN
     RETURN found_id;
 END
 $$;
-COMMENT ON FUNCTION immuta_internal.data_source_id(regclass) IS 'id of a data source; 42704 for what is none';
+COMMENT ON FUNCTION immuta_internal.data_source_id(regclass) IS 'id of a data source; 42704 for anything else';
 
 CREATE FUNCTION immuta_internal.relation_name(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
 COMMENT ON FUNCTION immuta_internal.relation_name(oid) IS 'qualified name of a relation, for statements';
 
--- OIDs are other ones after a restore: a row that arrives is known by its names. A name that two rows have is nobody's:
+-- OIDs change with a restore: a row that arrives is known by its names. A name that two rows share belongs to neither:
 -- immuta_internal.come_home() looks again when all are there.
 CREATE FUNCTION immuta_internal.relation_named(schema_name name, table_name name) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -78,7 +78,7 @@ BEGIN
     RETURN ARRAY(SELECT DISTINCT t COLLATE "C" FROM unnest(tags) t ORDER BY 1);
 END
 $$;
-COMMENT ON FUNCTION immuta_internal.clean_tags(text[]) IS 'a list of tags or groups in order; 22023 for one that cannot be';
+COMMENT ON FUNCTION immuta_internal.clean_tags(text[]) IS 'a sorted list of tags or groups; 22023 for one that is not valid';
 
 CREATE FUNCTION immuta_internal.unregistered_relations(relations oid[]) RETURNS TABLE (relation oid, schema_name name, table_name name)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

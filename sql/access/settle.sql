@@ -1,5 +1,31 @@
 -- What has to follow a change.
 
+-- Takes everything from the role that carries a user's subscriptions. Neither roles nor rights are left behind.
+CREATE FUNCTION immuta_internal.release_role(user_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    released record;
+    sources bigint[];
+BEGIN
+    DELETE FROM immuta.subscriber b WHERE b.user_id = release_role.user_id RETURNING b.* INTO released;
+    IF NOT FOUND OR released.role IS NULL THEN
+        DELETE FROM immuta.class_member m WHERE m.user_id = release_role.user_id;
+        RETURN;
+    END IF;
+    PERFORM FROM immuta_internal.revoke_memberships(
+        ARRAY(SELECT m.class_id FROM immuta.class_member m WHERE m.user_id = release_role.user_id), release_role.user_id);
+    sources := ARRAY(SELECT DISTINCT g.data_source_id FROM immuta.grant_made g WHERE g.grantee = released.role);
+    PERFORM FROM immuta_internal.apply_grants(sources, ARRAY[released.role]);
+    -- A role that was there before stays a member of immuta_subscriber: it may be a subscriber in another database of
+    -- the cluster, where row policies must continue to apply to it. The membership itself gives nothing.
+    IF released.made THEN
+        PERFORM immuta_internal.retire_role(released.role, true);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.release_role(bigint) IS 'the user''s subscriptions leave the role that carried them';
+
 -- After a change of data sources, their tags, or policies. NULL stands for all data sources.
 CREATE FUNCTION immuta_internal.settle_sources(source_ids bigint[]) RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -14,7 +40,7 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.settle_sources(bigint[]) IS 'makes the access to data sources what it should be';
 
--- After a change of what policies look at in a user: nothing but his own memberships is touched.
+-- After a change of what policies look at in a user: only their own memberships are touched.
 CREATE FUNCTION immuta_internal.settle_user(user_id bigint) RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -80,4 +106,4 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION immuta_internal.end_subscriptions() IS 'the subscriptions whose time is over lose their grants';
+COMMENT ON FUNCTION immuta_internal.end_subscriptions() IS 'subscriptions that have ended lose their grants';

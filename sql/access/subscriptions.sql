@@ -37,7 +37,7 @@ BEGIN
         RAISE EXCEPTION 'the user has no role that could carry subscriptions: %',
                 (SELECT c.problem FROM immuta_internal.carrier(grant_subscription.user_id) c)
             USING ERRCODE = 'undefined_object', DETAIL = 'IMPERSONATION_NOT_MAPPED',
-                  HINT = 'Map the user to a role of his own with immuta.map_user().';
+                  HINT = 'Map the user to a role of their own with immuta.map_user().';
     END IF;
     INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, valid_until, reason, decided_at)
     VALUES (grant_subscription.user_id, source_id, immuta_internal.clean_access(grant_subscription.access), 'approved',
@@ -69,7 +69,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) TO immuta_admin;
-COMMENT ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) IS 'gives a user READ or WRITE access to a data source, and a role if he has none';
+COMMENT ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) IS 'gives a user READ or WRITE access to a data source, and a role if they have none';
 
 CREATE FUNCTION immuta.unsubscribe(userid text, data_source regclass, iamid text = 'bim') RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -99,7 +99,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.unsubscribe(text, regclass, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.unsubscribe(text, regclass, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give him stays';
+COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give them stays';
 
 CREATE FUNCTION immuta.request_subscription(
     userid text, data_source regclass, access text = 'READ', iamid text = 'bim', reason text = NULL)
@@ -116,7 +116,7 @@ BEGIN
     SET access = EXCLUDED.access, state = 'requested', valid_until = NULL, reason = EXCLUDED.reason, decided_at = NULL
     WHERE s.state <> 'approved' OR s.valid_until <= now();
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the user is subscribed already' USING ERRCODE = 'duplicate_object',
+        RAISE EXCEPTION 'the user is already subscribed' USING ERRCODE = 'duplicate_object',
             HINT = 'Change the access with immuta.subscribe().';
     END IF;
 END
@@ -133,18 +133,18 @@ AS $$
 DECLARE
     subscribed_user bigint;
     source_id bigint;
-    wished text;
+    wanted text;
 BEGIN
     PERFORM immuta_internal.catch_up();
     subscribed_user := immuta_internal.user_id(approve_subscription.userid, approve_subscription.iamid);
     source_id := immuta_internal.data_source_id(approve_subscription.data_source);
-    SELECT s.access INTO wished FROM immuta.subscription s
+    SELECT s.access INTO wanted FROM immuta.subscription s
     WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
             HINT = 'Subscribe the user with immuta.subscribe().';
     END IF;
-    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wished, until, approve_subscription.reason);
+    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wanted, until, approve_subscription.reason);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) FROM PUBLIC;
@@ -190,7 +190,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.expire_subscriptions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.expire_subscriptions() TO immuta_admin;
-COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions whose time is over; how many there were';
+COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions that have ended; how many there were';
 
 CREATE VIEW immuta.subscriptions AS
 SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access,

@@ -1,6 +1,6 @@
 -- Setting the connection up, and making everything what it should be.
 
--- ENABLE TRIGGER ALL, as at the end of a restore without triggers, leaves them off where changes are replayed.
+-- ENABLE TRIGGER ALL, as at the end of a restore without triggers, leaves them off during replication.
 CREATE FUNCTION immuta_internal.always_announce() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -120,7 +120,7 @@ BEGIN
         UNION ALL SELECT * FROM immuta_internal.apply_members(NULL, NULL)
         UNION ALL SELECT * FROM immuta_internal.settle_sources(NULL)
     LOOP
-        -- What cannot be granted is no change: drift() tells.
+        -- What cannot be granted is not a change: drift() shows it.
         IF change.what <> 'not granted' THEN
             RETURN QUERY SELECT change.what, change.object, change.detail;
         END IF;

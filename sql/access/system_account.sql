@@ -25,7 +25,7 @@ BEGIN
         RAISE EXCEPTION 'the system account "%" %', account.role_name,
                 CASE WHEN account.rolsuper THEN 'is a superuser' ELSE 'does not exist' END
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = CASE WHEN account.rolsuper THEN 'Take SUPERUSER from it again.'
+                  HINT = CASE WHEN account.rolsuper THEN 'Take SUPERUSER away from it again.'
                               ELSE 'A superuser sets another one: SELECT immuta.set_system_account(...).' END;
     END IF;
     RETURN account.oid;
@@ -39,7 +39,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT immuta_internal.run_as(immuta_internal.system_role(), convert_to(statement, 'SQL_ASCII')) $$;
 COMMENT ON FUNCTION immuta_internal.as_system(text) IS 'runs a statement as the system account';
 
--- How a membership is granted: to be inherited, and from PostgreSQL 16 on not to be set.
+-- Memberships are granted to be inherited and, from PostgreSQL 16 on, not for SET ROLE.
 CREATE FUNCTION immuta_internal.membership_options() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

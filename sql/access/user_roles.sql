@@ -1,6 +1,6 @@
 -- Roles of users.
 
--- The role that the user is mapped to now, if it can carry his subscriptions; else why not, if one cannot be made.
+-- The role that the user is mapped to now, if it can carry their subscriptions; else, if none can be made either, why not.
 CREATE FUNCTION immuta_internal.carrier(user_id bigint, OUT role oid, OUT problem text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,7 +25,7 @@ BEGIN
     FROM immuta.user_account o WHERE o.postgres_role = found_role.oid AND o.id <> account.id LIMIT 1;
     IF problem IS NOT NULL AND account.mapping = 'username' THEN
         problem := NULL;
-        RETURN; -- He gets another one.
+        RETURN; -- They get another one.
     END IF;
     problem := coalesce(problem,
         (SELECT format('role "%s" carries the subscriptions of another user', found_role.rolname)
@@ -41,11 +41,11 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.carrier(bigint) IS 'the role of a user that can carry subscriptions, or why there is none';
 
-CREATE FUNCTION immuta_internal.new_role_name(wished text, seed text) RETURNS name
+CREATE FUNCTION immuta_internal.new_role_name(wanted text, seed text) RETURNS name
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    base text := regexp_replace(wished, '[[:cntrl:]]', '_', 'g');
+    base text := regexp_replace(wanted, '[[:cntrl:]]', '_', 'g');
     candidate text := base;
     attempt integer := 0;
 BEGIN
@@ -54,7 +54,7 @@ BEGIN
            AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = candidate) THEN
             RETURN candidate;
         END IF;
-        -- Taken, reserved or too long: some digits that belong to this user.
+        -- Taken, reserved or too long: add digits that are this user's.
         WHILE octet_length(base) > 52 LOOP
             base := left(base, -1);
         END LOOP;
@@ -64,7 +64,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION immuta_internal.new_role_name(text, text) IS 'a name for a new role, as wished if possible';
+COMMENT ON FUNCTION immuta_internal.new_role_name(text, text) IS 'a name for a new role: the one that is wanted, if possible';
 
 -- The markers of this extension are granted by its owner: the system account needs no rights on them.
 CREATE FUNCTION immuta_internal.mark_role(role oid, marker text, marked boolean) RETURNS void
@@ -147,9 +147,9 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.is_shared(oid) IS 'whether a role, or one that it is a member of, has rights in another database of the cluster';
 
--- A role of ours that nobody needs any more; roles of users are dropped by the owner of the extension, as the system
+-- For a role of ours that is no longer needed. Roles of users are dropped by the owner of the extension, as the system
 -- account has no ADMIN on them. One that owns something, or was granted something by hand or in another database of the
--- cluster, stays. Nobody reaches it by its name then, but row policies go on to hold for it.
+-- cluster, stays. Nobody can reach it by its name then, but row policies still apply to it.
 CREATE FUNCTION immuta_internal.retire_role(role oid, is_users boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -169,35 +169,9 @@ BEGIN
             PERFORM immuta_internal.as_system(format('DROP ROLE %I', role_name));
         END IF;
     EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR object_in_use THEN
-        RAISE WARNING 'role "%" is not needed any more, but cannot be dropped: %', role_name, SQLERRM;
+        RAISE WARNING 'role "%" is no longer needed, but cannot be dropped: %', role_name, SQLERRM;
         PERFORM immuta_internal.mark_role(retire_role.role, 'immuta_mappable', false);
     END;
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.retire_role(oid, boolean) IS 'drops a role that was made by the extension';
-
--- Takes everything from the role that carries a user's subscriptions. Neither roles nor rights are left behind.
-CREATE FUNCTION immuta_internal.release_role(user_id bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    released record;
-    sources bigint[];
-BEGIN
-    DELETE FROM immuta.subscriber b WHERE b.user_id = release_role.user_id RETURNING b.* INTO released;
-    IF NOT FOUND OR released.role IS NULL THEN
-        DELETE FROM immuta.class_member m WHERE m.user_id = release_role.user_id;
-        RETURN;
-    END IF;
-    PERFORM FROM immuta_internal.revoke_memberships(
-        ARRAY(SELECT m.class_id FROM immuta.class_member m WHERE m.user_id = release_role.user_id), release_role.user_id);
-    sources := ARRAY(SELECT DISTINCT g.data_source_id FROM immuta.grant_made g WHERE g.grantee = released.role);
-    PERFORM FROM immuta_internal.apply_grants(sources, ARRAY[released.role]);
-    -- A role that was there before stays a member of immuta_subscriber: it may be a subscriber in another database of
-    -- the cluster, where row policies must go on to hold for it. The membership itself gives nothing.
-    IF released.made THEN
-        PERFORM immuta_internal.retire_role(released.role, true);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION immuta_internal.release_role(bigint) IS 'the user''s subscriptions leave the role that carried them';

@@ -1,4 +1,4 @@
--- Why a user has access to a data source, or has not.
+-- Why a user has access to a data source, or does not.
 
 CREATE FUNCTION immuta.why(userid text, data_source regclass, iamid text = 'bim')
 RETURNS TABLE (source text, name text, applies boolean, detail text)
@@ -53,4 +53,4 @@ END
 $$;
 REVOKE ALL ON FUNCTION immuta.why(text, regclass, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.why(text, regclass, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.why(text, regclass, text) IS 'why a user has access to a data source, or has not: each subscription, policy and privilege';
+COMMENT ON FUNCTION immuta.why(text, regclass, text) IS 'why a user has access to a data source, or does not: each subscription, policy and privilege';

@@ -59,7 +59,7 @@ AS $$
 BEGIN
     PERFORM immuta_internal.conceal_statement();
     PERFORM immuta_internal.require_primary();
-    -- Too long to be one: not looked at, and counted like any other.
+    -- Too long to be one: not checked, but counted like any other.
     RETURN immuta_internal.authenticated(immuta_internal.user_by_password(
         convert_to(iamid, 'UTF8'), convert_to(username, 'UTF8'),
         convert_to(CASE WHEN octet_length(password) <= 1024 THEN password ELSE '' END, 'UTF8')));
@@ -125,7 +125,7 @@ BEGIN
         PERFORM immuta_internal.throttle_failures();
         RETURN immuta_internal.authenticated(NULL);
     END IF;
-    -- Several transactions may use one key at a time: whoever comes second does not wait to note it.
+    -- Several transactions may use one key at a time: the second one does not wait to record it.
     UPDATE immuta.api_key k SET last_used_at = clock_timestamp()
     WHERE k.id IN (SELECT s.id FROM immuta.api_key s WHERE s.id = key_id FOR NO KEY UPDATE SKIP LOCKED);
     RETURN immuta_internal.authenticated(key_user);

@@ -58,21 +58,21 @@ AS $$
     WHERE m.admin_option AND NOT a.rolsuper
       AND r.rolname IN ('bodata_impersonate_user', 'immuta_impersonation', 'immuta_admin', 'immuta_mappable')
 $$;
-COMMENT ON FUNCTION immuta_internal.foreign_administrators() IS 'who could grant the control roles and is no superuser: what takes that away';
+COMMENT ON FUNCTION immuta_internal.foreign_administrators() IS 'for everybody who can grant the control roles and is not a superuser, the statement that takes that away';
 
--- A login with CREATEROLE that made one of the roles before has ADMIN on it from 16 on. It may be meant so, and the roles
--- are those of other databases, too: nothing is revoked here.
+-- From 16 on a login with CREATEROLE that made one of the roles before us has ADMIN on it. That may be intended, and other
+-- databases use the roles, too: nothing is revoked here.
 DO $$
 DECLARE
     remedies text := (SELECT pg_catalog.string_agg(f, '; ') FROM immuta_internal.foreign_administrators() f);
 BEGIN
     IF remedies IS NOT NULL THEN
-        RAISE WARNING 'others than superusers can grant the control roles of immuta_ext' USING HINT = remedies;
+        RAISE WARNING 'roles that are not superusers can grant the control roles of immuta_ext' USING HINT = remedies;
     END IF;
 END
 $$;
 
--- The mark is not handed on: who is a member of a marked role is not marked.
+-- The mark is not inherited: members of a marked role are not marked.
 CREATE FUNCTION immuta_internal.is_mappable(role oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

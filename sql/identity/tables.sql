@@ -84,7 +84,7 @@ COMMENT ON COLUMN immuta.impersonation_rule.users IS 'pattern for the user id; $
 COMMENT ON COLUMN immuta.impersonation_rule.client_addr IS 'networks that the login connects from; NULL: any, local sockets too';
 
 REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.impersonation_rule FROM PUBLIC;
--- pg_stats shows values to pg_read_all_data, also where nobody reads the table.
+-- pg_stats shows values to pg_read_all_data, even of tables that nobody may read.
 ALTER TABLE immuta.user_account ALTER COLUMN password_hash SET STATISTICS 0, ALTER COLUMN profile SET STATISTICS 0;
 ALTER TABLE immuta.token ALTER COLUMN digest SET STATISTICS 0;
 ALTER TABLE immuta.api_key ALTER COLUMN digest SET STATISTICS 0;
@@ -101,8 +101,8 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule_id_seq', '');
 
--- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
--- no such change.
+-- A change that may end or redirect an impersonation reaches every backend. Recording a use or a failed
+-- login is not such a change.
 CREATE FUNCTION immuta_internal.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
 COMMENT ON FUNCTION immuta_internal.announce_change() IS 'makes every backend look at users, mappings and tokens again';
@@ -140,31 +140,4 @@ COMMENT ON FUNCTION immuta_internal.keep_role_name() IS 'stores the name of a ma
 
 CREATE TRIGGER keep_role_name BEFORE INSERT OR UPDATE OF postgres_role ON immuta.user_account
 FOR EACH ROW EXECUTE FUNCTION immuta_internal.keep_role_name();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.home
-FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.home
-FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
 CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta_internal.forget_user();
-CREATE TRIGGER announce_row
-AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.user_account
-FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
-FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
-FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
-FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
-FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersonation_rule
-FOR EACH ROW EXECUTE FUNCTION immuta_internal.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
-FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.home ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.impersonation_rule ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;

@@ -64,7 +64,7 @@ COMMENT ON FUNCTION immuta.revoke_user_tokens(text, text) IS 'ends all tokens of
 
 CREATE FUNCTION immuta_internal.active_token(token bytea, OUT iamid bytea, OUT userid bytea, OUT expires_at timestamptz)
 RETURNS SETOF record
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_check_token_wrapper';
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_active_token_wrapper';
 COMMENT ON FUNCTION immuta_internal.active_token(bytea) IS 'the user of an active token';
 
 CREATE FUNCTION immuta.check_token(token text) RETURNS jsonb

@@ -29,7 +29,7 @@ AS $$
         SELECT l.impersonator, l.means, u.iamid, u.userid, r.rolname AS mapped_role
         FROM login l CROSS JOIN immuta.user_account u JOIN pg_roles r
         ON r.oid = immuta_internal.impersonated_role(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'), l.oid)),
-    -- The first rule that is about both decides; one with addresses only for some clients, then the next as well.
+    -- The first rule that is about both decides. One with addresses decides for some clients only: then the next counts, too.
     matching AS (
         SELECT a.impersonator, a.means, a.iamid, a.userid, a.mapped_role, r.id, r.allow, r.client_addr,
                min(r.id) FILTER (WHERE r.client_addr IS NULL) OVER (PARTITION BY a.impersonator, a.means, a.iamid, a.userid) AS last
@@ -78,7 +78,7 @@ BEGIN
         explained := immuta_internal.explained("user", iam, sql, search_path);
         -- Whatever functions did that the planner called is rolled back.
         RAISE EXCEPTION 'rolled back';
-    -- OTHERS leaves two out, which functions can raise that the planner calls: on record all the same.
+    -- OTHERS does not include two errors that functions called by the planner can raise: they are recorded all the same.
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         IF explained IS NULL THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, said = MESSAGE_TEXT;
@@ -108,7 +108,7 @@ AS $$
     FROM pg_roles r
     WHERE r.rolcanlogin AND NOT r.rolsuper AND immuta_internal.may_impersonate(r.oid, true) AND immuta_internal.may_impersonate(r.oid, false)
     UNION ALL
-    -- From 16 on a login with CREATEROLE has it on every role that it makes, also before CREATE EXTENSION finds the role.
+    -- From 16 on a login with CREATEROLE has ADMIN on every role it makes, also on one that CREATE EXTENSION finds later.
     SELECT 'only superusers grant the control roles', count(*) = 0, CASE count(*) WHEN 0 THEN 'nobody else has ADMIN on one'
         ELSE 'Others can make anybody an administrator or impersonator: ' || string_agg(f.remedy, '; ' ORDER BY f.remedy) END
     FROM immuta_internal.foreign_administrators() f (remedy)

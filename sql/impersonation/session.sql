@@ -4,7 +4,7 @@ CREATE FUNCTION immuta_internal.session_state(
     OUT iamid bytea, OUT userid bytea, OUT mapped_role oid, OUT provider text, OUT scope text,
     OUT established_at timestamptz, OUT expires_at timestamptz)
 RETURNS SETOF record
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_session_wrapper';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_session_state_wrapper';
 COMMENT ON FUNCTION immuta_internal.session_state() IS 'the impersonation in force in this session; see whoami()';
 
 -- Runs as the caller, whose effective role it shows. What it calls was looked up when it was made: the caller needs no USAGE.
@@ -24,7 +24,7 @@ CREATE FUNCTION immuta_internal.cached_tokens(
     OUT iamid bytea, OUT userid bytea, OUT mapped_role oid, OUT provider text,
     OUT last_used_at timestamptz, OUT validated_at timestamptz, OUT expires_at timestamptz)
 RETURNS SETOF record
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_token_cache_wrapper';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_cached_tokens_wrapper';
 COMMENT ON FUNCTION immuta_internal.cached_tokens() IS 'the token cache of this session; see token_cache()';
 
 CREATE FUNCTION immuta.token_cache()

@@ -31,6 +31,22 @@ COMMENT ON COLUMN immuta.audit_log.record IS 'all of it, in the universal audit 
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.audit_log', '');
 
+CREATE FUNCTION immuta_internal.close_relation(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = relation AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', relation, grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.close_relation(regclass) IS 'takes a relation of ours from whom default privileges gave it to';
+
 -- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other. Each
 -- has its own key and index: those of audit_log would be made by attaching, and once more by pg_restore.
 CREATE FUNCTION immuta_internal.make_audit_partition(day date) RETURNS void
@@ -44,7 +60,7 @@ BEGIN
         EXECUTE format('CREATE TABLE immuta.%I (LIKE immuta.audit_log INCLUDING ALL)', partition);
         EXECUTE format('ALTER TABLE immuta.%I ADD PRIMARY KEY (event_time, id)', partition);
         EXECUTE format('CREATE INDEX ON immuta.%I (userid, event_time)', partition);
-        EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
+        PERFORM immuta_internal.close_relation(format('immuta.%I', partition)::regclass);
         EXECUTE format('ALTER TABLE immuta.%I ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0, '
                        'ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0', partition);
         EXECUTE format('ALTER TABLE immuta.audit_log ATTACH PARTITION immuta.%I FOR VALUES FROM (%L) TO (%L)',

@@ -28,7 +28,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT count(*) = 1 AND NOT immuta_internal.is_home() FROM immuta.home $$;
 COMMENT ON FUNCTION immuta_internal.was_moved() IS 'whether this database came here as a whole, not by a dump';
 
--- pg_upgrade keeps the OIDs of databases: who has another one was a copy before it.
+-- pg_upgrade keeps the OIDs of databases: one with another OID was already a copy.
 CREATE FUNCTION immuta_internal.original() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,16 +1,16 @@
--- What is going on now, and how often it went so far: for members of pg_monitor.
+-- What is going on now, and how much has happened so far: for members of pg_monitor.
 
 CREATE FUNCTION immuta_internal.impersonating_sessions(
     OUT pid integer, OUT database oid, OUT impersonator oid, OUT iamid bytea, OUT userid bytea, OUT mapped_role oid,
     OUT established_at timestamptz, OUT statements bigint)
 RETURNS SETOF record
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_impersonating_wrapper';
-GRANT EXECUTE ON FUNCTION immuta_internal.impersonating_sessions() TO pg_monitor;
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_impersonating_sessions_wrapper';
+GRANT EXECUTE ON FUNCTION immuta_internal.impersonating_sessions() TO pg_monitor, immuta_admin;
 COMMENT ON FUNCTION immuta_internal.impersonating_sessions() IS 'see the view impersonations';
 
 CREATE FUNCTION immuta_internal.sees_all_sessions() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_sees_all_sessions_wrapper';
-GRANT EXECUTE ON FUNCTION immuta_internal.sees_all_sessions() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION immuta_internal.sees_all_sessions() TO pg_monitor, immuta_admin;
 COMMENT ON FUNCTION immuta_internal.sees_all_sessions() IS 'whether the counters are those of the server, and not of this session only';
 
 CREATE VIEW immuta.impersonations AS
@@ -29,7 +29,7 @@ COMMENT ON VIEW immuta.impersonations IS 'who impersonates whom at this moment; 
 CREATE FUNCTION immuta_internal.counters(OUT name text, OUT label text, OUT value double precision)
 RETURNS SETOF record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_counters_wrapper';
-GRANT EXECUTE ON FUNCTION immuta_internal.counters() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION immuta_internal.counters() TO pg_monitor, immuta_admin;
 COMMENT ON FUNCTION immuta_internal.counters() IS 'see the view impersonation_stats';
 
 CREATE VIEW immuta.impersonation_stats AS
@@ -40,7 +40,7 @@ GRANT SELECT ON immuta.impersonation_stats TO pg_monitor, immuta_admin;
 COMMENT ON VIEW immuta.impersonation_stats IS 'counters since the server started or they were reset, with names as Prometheus has them; label is the reason of a refusal, or the upper bound of a class of latencies in seconds';
 
 CREATE FUNCTION immuta.reset_impersonation_stats() RETURNS void
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_reset_counters_wrapper';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_reset_impersonation_stats_wrapper';
 REVOKE ALL ON FUNCTION immuta.reset_impersonation_stats() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.reset_impersonation_stats() TO pg_monitor, immuta_admin;
 COMMENT ON FUNCTION immuta.reset_impersonation_stats() IS 'sets all counters of impersonation_stats to zero';

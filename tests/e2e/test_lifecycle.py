@@ -79,8 +79,9 @@ def test_default_privileges_open_nothing(world, database):
     query(connection, "CREATE EXTENSION immuta_ext")
     assert query(connection, "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND has_schema_privilege(oid, "
                              "'immuta_internal', 'USAGE, CREATE') AND rolname !~ '^pg_(read|write)_all_data$'") == []
+    query(connection, "SELECT immuta_internal.make_audit_partition('2031-01-01')")
     plain = world.connect("plain", "plain-password", dbname="defaults")
-    for statement in ("SELECT immuta_internal.run_as(10, 'SELECT 1')", "SELECT immuta.set_system_account('plain')",
+    for statement in ("SELECT * FROM immuta.audit_log_20310101", "SELECT immuta_internal.run_as(10, 'SELECT 1')", "SELECT immuta.set_system_account('plain')",
                       "SELECT * FROM immuta.user_account", "SELECT nextval('immuta.token_id_seq')"):
         with refuses("42501"):
             query(plain, statement)
