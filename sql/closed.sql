@@ -4,8 +4,8 @@
 -- what they call by OID: they need EXECUTE on it and no USAGE.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA immuta_internal FROM PUBLIC;
--- For immuta.whoami(), which runs as the caller.
-GRANT EXECUTE ON FUNCTION immuta_internal.session_state() TO PUBLIC;
+-- For immuta.whoami() and its like, which run as the caller.
+GRANT EXECUTE ON FUNCTION immuta_internal.session_state(), immuta_internal.token_state() TO PUBLIC;
 
 DO $$
 DECLARE

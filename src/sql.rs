@@ -5,9 +5,9 @@ pgrx::extension_sql_file!("../sql/identity/roles.sql", name = "roles", bootstrap
 pgrx::extension_sql_file!("../sql/operations/home.sql", name = "home", requires = ["roles"]);
 pgrx::extension_sql_file!("../sql/identity/tables.sql", name = "tables", requires = ["home"]);
 pgrx::extension_sql_file!("../sql/identity/users.sql", name = "users", requires = ["tables"]);
-pgrx::extension_sql_file!("../sql/identity/tokens.sql", name = "tokens", requires = ["users"]);
-pgrx::extension_sql_file!("../sql/identity/issuers.sql", name = "issuers", requires = ["tokens"]);
-pgrx::extension_sql_file!("../sql/identity/logins.sql", name = "logins", requires = ["issuers"]);
+pgrx::extension_sql_file!("../sql/identity/issuers.sql", name = "issuers", requires = ["users"]);
+pgrx::extension_sql_file!("../sql/identity/tokens.sql", name = "tokens", requires = ["issuers"]);
+pgrx::extension_sql_file!("../sql/identity/logins.sql", name = "logins", requires = ["tokens"]);
 pgrx::extension_sql_file!("../sql/impersonation/rules.sql", name = "rules", requires = ["logins"]);
 pgrx::extension_sql_file!("../sql/impersonation/session.sql", name = "session", requires = ["rules"]);
 pgrx::extension_sql_file!("../sql/impersonation/by_name.sql", name = "by_name", requires = ["session"]);

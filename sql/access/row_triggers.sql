@@ -91,6 +91,8 @@ BEGIN
             ('user_account', 'row', 'INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled'),
             ('token', 'row', 'DELETE OR UPDATE OF digest, id, user_id'),
             ('token_issuer', 'row', 'INSERT OR DELETE OR UPDATE'),
+            -- What is no longer revoked was remembered nowhere.
+            ('token_revocation', 'row', 'INSERT OR UPDATE'),
             ('impersonation_rule', 'row', 'INSERT OR DELETE OR UPDATE'),
             ('project', 'row', 'INSERT OR DELETE OR UPDATE'),
             ('project_member', 'row', 'INSERT OR DELETE OR UPDATE'),

@@ -59,11 +59,25 @@ COMMENT ON TABLE immuta.api_key IS 'API keys, as SHA-256 digests';
 CREATE TABLE immuta.token_issuer (
     issuer text COLLATE "C" NOT NULL,
     iamid text COLLATE "C" NOT NULL,
+    settings jsonb NOT NULL DEFAULT '{}',
     CONSTRAINT token_issuer_pkey PRIMARY KEY (issuer),
+    CONSTRAINT token_issuer_settings_check CHECK (pg_catalog.jsonb_typeof(settings) = 'object'),
     CONSTRAINT token_issuer_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255)
 );
 COMMENT ON TABLE immuta.token_issuer IS 'issuers of OAuth tokens and the identity managers they stand for';
-COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of an introspection response, compared byte by byte; empty for responses without one';
+COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of a token or an introspection response, compared byte by byte; empty for responses without one';
+COMMENT ON COLUMN immuta.token_issuer.settings IS 'what is accepted of this issuer''s JWTs, instead of bodata.jwt_*; see map_issuer()';
+
+CREATE TABLE immuta.token_revocation (
+    key bytea NOT NULL,
+    revoked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    expires_at timestamptz,
+    CONSTRAINT token_revocation_pkey PRIMARY KEY (key),
+    CONSTRAINT token_revocation_key_check CHECK (pg_catalog.octet_length(key) = 32)
+);
+COMMENT ON TABLE immuta.token_revocation IS 'revoked JWTs, and users whose JWTs are revoked that were issued before';
+COMMENT ON COLUMN immuta.token_revocation.key IS 'SHA-256 of issuer and jti, of what was signed, or of the user';
+COMMENT ON COLUMN immuta.token_revocation.expires_at IS 'when the token ends anyway; NULL: never, or for a user';
 
 CREATE TABLE immuta.impersonation_rule (
     id serial NOT NULL,
@@ -72,18 +86,22 @@ CREATE TABLE immuta.impersonation_rule (
     allow boolean NOT NULL DEFAULT true,
     iamid text COLLATE "C" NOT NULL DEFAULT '*',
     client_addr inet[],
+    actors text COLLATE "C" NOT NULL DEFAULT '*',
     CONSTRAINT impersonation_rule_pkey PRIMARY KEY (id),
     CONSTRAINT impersonation_rule_impersonator_check CHECK (pg_catalog.octet_length(impersonator) BETWEEN 1 AND 255),
     CONSTRAINT impersonation_rule_users_check CHECK (pg_catalog.octet_length(users) BETWEEN 1 AND 255),
     CONSTRAINT impersonation_rule_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255),
+    CONSTRAINT impersonation_rule_actors_check CHECK (pg_catalog.octet_length(actors) <= 255),
     CONSTRAINT impersonation_rule_client_addr_check CHECK (pg_catalog.array_position(client_addr, NULL) IS NULL)
 );
 COMMENT ON TABLE immuta.impersonation_rule IS 'who may impersonate whom: the first rule that matches, by id, decides; no rule: everybody';
 COMMENT ON COLUMN immuta.impersonation_rule.impersonator IS 'pattern for the login; * stands for any text';
 COMMENT ON COLUMN immuta.impersonation_rule.users IS 'pattern for the user id; $1 is what the first * of impersonator stood for';
 COMMENT ON COLUMN immuta.impersonation_rule.client_addr IS 'networks that the login connects from; NULL: any, local sockets too';
+COMMENT ON COLUMN immuta.impersonation_rule.actors IS 'pattern for who acts for the user (act of a JWT); empty: nobody';
 
-REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.impersonation_rule FROM PUBLIC;
+REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.token_revocation,
+    immuta.impersonation_rule FROM PUBLIC;
 -- pg_stats shows values to pg_read_all_data, even of tables that nobody may read.
 ALTER TABLE immuta.user_account ALTER COLUMN password_hash SET STATISTICS 0, ALTER COLUMN profile SET STATISTICS 0;
 ALTER TABLE immuta.token ALTER COLUMN digest SET STATISTICS 0;
@@ -95,6 +113,7 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.user_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_issuer', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.token_revocation', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');

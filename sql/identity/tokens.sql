@@ -40,12 +40,12 @@ AS $$
 BEGIN
     PERFORM immuta_internal.conceal_statement();
     DELETE FROM immuta.token t WHERE t.digest = immuta_internal.secret_digest(revoke_token.token);
-    RETURN FOUND;
+    RETURN FOUND OR immuta_internal.revoke_jwt(revoke_token.token);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.revoke_token(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.revoke_token(text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.revoke_token(text) IS 'ends a token, in every session from its next transaction on; whether there was one';
+COMMENT ON FUNCTION immuta.revoke_token(text) IS 'ends a token, or a JWT of an issuer that is mapped, in every session from its next transaction on; whether there was one';
 
 CREATE FUNCTION immuta.revoke_user_tokens(userid text, iamid text = 'bim') RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -53,14 +53,22 @@ AS $$
 DECLARE
     revoked bigint;
 BEGIN
-    DELETE FROM immuta.token t WHERE t.user_id = immuta_internal.user_id(revoke_user_tokens.userid, revoke_user_tokens.iamid);
+    -- Users of issuers need no row here.
+    IF current_setting('bodata.token_provider') = 'jwt' THEN
+        PERFORM immuta_internal.revoke_user_jwts(revoke_user_tokens.iamid, revoke_user_tokens.userid);
+    END IF;
+    DELETE FROM immuta.token t USING immuta.user_account u
+    WHERE t.user_id = u.id AND u.userid = revoke_user_tokens.userid AND u.iamid = revoke_user_tokens.iamid;
     GET DIAGNOSTICS revoked = ROW_COUNT;
+    IF current_setting('bodata.token_provider') <> 'jwt' THEN
+        PERFORM immuta_internal.user_id(revoke_user_tokens.userid, revoke_user_tokens.iamid);
+    END IF;
     RETURN revoked;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.revoke_user_tokens(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.revoke_user_tokens(text, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.revoke_user_tokens(text, text) IS 'ends all tokens of a user; how many there were';
+COMMENT ON FUNCTION immuta.revoke_user_tokens(text, text) IS 'ends all tokens of a user, JWTs by the time of their issue; how many of them are known here';
 
 CREATE FUNCTION immuta_internal.active_token(token bytea, OUT iamid bytea, OUT userid bytea, OUT expires_at timestamptz)
 RETURNS SETOF record

@@ -77,6 +77,18 @@ AS $$
           FROM (SELECT CASE current_setting('bodata.token_provider')
                        WHEN 'immuta' THEN current_setting('bodata.api_url')
                        WHEN 'introspection' THEN current_setting('bodata.introspection_url') ELSE '' END AS u) s) p
+    UNION ALL
+    SELECT 'keys of issuers are shared', shared, CASE WHEN shared THEN 'all sessions have the same'
+        ELSE 'Put immuta_ext into shared_preload_libraries: each new session fetches them anew.' END
+    FROM (SELECT immuta_internal.sees_all_sessions() AS shared) k
+    WHERE current_setting('bodata.token_provider') = 'jwt'
+    UNION ALL
+    SELECT 'keys of issuers travel safely', count(*) = 0, CASE count(*) WHEN 0 THEN 'no issuer is asked over http'
+        ELSE 'Whoever is on the way can put keys of their own in the place of: ' || string_agg(i.issuer, ', ' ORDER BY i.issuer) END
+    FROM immuta.token_issuer i, LATERAL (SELECT coalesce(i.settings ->> 'jwks_url', i.issuer) AS url) u
+    WHERE i.settings -> 'jwks' IS NULL AND u.url ~* '^http:' AND u.url !~* '^http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$)'
+      AND current_setting('bodata.token_provider') = 'jwt'
+    HAVING current_setting('bodata.token_provider') = 'jwt'
 $$;
 COMMENT ON FUNCTION immuta_internal.doctor_of_impersonation() IS 'the part of doctor() that concerns tokens, their provider and records';
 

@@ -8,11 +8,6 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_impersonating_sessions_wrapper
 GRANT EXECUTE ON FUNCTION immuta_internal.impersonating_sessions() TO pg_monitor, immuta_admin;
 COMMENT ON FUNCTION immuta_internal.impersonating_sessions() IS 'see the view impersonations';
 
-CREATE FUNCTION immuta_internal.sees_all_sessions() RETURNS boolean
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_sees_all_sessions_wrapper';
-GRANT EXECUTE ON FUNCTION immuta_internal.sees_all_sessions() TO pg_monitor, immuta_admin;
-COMMENT ON FUNCTION immuta_internal.sees_all_sessions() IS 'whether the counters are those of the server, and not of this session only';
-
 CREATE VIEW immuta.impersonations AS
 SELECT s.pid, d.datname AS database, pg_catalog.pg_get_userbyid(s.impersonator) AS impersonator,
        pg_catalog.convert_from(s.iamid, 'UTF8') AS iamid, pg_catalog.convert_from(s.userid, 'UTF8') AS userid,

@@ -54,7 +54,7 @@ fn immuta_session_state() -> TableIterator<
             active.provider.name(),
             active.scope.name(),
             timestamptz(active.established),
-            timestamptz(end_of_life(active.last_used, active.expires, settings::token_idle_ttl())),
+            timestamptz(end_of_life(active.last_used, active.expires, settings::idle_ttl_of(active.provider))),
         )
     });
     TableIterator::new(row)
@@ -75,7 +75,6 @@ fn immuta_cached_tokens() -> TableIterator<
     ),
 > {
     immuta_require_preload();
-    let idle_ttl = settings::token_idle_ttl();
     let rows: Vec<_> = lookup::with_cache(|cache| {
         cache
             .entries()
@@ -88,7 +87,11 @@ fn immuta_cached_tokens() -> TableIterator<
                     entry.provider.name(),
                     timestamptz(entry.last_used),
                     timestamptz(entry.validated),
-                    timestamptz(end_of_life(entry.last_used, entry.expires, idle_ttl)),
+                    timestamptz(end_of_life(
+                        entry.last_used,
+                        entry.expires,
+                        settings::idle_ttl_of(entry.provider),
+                    )),
                 )
             })
             .collect()

@@ -1,6 +1,8 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
+use crate::core::provider::jwt::claims::Claims;
 use crate::core::time::Timestamp;
+use std::rc::Rc;
 
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,6 +81,8 @@ pub enum Provider {
     Local,
     Immuta,
     Introspection,
+    /// By the published keys of its issuer.
+    Jwt,
     /// Nowhere: a login that may impersonate by name named the user.
     Name,
 }
@@ -89,6 +93,7 @@ impl Provider {
             Provider::Local => "local",
             Provider::Immuta => "immuta",
             Provider::Introspection => "introspection",
+            Provider::Jwt => "jwt",
             Provider::Name => "name",
         }
     }
@@ -114,7 +119,7 @@ pub struct Subject {
 }
 
 /// What a provider answered about a token that is active.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Resolution {
     pub provider: Provider,
     pub subject: Subject,
@@ -124,6 +129,8 @@ pub struct Resolution {
     pub expires: Option<Timestamp>,
     /// Key of the row in the token table; 0 for tokens that have none.
     pub token_id: i64,
+    /// What the token itself says of its user.
+    pub claims: Option<Rc<Claims>>,
 }
 
 #[cfg(test)]

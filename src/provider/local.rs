@@ -26,5 +26,6 @@ pub fn resolve(
         last_used: token.last_used,
         expires: None,
         token_id: token.id,
+        claims: None,
     })
 }

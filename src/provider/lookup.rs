@@ -11,6 +11,7 @@ use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
 use crate::pg::sys::clock::now;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{report, wait};
 use crate::pg::{gate, shared};
 use crate::provider::{self, Failure};
@@ -53,7 +54,7 @@ pub fn resolved(
             && entry.subscriptions_end.is_none_or(|end| now < end)
     };
     let map = |entry: Entry| {
-        locate(installed, &entry.subject, impersonator)
+        locate(installed, &entry, impersonator)
             .and_then(|(identity, role)| {
                 let subscriptions_end = jobs::end_subscriptions(installed, &identity, now)?;
                 let identity = Rc::new(identity);
@@ -76,7 +77,7 @@ pub fn resolved(
         }
         (Credential::Name(identity), _) => map(named(identity, now))?,
         // What changed in this database says nothing about a token that another server vouches for.
-        (_, Some(entry)) if entry.is_fresh(now, &limits) && entry.provider != Provider::Local => map(entry)?,
+        (_, Some(entry)) if entry.is_fresh(now, &limits) && is_remote(entry.provider) => map(entry)?,
         (_, Some(entry)) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
         (_, known) => match ask(installed, digest, text, known_use, now) {
             Ok(answer) => {
@@ -100,6 +101,7 @@ pub fn resolved(
     let capacity = settings::token_cache_size();
     let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
     shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
+    inject::point(Point::Cached);
     Ok(entry)
 }
 
@@ -114,11 +116,13 @@ fn forget_other_providers() {
 }
 
 /// The identity and role of a subject, as this database has them now.
-fn locate(installed: &Installation, subject: &Subject, impersonator: u32) -> Result<(Identity, u32), Error> {
-    let identity = mapping::identity(installed, subject)?;
+fn locate(installed: &Installation, entry: &Entry, impersonator: u32) -> Result<(Identity, u32), Error> {
+    let identity = mapping::identity(installed, &entry.subject)?;
     audit::presented_for(&identity);
-    mapping::check_rules(installed, &identity, impersonator)?;
-    let role = mapping::mapped_role(installed, &identity, subject.role_name.as_deref(), impersonator)?;
+    let actor = entry.claims.as_ref().and_then(|claims| claims.bearer.actors.first());
+    let actor = actor.map_or("", |actor| actor.id.as_str());
+    mapping::check_rules(installed, &identity, actor, impersonator)?;
+    let role = mapping::mapped_role(installed, &identity, entry.subject.role_name.as_deref(), impersonator)?;
     Ok((identity, role))
 }
 
@@ -144,12 +148,20 @@ fn ask(
     }
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));
-        if settings::token_provider() != Provider::Local {
+        let provider = settings::token_provider();
+        if is_remote(provider) {
             REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
+        }
+        if provider != Provider::Local {
             hold_back(now);
         }
     }
     answer
+}
+
+/// Whether another server is asked about each token.
+fn is_remote(provider: Provider) -> bool {
+    matches!(provider, Provider::Immuta | Provider::Introspection)
 }
 
 fn hold_back(now: Timestamp) {
@@ -181,13 +193,13 @@ pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, 
     let known = with_cache(|cache| cache.peek(&digest).cloned());
     let known_use = known.as_ref().map(|entry| entry.last_used);
     let answered = match known {
-        Some(entry) if entry.provider != Provider::Local && entry.is_fresh(now, &limits) => {
-            Ok((entry.subject, entry.last_used, entry.expires))
+        Some(entry) if is_remote(entry.provider) && entry.is_fresh(now, &limits) => {
+            Ok((entry.subject, entry.provider, entry.last_used, entry.expires))
         }
         _ => ask(&installed, &digest, Some(&text), known_use, now)
-            .map(|answer| (Rc::new(answer.subject), answer.last_used, answer.expires)),
+            .map(|answer| (Rc::new(answer.subject), answer.provider, answer.last_used, answer.expires)),
     };
-    let (subject, last_used, expires) = match answered {
+    let (subject, provider, last_used, expires) = match answered {
         Ok(answered) => answered,
         Err(Failure::Refused(_)) => return Ok(None),
         Err(Failure::Outage(outage)) => return Err(Error::ProviderUnavailable(outage)),
@@ -197,13 +209,16 @@ pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, 
         return Ok(None);
     }
     let last_used = known_use.map_or(last_used, |known| known.max(last_used));
-    Ok(Some((identity, end_of_life(last_used, expires, limits.idle_ttl))))
+    Ok(Some((identity, end_of_life(last_used, expires, settings::idle_ttl_of(provider)))))
 }
 
 /// Whether the provider can be asked at all: about a token that nobody has.
 pub fn provider_fault() -> Option<Outage> {
     const NOBODYS: &[u8] = b"immuta_ext-doctor";
     let installed = catalog::installation()?;
+    if settings::token_provider() == Provider::Jwt {
+        return provider::jwt::fault(&installed);
+    }
     let text = Secret::of(NOBODYS);
     match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, now()) {
         Err(Failure::Outage(outage)) => Some(outage),
@@ -218,7 +233,8 @@ fn named(identity: &Identity, now: Timestamp) -> Entry {
         userid: identity.userid.clone(),
         role_name: None,
     };
-    let answer = Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0 };
+    let answer =
+        Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0, claims: None };
     Entry::of(answer, now)
 }
 

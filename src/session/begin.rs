@@ -10,6 +10,7 @@ use crate::guard::watch::is_guarded;
 use crate::pg::catalog::{self, roles};
 use crate::pg::guc::{self, Lasting, Which, names};
 use crate::pg::hook::cursor;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{client, clock, running};
 use crate::pg::{gate, switch};
 use crate::provider::lookup;
@@ -83,8 +84,11 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
     let entry = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    inject::point(Point::Resolved);
     by_name::check_single_user(kind, &entry.identity)?;
+    inject::point(Point::SingleUserSeen);
     settle();
+    inject::point(Point::Settled);
     if presented.is_of_connection {
         connection::remember_connection(presented, text.clone());
         // Whatever was set meanwhile, to end the impersonation of another, say.
@@ -92,15 +96,24 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     }
     client::forget_credentials();
     let scope = switch_to(&entry, presented.is_local, savepoint)?;
+    inject::point(Point::Switched);
     let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
     match entry.provider {
         Provider::Name => {}
-        Provider::Local => begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now),
-        Provider::Immuta | Provider::Introspection => begun.shown = text.map(|text| (text, entry.validated)),
+        Provider::Local => {
+            begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
+            inject::point(Point::UseRecorded);
+        }
+        Provider::Immuta | Provider::Introspection | Provider::Jwt => {
+            begun.shown = text.map(|text| (text, entry.validated))
+        }
     }
     let started = audit::started(&begun);
+    inject::point(Point::Started);
     state::with(|state| state.impersonations.active = Some(begun));
+    inject::point(Point::SessionKnows);
     state::enter(Event::Switched { for_session: !presented.is_local })?;
+    inject::point(Point::Guarded);
     if kind == Kind::Name && !roles::is_superuser(impersonator) {
         by_name::guard_from_now_on();
     }
@@ -144,6 +157,7 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
     if let Ok(name) = CString::new(name.fill(&template)) {
         guc::label_application(&name, lasting);
         state::with(|state| state.transaction.is_labelled = true);
+        inject::point(Point::Labelled);
     }
 }
 
@@ -154,6 +168,7 @@ fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>)
     // For a token and one transaction it would cost more than all of the rest that is ours.
     if entry.provider == Provider::Name || !is_local {
         names::show(&entry.identity.userid, lasting);
+        inject::point(Point::NameShown);
     }
     if !switch::switch_to(entry.role, lasting) {
         return Err(Error::Inconsistent);
@@ -161,6 +176,7 @@ fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>)
     // As the user: some values are checked against what he may do.
     if settings::apply_role_settings() {
         guc::apply_settings_of(entry.role, lasting, Which::All);
+        inject::point(Point::SettingsApplied);
     }
     label(&entry.identity, entry.role, lasting);
     Ok(match (before, savepoint) {

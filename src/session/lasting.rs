@@ -10,6 +10,7 @@ use crate::core::session::{Before, Impersonation, Scope};
 use crate::core::time::is_in_force;
 use crate::error::Error;
 use crate::pg::guc::{names, saved};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{clock, running};
 use crate::pg::{catalog, gate, residue, switch};
 use crate::provider::lookup;
@@ -27,6 +28,7 @@ pub fn before() -> Before {
 pub fn lock() {
     if gate::is_lasting() && running::is_usable() && !switch::is_locked() {
         switch::lock();
+        inject::point(Point::Relocked);
     }
 }
 
@@ -44,6 +46,7 @@ pub fn resume() -> Result<(), Error> {
     if let Some(active) = active {
         verify(&active)?;
         state::enter(Event::Verified)?;
+        inject::point(Point::Verified);
     }
     Ok(())
 }
@@ -51,7 +54,7 @@ pub fn resume() -> Result<(), Error> {
 fn verify(active: &Impersonation) -> Result<(), Error> {
     let installed = login::installed()?;
     let now = clock::now();
-    if !is_in_force(active.last_used, active.expires, now, settings::token_idle_ttl()) {
+    if !is_in_force(active.last_used, active.expires, now, settings::idle_ttl_of(active.provider)) {
         return Err(expired(active.kind));
     }
     if !login::holds(active.kind, active.impersonator) {
@@ -106,16 +109,22 @@ pub fn ended_by(statement: &Statement, depth: u32) -> Result<bool, Error> {
 
 /// Back to the login, and to all that it had set. Nothing of the user is left on the connection.
 fn end(before: &Before) -> Result<(), Error> {
+    inject::point(Point::LeaveBegins);
     residue::drop_temporary_objects();
     residue::forget_sequences();
+    inject::point(Point::LeftTemporary);
     switch::switch_back(&before.role);
+    inject::point(Point::LeftRole);
     saved::restore(&before.settings);
+    inject::point(Point::LeftSettings);
     names::reset();
+    inject::point(Point::LeftNames);
     state::with(|state| {
         state.transaction.is_seeded = true;
         state.impersonations.active = None;
     });
     audit::left();
+    inject::point(Point::Left);
     state::enter(Event::Left)?;
     connection::come_back();
     Ok(())

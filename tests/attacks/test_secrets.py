@@ -177,8 +177,8 @@ def test_a_planted_set_config_learns_no_token(world, connect):
 def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "
-    everybody = {"current_project", "set_current_project", "user_attribute", "user_attribute_values", "user_in_group",
-                 "whoami"}
+    everybody = {"actor", "client_id", "current_project", "set_current_project", "token_claim", "user_attribute",
+                 "user_attribute_values", "user_in_group", "whoami"}
     assert world.sql(f"{relations} WHEN relkind IN ('r', 'v') THEN "
                      "has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END") == []
     assert world.sql(f"{relations} relkind WHEN 'S' THEN "
@@ -201,7 +201,7 @@ def test_what_is_internal_is_closed(world):
     executable = {name for (name,) in world.sql(
         f"SELECT DISTINCT proname {inside} AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a "
         "WHERE a.grantee <> proowner)")}
-    assert executable == markers | {"session_state", "data_source_state", "list_impersonators", "list_projects", "counters",
+    assert executable == markers | {"session_state", "token_state", "data_source_state", "list_impersonators", "list_projects", "counters",
                                     "impersonating_sessions", "sees_all_sessions"}
     assert world.value(f"SELECT count(*) {inside}") > 150
     assert world.sql("SELECT oid::regprocedure FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^immuta' AND prosecdef "

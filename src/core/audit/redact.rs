@@ -9,8 +9,15 @@ pub const MASK: &str = "********";
 
 /// Words that announce a secret: the parameter that carries the token, and our functions that take a token, an API
 /// key or a password.
-const MARKERS: [&str; 6] =
-    ["impersonation_token", "authenticate", "set_password", "check_token", "revoke_token", "active_token"];
+const MARKERS: [&str; 7] = [
+    "impersonation_token",
+    "authenticate",
+    "set_password",
+    "check_token",
+    "revoke_token",
+    "active_token",
+    "explain_token",
+];
 
 /// Whether statements of a command hold passwords, of roles or for other servers.
 pub fn takes_password(command: &str) -> bool {
@@ -23,6 +30,17 @@ pub fn takes_password(command: &str) -> bool {
             | "CREATE SUBSCRIPTION"
             | "ALTER SUBSCRIPTION"
     )
+}
+
+/// Whether a text speaks of a password, as a statement that sets one does wherever it stands: in the body of a function, in
+/// a text that one executes, in options and connection strings.
+pub fn speaks_of_password(text: &[u8]) -> bool {
+    const WORD: &str = "password";
+    text.iter().enumerate().any(|(at, byte)| {
+        byte | 0x20 == b'p'
+            && begins_with(&text[at..], WORD)
+            && !text.get(at + WORD.len()).is_some_and(|&after| is_word(after))
+    })
 }
 
 /// Whether there is nothing in a text but blanks and comments.
@@ -49,7 +67,7 @@ pub fn is_sensitive(text: &[u8]) -> bool {
     text.windows(2).enumerate().any(|(at, start)| {
         matches!(
             [start[0] | 0x20, start[1] | 0x20],
-            [b'i', b'm'] | [b'a', b'u'] | [b's', b'e'] | [b'c', b'h'] | [b'r', b'e'] | [b'a', b'c']
+            [b'i', b'm'] | [b'a', b'u'] | [b's', b'e'] | [b'c', b'h'] | [b'r', b'e'] | [b'a', b'c'] | [b'e', b'x']
         ) && MARKERS.iter().any(|marker| begins_with(&text[at..], marker))
     })
 }
@@ -334,6 +352,18 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
             assert!(!normalized(text.as_bytes()).1, "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_spoken_of_by_their_name() {
+        for text in
+            ["ALTER ROLE a Password 'x'", "DO $$ ... PASSWORD %L $$", "'host=a password=x'", "(sslpassword 'x')"]
+        {
+            assert!(speaks_of_password(text.as_bytes()), "{text}");
+        }
+        for text in ["SELECT password_hash FROM t", "SELECT passwords", "p", ""] {
+            assert!(!speaks_of_password(text.as_bytes()), "{text}");
         }
     }
 

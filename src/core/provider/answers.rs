@@ -88,7 +88,12 @@ const LEEWAY: Duration = Duration::from_secs(30);
 
 /// What some servers call tokens that are no access tokens: in the member of RFC 7662, or in their own.
 const KINDS: [&str; 3] = ["token_type", "token_use", "typ"];
-const NO_ACCESS: [&str; 6] = ["refresh", "refresh_token", "offline", "offline_token", "id", "id_token"];
+const NO_ACCESS: [&str; 7] = ["refresh", "refresh_token", "offline", "offline_token", "id", "id_token", "logout"];
+
+/// Whether a server calls tokens so that are no access tokens.
+pub fn is_no_access_token(kind: &str) -> bool {
+    NO_ACCESS.iter().any(|no| kind.eq_ignore_ascii_case(no))
+}
 
 /// Reads an introspection response. Times may have a fraction.
 pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense> {
@@ -104,7 +109,7 @@ pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense>
     let begins = claims.number("nbf")?.map(Timestamp::from_unix);
     for kind in KINDS {
         let kind = claims.text(&[kind])?.unwrap_or_default();
-        if NO_ACCESS.iter().any(|no| kind.eq_ignore_ascii_case(no)) {
+        if is_no_access_token(&kind) {
             return Ok(Word::Unfit(Unfit::Kind));
         }
     }

@@ -1,6 +1,7 @@
 //! The backend-local token cache: bounded, least recently used out first, keyed by digest.
 
 use crate::core::identity::{Identity, Provider, Resolution, Subject};
+use crate::core::provider::jwt::claims::Claims;
 use crate::core::time::{self, Timestamp};
 use crate::core::token::{BuildDigestHasher, Digest};
 use lru::LruCache;
@@ -25,6 +26,7 @@ pub struct Entry {
     pub subject: Rc<Subject>,
     pub identity: Rc<Identity>,
     pub provider: Provider,
+    pub claims: Option<Rc<Claims>>,
     /// OID of the mapped role.
     pub role: u32,
     pub token_id: i64,
@@ -50,6 +52,7 @@ impl Entry {
             subject: Rc::new(answer.subject),
             identity: Rc::default(),
             provider: answer.provider,
+            claims: answer.claims,
             role: 0,
             token_id: answer.token_id,
             last_used: now,
@@ -154,6 +157,7 @@ mod tests {
             subject: Rc::new(Subject { authority, userid: userid.into(), role_name: None }),
             identity: Rc::new(Identity { iamid: "bim".into(), userid: userid.into() }),
             provider: Provider::Local,
+            claims: None,
             role: 1,
             token_id: 1,
             last_used: Timestamp(0),

@@ -8,6 +8,7 @@ pub mod saved;
 
 use crate::core::identity::{Identity, Provider};
 use crate::core::provider::cache::Entry;
+use crate::core::provider::jwt::claims::Claims;
 use crate::core::session::nesting::{Mark, Marks};
 use crate::core::session::presented::Kind;
 use crate::core::session::saved::{Kept, Saved};
@@ -59,6 +60,8 @@ pub struct Impersonation {
     pub scope: Scope,
     pub identity: Rc<Identity>,
     pub provider: Provider,
+    /// What the token says of its user.
+    pub claims: Option<Rc<Claims>>,
     pub digest: Digest,
     pub token_id: i64,
     /// OID of the mapped role.
@@ -83,6 +86,7 @@ impl Impersonation {
             scope,
             identity: Rc::clone(&entry.identity),
             provider: entry.provider,
+            claims: entry.claims.clone(),
             digest,
             token_id: entry.token_id,
             role: entry.role,
@@ -122,7 +126,8 @@ impl Impersonation {
     /// than every ten seconds).
     pub fn due(&mut self, now: Timestamp, recording: Duration, showing: Duration) -> Due {
         const SHORTEST: Duration = Duration::from_secs(10);
-        if self.provider == Provider::Name {
+        // Nobody is told of the use of a token that says all by itself.
+        if matches!(self.provider, Provider::Name | Provider::Jwt) {
             return Due::Nothing;
         }
         if self.provider == Provider::Local {
@@ -158,6 +163,12 @@ pub struct Impersonations {
 }
 
 impl Impersonations {
+    #[cfg(feature = "inject")]
+    pub fn state(&self) -> String {
+        let impersonations = (self.active.is_none(), self.lasting.is_none(), self.is_touched, self.settings_level);
+        format!("{impersonations:?} {} {}", self.begun.len(), self.marks.len())
+    }
+
     pub fn begin_execution(&mut self, execution: usize) {
         self.begun.push(execution);
     }
@@ -251,6 +262,7 @@ mod tests {
             last_used: Timestamp(0),
             expires: None,
             token_id: 0,
+            claims: None,
         };
         let entry = Entry::of(answer, Timestamp(0));
         Impersonation::new(Kind::Name, scope, Digest::of(b"u"), &entry, Timestamp(0))

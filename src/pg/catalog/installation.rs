@@ -61,6 +61,8 @@ pub struct Installation {
     pub api_key_by_digest: u32,
     pub user_profile: u32,
     pub user_profile_by_user: u32,
+    pub token_revocation: u32,
+    pub token_revocation_by_key: u32,
     home: u32,
 }
 
@@ -107,7 +109,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 21] = [
+const RELATIONS: [&CStr; 23] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -129,6 +131,8 @@ const RELATIONS: [&CStr; 21] = [
     c"api_key_pkey",
     c"user_profile",
     c"user_profile_pkey",
+    c"token_revocation",
+    c"token_revocation_pkey",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -185,6 +189,8 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             api_key_by_digest: oids[18],
             user_profile: oids[19],
             user_profile_by_user: oids[20],
+            token_revocation: oids[21],
+            token_revocation_by_key: oids[22],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)
