@@ -1,67 +1,63 @@
 -- Object sync. Whatever goes wrong here does not stop other people's DDL: what was not done now is done with the next
--- change of the connection. DDL holds locks on its tables, for which an administrator may be waiting who holds the lock
--- of the connection: it waits for that less long than it takes to find a deadlock.
+-- change of the connection. DDL holds locks on its tables, and an administrator who holds our lock may be waiting for
+-- those: it waits for our lock for less time than it takes to detect a deadlock.
 
-CREATE FUNCTION immuta.follow_ddl(touched oid[]) RETURNS void
+CREATE FUNCTION immuta_internal.follow_ddl(touched oid[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
 BEGIN
-    PERFORM immuta.note_parts(touched);
-    IF immuta.is_out_of_step(touched) THEN
-        PERFORM immuta.lock_connection();
-        PERFORM FROM immuta.sync_objects(touched);
+    PERFORM immuta_internal.note_parts(touched);
+    IF immuta_internal.is_out_of_step(touched) THEN
+        PERFORM immuta_internal.catch_up();
+        PERFORM FROM immuta_internal.sync_objects(touched);
     END IF;
 EXCEPTION WHEN OTHERS THEN
     INSERT INTO immuta.pending_sync SELECT t FROM unnest(touched || 0::oid) t;
     RAISE WARNING 'the data sources of immuta_ext are not in step with this yet: %', SQLERRM
-        USING HINT = 'The next change of subscriptions or policies makes up for it, and immuta.sync() at once.';
+        USING HINT = 'The next change of subscriptions or policies makes up for it; immuta.sync() does so at once.';
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.follow_ddl(oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.follow_ddl(oid[]) IS 'internal: brings data sources in step with relations that DDL touched';
+COMMENT ON FUNCTION immuta_internal.follow_ddl(oid[]) IS 'brings data sources in step with relations that DDL touched';
 
-CREATE FUNCTION immuta.is_watching() RETURNS boolean
+CREATE FUNCTION immuta_internal.is_watching() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND immuta.is_home()
+    SELECT EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND immuta_internal.is_home()
        AND (EXISTS (SELECT FROM immuta.registered_schema) OR EXISTS (SELECT FROM immuta.data_source))
 $$;
-REVOKE ALL ON FUNCTION immuta.is_watching() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_watching() IS 'internal: whether DDL can concern data sources';
+COMMENT ON FUNCTION immuta_internal.is_watching() IS 'whether DDL can concern data sources';
 
 -- DDL may change the names by which everything is adopted.
-CREATE FUNCTION immuta.before_ddl() RETURNS event_trigger
+CREATE FUNCTION immuta_internal.before_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND NOT immuta.is_home()
-       AND immuta.original() IS NULL THEN
-        PERFORM immuta.lock_connection();
+    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND NOT immuta_internal.is_home()
+       AND immuta_internal.original() IS NULL THEN
+        PERFORM immuta_internal.catch_up();
     END IF;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'the data sources of immuta_ext are not adopted yet: %', SQLERRM USING HINT = 'Run immuta.sync().';
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.before_ddl() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.before_ddl() IS 'internal: a database that came from elsewhere is adopted before its tables change';
+COMMENT ON FUNCTION immuta_internal.before_ddl() IS 'a database that came from elsewhere is adopted before its tables change';
 
-CREATE FUNCTION immuta.after_ddl() RETURNS event_trigger
+CREATE FUNCTION immuta_internal.after_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF immuta.is_watching() THEN
+    IF immuta_internal.is_watching() THEN
         -- The relations, and whatever hangs on them: partitions come and go by ALTER TABLE of their parent, tables
         -- follow a schema to another name, sequences become a column's.
-        PERFORM immuta.follow_ddl(coalesce(array_agg(DISTINCT o.oid), '{}')) FROM (
+        PERFORM immuta_internal.follow_ddl(coalesce(array_agg(DISTINCT o.oid), '{}')) FROM (
             SELECT c.objid AS oid FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
             UNION ALL
             SELECT i.inhrelid FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits i ON i.inhparent = c.objid
             WHERE c.classid = 'pg_class'::regclass
             UNION ALL
             SELECT r.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class p ON p.oid = c.objid AND p.relkind = 'p'
-            CROSS JOIN immuta.registered_relations(NULL) r
+            CROSS JOIN immuta_internal.unregistered_relations(NULL) r
             WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE'
-              AND NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation)
             UNION ALL
             SELECT d.relation FROM pg_event_trigger_ddl_commands() c JOIN pg_class r ON r.relnamespace = c.objid
             JOIN immuta.data_source d ON d.relation = r.oid
@@ -73,50 +69,36 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.after_ddl() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.after_ddl() IS 'internal: data sources follow DDL';
+COMMENT ON FUNCTION immuta_internal.after_ddl() IS 'data sources follow DDL';
 
-CREATE FUNCTION immuta.after_drop() RETURNS event_trigger
+CREATE FUNCTION immuta_internal.after_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF immuta.is_watching() THEN
-        PERFORM immuta.follow_ddl(coalesce(array_agg(o.objid) FILTER (WHERE o.classid = 'pg_class'::regclass), '{}'))
+    IF immuta_internal.is_watching() THEN
+        PERFORM immuta_internal.follow_ddl(coalesce(array_agg(o.objid) FILTER (WHERE o.classid = 'pg_class'::regclass), '{}'))
         FROM pg_event_trigger_dropped_objects() o
         WHERE o.objsubid = 0 AND o.classid IN ('pg_class'::regclass, 'pg_namespace'::regclass);
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.after_drop() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.after_drop() IS 'internal: data sources go with their tables';
+COMMENT ON FUNCTION immuta_internal.after_drop() IS 'data sources go with their tables';
 
 CREATE EVENT TRIGGER immuta_before ON ddl_command_start
 WHEN TAG IN ('ALTER TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SCHEMA', 'DROP TABLE',
              'DROP VIEW', 'DROP MATERIALIZED VIEW', 'DROP FOREIGN TABLE', 'DROP SCHEMA')
-EXECUTE FUNCTION immuta.before_ddl();
+EXECUTE FUNCTION immuta_internal.before_ddl();
 COMMENT ON EVENT TRIGGER immuta_before IS 'data sources of immuta_ext are adopted before DDL changes their names';
 CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end
 WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW',
              'CREATE FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TABLE', 'ALTER VIEW',
              'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'ALTER SCHEMA', 'CREATE SCHEMA')
-EXECUTE FUNCTION immuta.after_ddl();
+EXECUTE FUNCTION immuta_internal.after_ddl();
 COMMENT ON EVENT TRIGGER immuta_ddl IS 'data sources of immuta_ext follow DDL';
-CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta.after_drop();
+CREATE EVENT TRIGGER immuta_drop ON sql_drop EXECUTE FUNCTION immuta_internal.after_drop();
 COMMENT ON EVENT TRIGGER immuta_drop IS 'data sources of immuta_ext go with their tables';
 
--- Off until there is something to watch: DDL in other databases is none of our business, at no cost.
+-- Off until there is something to watch: DDL in other databases costs nothing.
 ALTER EVENT TRIGGER immuta_before DISABLE;
 ALTER EVENT TRIGGER immuta_ddl DISABLE;
 ALTER EVENT TRIGGER immuta_drop DISABLE;
-
-CREATE FUNCTION immuta.watch_ddl() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    ALTER EVENT TRIGGER immuta_before ENABLE;
-    ALTER EVENT TRIGGER immuta_ddl ENABLE;
-    ALTER EVENT TRIGGER immuta_drop ENABLE;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.watch_ddl() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.watch_ddl() IS 'internal: from now on data sources follow DDL';

@@ -1,25 +1,24 @@
 -- What the roles of projects may read: what all members may.
 
-CREATE FUNCTION immuta.member_roles(project_id integer) RETURNS SETOF oid
+CREATE FUNCTION immuta_internal.member_roles(project_id integer) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN immuta.target_fault(f.role) IS NULL THEN f.role END
+    SELECT CASE WHEN immuta_internal.target_fault(f.role) IS NULL THEN f.role END
     FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id,
-         LATERAL (SELECT immuta.role_of_user(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'))) f (role)
+         LATERAL (SELECT immuta_internal.role_of_user(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'))) f (role)
     WHERE m.project_id = member_roles.project_id
 $$;
-REVOKE ALL ON FUNCTION immuta.member_roles(integer) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.member_roles(integer) IS 'internal: the roles that the members of a project have outside it; NULL for one who has none';
+COMMENT ON FUNCTION immuta_internal.member_roles(integer) IS 'the roles that the members of a project have outside it; NULL for one who has none';
 
--- What all members may read: nobody gets more by a project than he has himself. A member without a role has nothing.
-CREATE FUNCTION immuta.equalised_columns(project_id integer, relation oid) RETURNS name[]
+-- What all members may read: nobody gets more by a project than they have themselves. A member without a role has nothing.
+CREATE FUNCTION immuta_internal.equalised_columns(project_id integer, relation oid) RETURNS name[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}')
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-      AND EXISTS (SELECT FROM immuta.member_roles(project_id))
-      AND NOT EXISTS (SELECT FROM immuta.member_roles(project_id) r
+      AND EXISTS (SELECT FROM immuta_internal.member_roles(project_id))
+      AND NOT EXISTS (SELECT FROM immuta_internal.member_roles(project_id) r
                       WHERE NOT coalesce(has_column_privilege(r, relation, a.attnum, 'SELECT')
                                          AND has_schema_privilege(r, c.relnamespace, 'USAGE'), false))
       -- What takes rows from some roles only (subscribers, say) would not take them from the role of the project.
@@ -27,10 +26,9 @@ AS $$
                       WHERE y.polrelid = relation AND NOT y.polpermissive
                         AND p.id = project_id AND NOT y.polroles && ARRAY[0, p.postgres_role::oid])
 $$;
-REVOKE ALL ON FUNCTION immuta.equalised_columns(integer, oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.equalised_columns(integer, oid) IS 'internal: the columns that every member of a project may read';
+COMMENT ON FUNCTION immuta_internal.equalised_columns(integer, oid) IS 'the columns that every member of a project may read';
 
-CREATE FUNCTION immuta.granted_columns(relation oid, role oid) RETURNS name[]
+CREATE FUNCTION immuta_internal.granted_columns(relation oid, role oid) RETURNS name[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}')
@@ -39,10 +37,9 @@ AS $$
       AND (EXISTS (SELECT FROM aclexplode(c.relacl) g WHERE g.grantee = role AND g.privilege_type = 'SELECT')
            OR EXISTS (SELECT FROM aclexplode(a.attacl) g WHERE g.grantee = role AND g.privilege_type = 'SELECT'))
 $$;
-REVOKE ALL ON FUNCTION immuta.granted_columns(oid, oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.granted_columns(oid, oid) IS 'internal: the columns whose reading is granted to a role itself';
+COMMENT ON FUNCTION immuta_internal.granted_columns(oid, oid) IS 'the columns whose reading is granted to a role itself';
 
-CREATE FUNCTION immuta.try_equalise(project_id integer) RETURNS integer
+CREATE FUNCTION immuta_internal.try_equalise(project_id integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -70,8 +67,8 @@ BEGIN
                         AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
         ORDER BY c.oid
     LOOP
-        columns := CASE WHEN source.is_member THEN immuta.equalised_columns(project_id, source.oid) ELSE '{}' END;
-        IF columns IS DISTINCT FROM immuta.granted_columns(source.oid, project_role) THEN
+        columns := CASE WHEN source.is_member THEN immuta_internal.equalised_columns(project_id, source.oid) ELSE '{}' END;
+        IF columns IS DISTINCT FROM immuta_internal.granted_columns(source.oid, project_role) THEN
             changed := changed + 1;
             EXECUTE format('REVOKE ALL ON TABLE %s FROM %s CASCADE', source.relation, project_role);
             IF columns <> '{}' THEN
@@ -87,17 +84,16 @@ BEGIN
     RETURN changed;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.try_equalise(integer) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.try_equalise(integer) IS 'internal: see equalise()';
+COMMENT ON FUNCTION immuta_internal.try_equalise(integer) IS 'see equalise()';
 
--- Whoever calls this holds the lock. For the attempts see immuta.apply_grants().
-CREATE FUNCTION immuta.equalise(project_id integer) RETURNS integer
+-- Call it with the lock held. For the attempts see immuta_internal.apply_grants().
+CREATE FUNCTION immuta_internal.equalise(project_id integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     FOR attempt IN 1..5 LOOP
         BEGIN
-            RETURN immuta.try_equalise(project_id);
+            RETURN immuta_internal.try_equalise(project_id);
         EXCEPTION WHEN internal_error OR undefined_table OR invalid_schema_name THEN
             IF attempt = 5 THEN
                 RAISE;
@@ -106,15 +102,14 @@ BEGIN
     END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.equalise(integer) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.equalise(integer) IS 'internal: gives the role of a project what all its members have; how many tables that changed';
+COMMENT ON FUNCTION immuta_internal.equalise(integer) IS 'gives the role of a project what all its members have; how many tables that changed';
 
 -- After a change of access: of these users, to these relations or to all in these schemas. NULL stands for all.
-CREATE FUNCTION immuta.equalise_after(user_ids bigint[], objects oid[]) RETURNS void
+CREATE FUNCTION immuta_internal.equalise_after(user_ids bigint[], objects oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.equalise(a.id) FROM (
+    PERFORM immuta_internal.equalise(a.id) FROM (
         SELECT p.id FROM immuta.project p
         WHERE (user_ids IS NULL OR EXISTS (
                   SELECT FROM immuta.project_member m
@@ -126,19 +121,5 @@ BEGIN
         ORDER BY p.id) a;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.equalise_after(bigint[], oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.equalise_after(bigint[], oid[]) IS
-    'internal: equalises the projects that a change of access concerns';
-
-CREATE FUNCTION immuta.equalise_projects() RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM immuta.lock_projects();
-    RETURN (SELECT coalesce(sum(immuta.equalise(p.id)), 0) FROM (SELECT id FROM immuta.project ORDER BY id) p);
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.equalise_projects() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.equalise_projects() TO immuta_admin;
-COMMENT ON FUNCTION immuta.equalise_projects() IS
-    'gives the roles of all projects what all their members have now: after grants by hand; how many tables changed';
+COMMENT ON FUNCTION immuta_internal.equalise_after(bigint[], oid[]) IS
+    'equalises the projects that a change of access concerns';

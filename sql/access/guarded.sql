@@ -1,16 +1,15 @@
 -- What a data source hides by row policies or excluded columns, others can show.
 
-CREATE FUNCTION immuta.guarded_sources() RETURNS TABLE (id bigint, relation oid)
+CREATE FUNCTION immuta_internal.guarded_sources() RETURNS TABLE (id bigint, relation oid)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT d.id, d.relation FROM immuta.data_source d
     WHERE d.excluded_columns <> '{}' OR EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = d.id)
 $$;
-REVOKE ALL ON FUNCTION immuta.guarded_sources() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.guarded_sources() IS 'internal: data sources with row policies or excluded columns';
+COMMENT ON FUNCTION immuta_internal.guarded_sources() IS 'data sources with row policies or excluded columns';
 
--- Once it is detached, nothing in the catalogs tells whose partition a table was.
-CREATE FUNCTION immuta.note_parts(relations oid[]) RETURNS void
+-- Once it is detached, the catalogs do not show whose partition a table was.
+CREATE FUNCTION immuta_internal.note_parts(relations oid[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE below AS (
@@ -21,7 +20,7 @@ AS $$
     )
     INSERT INTO immuta.part (data_source_id, schema_name, table_name)
     SELECT g.id, n.nspname, c.relname
-    FROM below b JOIN immuta.guarded_sources() g ON g.relation = b.parent
+    FROM below b JOIN immuta_internal.guarded_sources() g ON g.relation = b.parent
     JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     ON CONFLICT DO NOTHING;
     UPDATE immuta.part p SET schema_name = n.nspname, table_name = c.relname
@@ -29,16 +28,15 @@ AS $$
     WHERE c.oid = p.relation AND (relations IS NULL OR c.oid = ANY (relations))
       AND (n.nspname, c.relname) <> (p.schema_name, p.table_name)
 $$;
-REVOKE ALL ON FUNCTION immuta.note_parts(oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.note_parts(oid[]) IS 'internal: remembers the partitions and children of guarded data sources; NULL stands for all';
+COMMENT ON FUNCTION immuta_internal.note_parts(oid[]) IS 'remembers the partitions and children of guarded data sources; NULL stands for all';
 
--- A parent shows the rows of its children, and they those of their parent. A view shows what its owner sees, unless it
+-- A parent shows the rows of its children, and children show rows of their parent. A view shows what its owner sees, unless it
 -- is a security invoker.
-CREATE FUNCTION immuta.shown_by(relations oid[]) RETURNS TABLE (relation oid, guarded bigint)
+CREATE FUNCTION immuta_internal.shown_by(relations oid[]) RETURNS TABLE (relation oid, guarded bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE guarded AS MATERIALIZED (
-        SELECT * FROM immuta.guarded_sources()
+        SELECT * FROM immuta_internal.guarded_sources()
     ), shows AS (
         SELECT c.oid AS relation, c.oid AS object FROM pg_class c
         WHERE c.oid = ANY (relations) AND EXISTS (SELECT FROM guarded)
@@ -59,11 +57,10 @@ AS $$
     FROM shows s JOIN immuta.part p ON p.relation = s.object JOIN guarded g ON g.id = p.data_source_id
     WHERE g.relation <> s.relation
 $$;
-REVOKE ALL ON FUNCTION immuta.shown_by(oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.shown_by(oid[]) IS 'internal: of which guarded data sources these relations show what is hidden';
+COMMENT ON FUNCTION immuta_internal.shown_by(oid[]) IS 'of which guarded data sources these relations show what is hidden';
 
 -- NULL stands for all data sources.
-CREATE FUNCTION immuta.unconfirmed(relations oid[])
+CREATE FUNCTION immuta_internal.unconfirmed(relations oid[])
 RETURNS TABLE (id bigint, relation oid, held boolean, guarded bigint[], reason text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -75,25 +72,24 @@ AS $$
                     || string_agg(quote_ident(g.schema_name) || '.' || quote_ident(g.table_name), ', ' ORDER BY g.id),
                     'it has the name of a table with row policies or excluded columns')
     FROM source s
-    LEFT JOIN immuta.shown_by(ARRAY(SELECT x.relation FROM source x)) b
+    LEFT JOIN immuta_internal.shown_by(ARRAY(SELECT x.relation FROM source x)) b
            ON b.relation = s.relation AND b.guarded <> ALL (s.confirmed)
     LEFT JOIN immuta.data_source g ON g.id = b.guarded
     WHERE s.held OR g.id IS NOT NULL
     GROUP BY s.id, s.relation, s.held
 $$;
-REVOKE ALL ON FUNCTION immuta.unconfirmed(oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.unconfirmed(oid[]) IS 'internal: data sources that an administrator has to confirm, and why';
+COMMENT ON FUNCTION immuta_internal.unconfirmed(oid[]) IS 'data sources that an administrator has to confirm, and why';
 
--- After row policies or excluded columns came.
-CREATE FUNCTION immuta.guard(source_id bigint) RETURNS void
+-- After row policies or excluded columns were added.
+CREATE FUNCTION immuta_internal.guard(source_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     shown text;
 BEGIN
-    PERFORM immuta.note_parts(NULL);
+    PERFORM immuta_internal.note_parts(NULL);
     SELECT string_agg(u.relation::regclass::text, ', ' ORDER BY u.relation::regclass::text) INTO shown
-    FROM immuta.unconfirmed(NULL) u WHERE source_id = ANY (u.guarded) AND NOT u.held;
+    FROM immuta_internal.unconfirmed(NULL) u WHERE source_id = ANY (u.guarded) AND NOT u.held;
     IF shown IS NOT NULL THEN
         RAISE WARNING 'what is hidden here is shown by %', shown
             USING HINT = 'Make views security invokers (from PostgreSQL 15 on), or confirm each: '
@@ -101,12 +97,10 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.guard(bigint) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.guard(bigint) IS 'internal: warns of other data sources that show what this one hides';
+COMMENT ON FUNCTION immuta_internal.guard(bigint) IS 'warns of other data sources that show what this one hides';
 
--- A renamed column stays excluded, and what comes under a name that was excluded is excluded, and what is computed from
--- it.
-CREATE FUNCTION immuta.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
+-- A renamed column stays excluded. So is a new column with a name that was excluded, and whatever is computed from one.
+CREATE FUNCTION immuta_internal.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
 RETURNS TABLE (names name[], numbers smallint[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -137,14 +131,12 @@ AS $$
     SELECT ARRAY(SELECT unnest(excluded_columns) UNION SELECT e.attname FROM excluded e ORDER BY 1),
            ARRAY(SELECT e.attnum FROM excluded e ORDER BY 1)
 $$;
-REVOKE ALL ON FUNCTION immuta.exclusions(oid, name[], smallint[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.exclusions(oid, name[], smallint[]) IS 'internal: the columns that are excluded by these names and numbers now';
+COMMENT ON FUNCTION immuta_internal.exclusions(oid, name[], smallint[]) IS 'the columns that are excluded by these names and numbers now';
 
-CREATE FUNCTION immuta.is_guarded_name(schema_name name, table_name name) RETURNS boolean
+CREATE FUNCTION immuta_internal.is_guarded_name(schema_name name, table_name name) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (SELECT FROM immuta.guarded_name g
                    WHERE g.schema_name = is_guarded_name.schema_name AND g.table_name = is_guarded_name.table_name)
 $$;
-REVOKE ALL ON FUNCTION immuta.is_guarded_name(name, name) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_guarded_name(name, name) IS 'internal: whether a data source of this name had row policies or excluded columns';
+COMMENT ON FUNCTION immuta_internal.is_guarded_name(name, name) IS 'whether a data source of this name had row policies or excluded columns';

@@ -1,7 +1,7 @@
 -- Groups and attributes of users.
 
 -- {"region": "EU"} is short for {"region": ["EU"]}.
-CREATE FUNCTION immuta.clean_attributes(attributes jsonb) RETURNS jsonb
+CREATE FUNCTION immuta_internal.clean_attributes(attributes jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -22,30 +22,28 @@ BEGIN
     RETURN clean;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.clean_attributes(jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.clean_attributes(jsonb) IS 'internal: attributes as lists of texts; 22023 for anything else';
+COMMENT ON FUNCTION immuta_internal.clean_attributes(jsonb) IS 'attributes as lists of texts; 22023 for anything else';
 
-CREATE FUNCTION immuta.store_profile(user_id bigint, groups text[], attributes jsonb) RETURNS void
+CREATE FUNCTION immuta_internal.store_profile(user_id bigint, groups text[], attributes jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO immuta.user_profile AS f (user_id, groups, attributes)
-    VALUES (store_profile.user_id, coalesce(immuta.clean_tags(store_profile.groups), '{}'), coalesce(store_profile.attributes, '{}'))
+    VALUES (store_profile.user_id, coalesce(immuta_internal.clean_tags(store_profile.groups), '{}'), coalesce(store_profile.attributes, '{}'))
     ON CONFLICT ON CONSTRAINT user_profile_pkey DO UPDATE
     SET groups = CASE WHEN store_profile.groups IS NULL THEN f.groups ELSE EXCLUDED.groups END,
         attributes = CASE WHEN store_profile.attributes IS NULL THEN f.attributes ELSE EXCLUDED.attributes END;
-    PERFORM FROM immuta.settle_user(store_profile.user_id);
+    PERFORM FROM immuta_internal.settle_user(store_profile.user_id);
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.store_profile(bigint, text[], jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.store_profile(bigint, text[], jsonb) IS 'internal: changes what policies look at in a user, and his access with it';
+COMMENT ON FUNCTION immuta_internal.store_profile(bigint, text[], jsonb) IS 'changes what policies look at in a user, and their access with it';
 
 CREATE FUNCTION immuta.set_user_groups(userid text, groups text[], iamid text = 'bim') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_connection();
-    PERFORM immuta.store_profile(immuta.user_id(set_user_groups.userid, set_user_groups.iamid),
+    PERFORM immuta_internal.catch_up();
+    PERFORM immuta_internal.store_profile(immuta_internal.user_id(set_user_groups.userid, set_user_groups.iamid),
                                  coalesce(set_user_groups.groups, '{}'), NULL);
 END
 $$;
@@ -59,9 +57,9 @@ AS $$
 DECLARE
     changed_user bigint;
 BEGIN
-    PERFORM immuta.lock_connection();
-    changed_user := immuta.user_id(add_user_to_group.userid, add_user_to_group.iamid);
-    PERFORM immuta.store_profile(
+    PERFORM immuta_internal.catch_up();
+    changed_user := immuta_internal.user_id(add_user_to_group.userid, add_user_to_group.iamid);
+    PERFORM immuta_internal.store_profile(
         changed_user, coalesce((SELECT f.groups FROM immuta.user_profile f WHERE f.user_id = changed_user), '{}') || group_name, NULL);
 END
 $$;
@@ -75,9 +73,9 @@ AS $$
 DECLARE
     changed_user bigint;
 BEGIN
-    PERFORM immuta.lock_connection();
-    changed_user := immuta.user_id(remove_user_from_group.userid, remove_user_from_group.iamid);
-    PERFORM immuta.store_profile(
+    PERFORM immuta_internal.catch_up();
+    changed_user := immuta_internal.user_id(remove_user_from_group.userid, remove_user_from_group.iamid);
+    PERFORM immuta_internal.store_profile(
         changed_user,
         coalesce((SELECT array_remove(f.groups, group_name COLLATE "C") FROM immuta.user_profile f WHERE f.user_id = changed_user), '{}'),
         NULL);
@@ -101,10 +99,10 @@ BEGIN
         RAISE EXCEPTION 'the values of an attribute must not be null, and not longer than 100000 bytes in all'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM immuta.lock_connection();
-    changed_user := immuta.user_id(set_user_attribute.userid, set_user_attribute.iamid);
+    PERFORM immuta_internal.catch_up();
+    changed_user := immuta_internal.user_id(set_user_attribute.userid, set_user_attribute.iamid);
     known := coalesce((SELECT f.attributes FROM immuta.user_profile f WHERE f.user_id = changed_user), '{}');
-    PERFORM immuta.store_profile(
+    PERFORM immuta_internal.store_profile(
         changed_user, NULL,
         CASE WHEN coalesce(attribute_values, '{}') = '{}' THEN known - attribute
              ELSE known || jsonb_build_object(attribute, to_jsonb(attribute_values)) END);

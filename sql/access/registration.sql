@@ -4,7 +4,7 @@ CREATE FUNCTION immuta.register_data_source(data_source regclass, tags text[] = 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    fault text := immuta.relation_fault(data_source);
+    fault text := immuta_internal.relation_fault(data_source);
     unknown name;
     source_id bigint;
     shown text;
@@ -22,7 +22,7 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'column "%" of "%" does not exist', coalesce(unknown, 'NULL'), data_source USING ERRCODE = 'undefined_column';
     END IF;
-    PERFORM immuta.lock_connection();
+    PERFORM immuta_internal.catch_up();
     SELECT d.id INTO source_id FROM immuta.data_source d WHERE d.relation = register_data_source.data_source;
     IF NOT FOUND THEN
         INSERT INTO immuta.data_source AS d (schema_name, table_name)
@@ -30,27 +30,27 @@ BEGIN
         WHERE c.oid = register_data_source.data_source
         RETURNING d.id INTO source_id;
     END IF;
-    PERFORM immuta.note_parts(ARRAY[register_data_source.data_source::oid]);
-    SELECT u.reason INTO shown FROM immuta.unconfirmed(ARRAY[register_data_source.data_source::oid]) u
+    PERFORM immuta_internal.note_parts(ARRAY[register_data_source.data_source::oid]);
+    SELECT u.reason INTO shown FROM immuta_internal.unconfirmed(ARRAY[register_data_source.data_source::oid]) u
     WHERE u.guarded IS NOT NULL;
     IF FOUND THEN
-        RAISE WARNING 'who may read "%" is not restricted by that: %', data_source, shown
-            USING HINT = 'From PostgreSQL 15 on a view with security_invoker shows each user what he may see himself.';
+        RAISE WARNING 'readers of "%" are not restricted by row policies and excluded columns: %', data_source, shown
+            USING HINT = 'From PostgreSQL 15 on a view with security_invoker shows each user only what they may see themselves.';
     END IF;
     DELETE FROM immuta.guarded_name g USING immuta.data_source d
     WHERE d.id = source_id AND g.schema_name = d.schema_name AND g.table_name = d.table_name;
     UPDATE immuta.data_source d
     SET by_schema = false, held = false,
-        confirmed = ARRAY(SELECT b.guarded FROM immuta.shown_by(ARRAY[register_data_source.data_source::oid]) b),
-        tags = coalesce(immuta.clean_tags(register_data_source.tags), d.tags),
+        confirmed = ARRAY(SELECT b.guarded FROM immuta_internal.shown_by(ARRAY[register_data_source.data_source::oid]) b),
+        tags = coalesce(immuta_internal.clean_tags(register_data_source.tags), d.tags),
         excluded_columns = CASE WHEN exclude_columns IS NULL THEN d.excluded_columns ELSE e.names END,
         excluded_numbers = CASE WHEN exclude_columns IS NULL THEN d.excluded_numbers ELSE e.numbers END
-    FROM immuta.exclusions(register_data_source.data_source, exclude_columns, '{}') e
+    FROM immuta_internal.exclusions(register_data_source.data_source, exclude_columns, '{}') e
     WHERE d.id = source_id;
     IF exclude_columns <> '{}' THEN
-        PERFORM immuta.guard(source_id);
+        PERFORM immuta_internal.guard(source_id);
     END IF;
-    PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.settle_sources(ARRAY[source_id]) s;
+    PERFORM immuta_internal.warn_not_granted(s.what, s.object, s.detail) FROM immuta_internal.settle_sources(ARRAY[source_id]) s;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.register_data_source(regclass, text[], name[]) FROM PUBLIC;
@@ -63,16 +63,16 @@ AS $$
 DECLARE
     source_id bigint;
 BEGIN
-    PERFORM immuta.lock_connection();
+    PERFORM immuta_internal.catch_up();
     SELECT d.id INTO source_id FROM immuta.data_source d WHERE d.relation = unregister_data_source.data_source;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    IF EXISTS (SELECT FROM immuta.registered_relations(ARRAY[unregister_data_source.data_source::oid])) THEN
+    IF EXISTS (SELECT FROM immuta_internal.registered_relations(ARRAY[unregister_data_source.data_source::oid])) THEN
         RAISE EXCEPTION '"%" is a data source because its schema is registered', data_source
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use immuta.unregister_schema().';
     END IF;
-    PERFORM FROM immuta.remove_data_sources(ARRAY[source_id]);
+    PERFORM FROM immuta_internal.remove_data_sources(ARRAY[source_id]);
     RETURN true;
 END
 $$;
@@ -83,16 +83,19 @@ COMMENT ON FUNCTION immuta.unregister_data_source(regclass) IS 'ends a data sour
 CREATE FUNCTION immuta.register_schema(schema_name name) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    namespace oid;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = register_schema.schema_name) THEN
+    SELECT n.oid INTO namespace FROM pg_namespace n WHERE n.nspname = register_schema.schema_name;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'schema "%" does not exist', schema_name USING ERRCODE = 'invalid_schema_name';
     END IF;
-    IF register_schema.schema_name ~ '^pg_' OR register_schema.schema_name IN ('information_schema', 'immuta') THEN
+    IF immuta_internal.is_system_schema(namespace) THEN
         RAISE EXCEPTION 'schema "%" cannot be registered: it belongs to the system', schema_name USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM immuta.lock_connection();
+    PERFORM immuta_internal.catch_up();
     INSERT INTO immuta.registered_schema (schema_name) VALUES (register_schema.schema_name) ON CONFLICT DO NOTHING;
-    PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.sync_objects(NULL) s;
+    PERFORM immuta_internal.warn_not_granted(s.what, s.object, s.detail) FROM immuta_internal.sync_objects(NULL) s;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.register_schema(name) FROM PUBLIC;
@@ -103,16 +106,12 @@ CREATE FUNCTION immuta.unregister_schema(schema_name name) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_connection();
-    DELETE FROM immuta.registered_schema r WHERE r.schema_name = unregister_schema.schema_name;
-    IF NOT FOUND THEN
+    PERFORM immuta_internal.catch_up();
+    IF NOT immuta_internal.forget_schema(unregister_schema.schema_name) THEN
         RETURN false;
     END IF;
-    DELETE FROM immuta.guarded_name g WHERE g.schema_name = unregister_schema.schema_name;
-    UPDATE immuta.subscription_policy p SET schemas = array_remove(p.schemas, unregister_schema.schema_name)
-    WHERE unregister_schema.schema_name = ANY (p.schemas);
-    PERFORM FROM immuta.sync_objects(NULL);
-    PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.settle_sources(NULL) s;
+    PERFORM FROM immuta_internal.sync_objects(NULL);
+    PERFORM immuta_internal.warn_not_granted(s.what, s.object, s.detail) FROM immuta_internal.settle_sources(NULL) s;
     RETURN true;
 END
 $$;
@@ -120,44 +119,59 @@ REVOKE ALL ON FUNCTION immuta.unregister_schema(name) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.unregister_schema(name) TO immuta_admin;
 COMMENT ON FUNCTION immuta.unregister_schema(name) IS 'ends the data sources that were registered with this schema; whether it was registered';
 
-CREATE FUNCTION immuta.change_tags(data_source regclass, added text[], removed text[]) RETURNS void
+CREATE FUNCTION immuta_internal.change_tags(data_source regclass, added text[], removed text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     source_id bigint;
 BEGIN
-    PERFORM immuta.lock_connection();
-    source_id := immuta.data_source_id(change_tags.data_source);
+    PERFORM immuta_internal.catch_up();
+    source_id := immuta_internal.data_source_id(change_tags.data_source);
     UPDATE immuta.data_source d
-    SET tags = immuta.clean_tags(ARRAY(SELECT t FROM unnest(d.tags || added) t WHERE t <> ALL (removed)))
+    SET tags = immuta_internal.clean_tags(ARRAY(SELECT t FROM unnest(d.tags || added) t WHERE t <> ALL (removed)))
     WHERE d.id = source_id;
-    PERFORM immuta.warn_not_granted(s.what, s.object, s.detail) FROM immuta.settle_sources(ARRAY[source_id]) s;
+    PERFORM immuta_internal.warn_not_granted(s.what, s.object, s.detail) FROM immuta_internal.settle_sources(ARRAY[source_id]) s;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.change_tags(regclass, text[], text[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.change_tags(regclass, text[], text[]) IS 'internal: changes the tags of a data source';
+COMMENT ON FUNCTION immuta_internal.change_tags(regclass, text[], text[]) IS 'changes the tags of a data source';
 
 CREATE FUNCTION immuta.tag_data_source(data_source regclass, VARIADIC tags text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT immuta.change_tags(data_source, tags, '{}') $$;
+AS $$ SELECT immuta_internal.change_tags(data_source, tags, '{}') $$;
 REVOKE ALL ON FUNCTION immuta.tag_data_source(regclass, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.tag_data_source(regclass, text[]) TO immuta_admin;
 COMMENT ON FUNCTION immuta.tag_data_source(regclass, text[]) IS 'adds tags to a data source';
 
 CREATE FUNCTION immuta.untag_data_source(data_source regclass, VARIADIC tags text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT immuta.change_tags(data_source, '{}', tags) $$;
+AS $$ SELECT immuta_internal.change_tags(data_source, '{}', tags) $$;
 REVOKE ALL ON FUNCTION immuta.untag_data_source(regclass, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.untag_data_source(regclass, text[]) TO immuta_admin;
 COMMENT ON FUNCTION immuta.untag_data_source(regclass, text[]) IS 'takes tags from a data source';
 
-CREATE FUNCTION immuta.data_source_state(data_source_id bigint) RETURNS text
+CREATE FUNCTION immuta.forget_missing() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    missing bigint[];
+BEGIN
+    PERFORM immuta_internal.catch_up();
+    missing := ARRAY(SELECT d.id FROM immuta.data_source d WHERE d.relation IS NULL);
+    PERFORM FROM immuta_internal.remove_data_sources(missing);
+    RETURN cardinality(missing);
+END
+$$;
+REVOKE ALL ON FUNCTION immuta.forget_missing() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta.forget_missing() TO immuta_admin;
+COMMENT ON FUNCTION immuta.forget_missing() IS 'ends the data sources whose tables could not be adopted, with their subscriptions; how many there were';
+
+CREATE FUNCTION immuta_internal.data_source_state(data_source_id bigint) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
         WHEN c.oid IS NULL THEN 'missing'
         WHEN a.role IS NULL THEN 'no system account'
-        WHEN d.held THEN 'not confirmed: ' || (SELECT u.reason FROM immuta.unconfirmed(ARRAY[c.oid]) u)
+        WHEN d.held THEN 'not confirmed: ' || (SELECT u.reason FROM immuta_internal.unconfirmed(ARRAY[c.oid]) u)
         WHEN p.refused IS NULL THEN 'ok'
         ELSE CASE WHEN p.readable THEN 'read only' ELSE 'not grantable' END || ': no grant option for ' || p.refused END
     FROM immuta.data_source d
@@ -167,21 +181,20 @@ AS $$
         SELECT bool_and(g.ok) FILTER (WHERE g.access = 'READ') AS readable,
                string_agg(g.privilege, ', ' ORDER BY g.place, g.privilege) FILTER (WHERE NOT g.ok) AS refused
         FROM (SELECT 0 AS place, 'READ' AS access, 'USAGE of the schema' AS privilege,
-                     immuta.is_grantable(a.role, 's', c.relnamespace, 0::smallint, 'USAGE') AS ok
+                     immuta_internal.is_grantable(a.role, 's', c.relnamespace, 0::smallint, 'USAGE') AS ok
               UNION ALL
               SELECT CASE k.access WHEN 'READ' THEN 1 ELSE 2 END, k.access, k.privilege,
                      CASE WHEN d.excluded_columns = '{}' OR k.privilege IN ('DELETE', 'TRUNCATE')
-                          THEN immuta.is_grantable(a.role, 'r', c.oid, 0::smallint, k.privilege)
+                          THEN immuta_internal.is_grantable(a.role, 'r', c.oid, 0::smallint, k.privilege)
                           ELSE NOT EXISTS (SELECT FROM pg_attribute t
                                            WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped
                                              AND t.attnum <> ALL (d.excluded_numbers)
-                                             AND NOT immuta.is_grantable(a.role, 'r', c.oid, t.attnum, k.privilege)) END
-              FROM immuta.privileges_of_kind(c.relkind) k) g) p ON a.role IS NOT NULL
+                                             AND NOT immuta_internal.is_grantable(a.role, 'r', c.oid, t.attnum, k.privilege)) END
+              FROM immuta_internal.privileges_of_kind(c.relkind) k) g) p ON a.role IS NOT NULL
     WHERE d.id = data_source_id
 $$;
-REVOKE ALL ON FUNCTION immuta.data_source_state(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION immuta.data_source_state(bigint) TO immuta_admin;
-COMMENT ON FUNCTION immuta.data_source_state(bigint) IS 'internal: what the system account may grant on a data source';
+GRANT EXECUTE ON FUNCTION immuta_internal.data_source_state(bigint) TO immuta_admin;
+COMMENT ON FUNCTION immuta_internal.data_source_state(bigint) IS 'what the system account may grant on a data source';
 
 -- The views are for administrators, whatever else a role may read.
 CREATE VIEW immuta.data_sources AS
@@ -194,7 +207,7 @@ SELECT coalesce(pg_catalog.host(pg_catalog.inet_server_addr()), 'local') AS host
              WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
              ORDER BY a.attnum) AS columns,
        d.excluded_columns, d.tags, d.by_schema,
-       immuta.data_source_state(d.id) AS state
+       immuta_internal.data_source_state(d.id) AS state
 FROM immuta.data_source d LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.relation
 WHERE pg_catalog.pg_has_role('immuta_admin', 'MEMBER')
 ORDER BY d.schema_name, d.table_name;

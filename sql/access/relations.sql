@@ -1,22 +1,29 @@
 -- What can be a data source, and what registered schemas hold.
 
-CREATE FUNCTION immuta.relation_fault(relation oid) RETURNS text
+CREATE FUNCTION immuta_internal.is_system_schema(schema oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_namespace n
+                   WHERE n.oid = schema AND (n.nspname ~ '^pg_' OR n.nspname IN (
+                       'information_schema', 'immuta', 'immuta_internal', 'immuta_procedures')))
+$$;
+COMMENT ON FUNCTION immuta_internal.is_system_schema(oid) IS 'whether a schema is PostgreSQL''s or this extension''s';
+
+CREATE FUNCTION immuta_internal.relation_fault(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
         WHEN c.oid IS NULL THEN 'it does not exist'
         WHEN c.relkind NOT IN ('r', 'p', 'v', 'm', 'f') THEN 'it is neither a table nor a view'
         WHEN c.relpersistence = 't' THEN 'it is temporary'
-        WHEN c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace, 'immuta'::regnamespace)
-            THEN 'it belongs to the system'
-        -- Who reads a partition by its own name meets none of the table's row policies.
+        WHEN immuta_internal.is_system_schema(c.relnamespace) THEN 'it belongs to the system'
+        -- Whoever reads a partition by its own name bypasses the row policies of the table.
         WHEN c.relispartition THEN 'it is a partition: register the partitioned table' END
     FROM (SELECT) one LEFT JOIN pg_class c ON c.oid = relation
 $$;
-REVOKE ALL ON FUNCTION immuta.relation_fault(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_fault(oid) IS 'internal: why a relation cannot be a data source, or NULL';
+COMMENT ON FUNCTION immuta_internal.relation_fault(oid) IS 'why a relation cannot be a data source, or NULL';
 
-CREATE FUNCTION immuta.data_source_id(data_source regclass) RETURNS bigint
+CREATE FUNCTION immuta_internal.data_source_id(data_source regclass) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -30,27 +37,24 @@ BEGIN
     RETURN found_id;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.data_source_id(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.data_source_id(regclass) IS 'internal: id of a data source; 42704 for what is none';
+COMMENT ON FUNCTION immuta_internal.data_source_id(regclass) IS 'id of a data source; 42704 for anything else';
 
-CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
+CREATE FUNCTION immuta_internal.relation_name(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
-REVOKE ALL ON FUNCTION immuta.relation_name(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_name(oid) IS 'internal: qualified name of a relation, for statements';
+COMMENT ON FUNCTION immuta_internal.relation_name(oid) IS 'qualified name of a relation, for statements';
 
--- OIDs are other ones after a restore: a row that arrives is known by its names. A name that two rows have is nobody's:
--- immuta.come_home() looks again when all are there.
-CREATE FUNCTION immuta.relation_named(schema_name name, table_name name) RETURNS oid
+-- OIDs change with a restore: a row that arrives is known by its names. A name that two rows share belongs to neither:
+-- immuta_internal.come_home() looks again when all are there.
+CREATE FUNCTION immuta_internal.relation_named(schema_name name, table_name name) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = schema_name AND c.relname = table_name
 $$;
-REVOKE ALL ON FUNCTION immuta.relation_named(name, name) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_named(name, name) IS 'internal: a relation by its names, or NULL';
+COMMENT ON FUNCTION immuta_internal.relation_named(name, name) IS 'a relation by its names, or NULL';
 
-CREATE FUNCTION immuta.registered_relations(relations oid[]) RETURNS TABLE (relation oid, schema_name name, table_name name)
+CREATE FUNCTION immuta_internal.registered_relations(relations oid[]) RETURNS TABLE (relation oid, schema_name name, table_name name)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.oid, n.nspname, c.relname
@@ -62,10 +66,9 @@ AS $$
       AND NOT EXISTS (SELECT FROM immuta.data_source d
                       WHERE d.relation IS NULL AND d.schema_name = n.nspname AND d.table_name = c.relname)
 $$;
-REVOKE ALL ON FUNCTION immuta.registered_relations(oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.registered_relations(oid[]) IS 'internal: what belongs to registered schemas now; not partitions, not what came with an extension';
+COMMENT ON FUNCTION immuta_internal.registered_relations(oid[]) IS 'what belongs to registered schemas now; not partitions, not what came with an extension';
 
-CREATE FUNCTION immuta.clean_tags(tags text[]) RETURNS text[]
+CREATE FUNCTION immuta_internal.clean_tags(tags text[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -75,5 +78,12 @@ BEGIN
     RETURN ARRAY(SELECT DISTINCT t COLLATE "C" FROM unnest(tags) t ORDER BY 1);
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.clean_tags(text[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.clean_tags(text[]) IS 'internal: a list of tags or groups in order; 22023 for one that cannot be';
+COMMENT ON FUNCTION immuta_internal.clean_tags(text[]) IS 'a sorted list of tags or groups; 22023 for one that is not valid';
+
+CREATE FUNCTION immuta_internal.unregistered_relations(relations oid[]) RETURNS TABLE (relation oid, schema_name name, table_name name)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.* FROM immuta_internal.registered_relations(relations) r
+    WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = r.relation)
+$$;
+COMMENT ON FUNCTION immuta_internal.unregistered_relations(oid[]) IS 'what belongs to registered schemas and is no data source yet';

@@ -1,6 +1,6 @@
 -- What follows from changes of rows, whoever makes them.
 
-CREATE FUNCTION immuta.resolve_names() RETURNS trigger
+CREATE FUNCTION immuta_internal.resolve_names() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -8,9 +8,9 @@ BEGIN
     WHEN 'registered_schema' THEN
         NEW.namespace := (SELECT n.oid FROM pg_namespace n WHERE n.nspname = NEW.schema_name);
     WHEN 'part' THEN
-        NEW.relation := immuta.relation_named(NEW.schema_name, NEW.table_name);
+        NEW.relation := immuta_internal.relation_named(NEW.schema_name, NEW.table_name);
     WHEN 'data_source' THEN
-        NEW.relation := (SELECT f.relation FROM immuta.relation_named(NEW.schema_name, NEW.table_name) f (relation)
+        NEW.relation := (SELECT f.relation FROM immuta_internal.relation_named(NEW.schema_name, NEW.table_name) f (relation)
                          WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = f.relation));
         NEW.excluded_numbers := ARRAY(
             SELECT a.attnum FROM pg_attribute a
@@ -28,23 +28,21 @@ BEGIN
     RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.resolve_names() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.resolve_names() IS 'internal: gives a row the OIDs that its names have here';
+COMMENT ON FUNCTION immuta_internal.resolve_names() IS 'gives a row the OIDs that its names have here';
 
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.system_account
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.registered_schema
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.data_source
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.part
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.subscriber
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.access_class
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
+DO $$
+DECLARE
+    filled name;
+BEGIN
+    FOREACH filled IN ARRAY ARRAY['system_account', 'registered_schema', 'data_source', 'part', 'subscriber', 'access_class']
+    LOOP
+        EXECUTE format('CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.%I '
+                       'FOR EACH ROW EXECUTE FUNCTION immuta_internal.resolve_names()', filled);
+    END LOOP;
+END
+$$;
 
-CREATE FUNCTION immuta.forget_project() RETURNS trigger
+CREATE FUNCTION immuta_internal.forget_project() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -53,61 +51,68 @@ BEGIN
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.forget_project() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_project() IS 'internal: tables and members go with their project';
+COMMENT ON FUNCTION immuta_internal.forget_project() IS 'tables and members go with their project';
 
-CREATE TRIGGER forget_project AFTER DELETE ON immuta.project FOR EACH ROW EXECUTE FUNCTION immuta.forget_project();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.project
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.project
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.project_member
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.project_member
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.project ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.project_member ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+CREATE TRIGGER forget_project AFTER DELETE ON immuta.project FOR EACH ROW EXECUTE FUNCTION immuta_internal.forget_project();
 
-CREATE FUNCTION immuta.mapping_changed() RETURNS trigger
+CREATE FUNCTION immuta_internal.mapping_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_projects();
-    PERFORM immuta.equalise_after(ARRAY[NEW.id], NULL);
+    PERFORM immuta_internal.catch_up_projects();
+    PERFORM immuta_internal.equalise_after(ARRAY[NEW.id], NULL);
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.mapping_changed() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.mapping_changed() IS 'internal: equalises the projects of a user who has another role now';
+COMMENT ON FUNCTION immuta_internal.mapping_changed() IS 'equalises the projects of a user who has another role now';
 CREATE TRIGGER equalise_row AFTER UPDATE OF userid, mapping, postgres_role ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.mapping_changed();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.mapping_changed();
 
-CREATE FUNCTION immuta.member_gone() RETURNS trigger
+CREATE FUNCTION immuta_internal.member_gone() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_projects();
-    PERFORM immuta.equalise(OLD.project_id);
+    PERFORM immuta_internal.catch_up_projects();
+    PERFORM immuta_internal.equalise(OLD.project_id);
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.member_gone() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.member_gone() IS 'internal: equalises a project that a user left, or was dropped from';
+COMMENT ON FUNCTION immuta_internal.member_gone() IS 'equalises a project that a user left, or was dropped from';
 CREATE TRIGGER equalise_row AFTER DELETE ON immuta.project_member
-FOR EACH ROW EXECUTE FUNCTION immuta.member_gone();
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.member_gone();
 
--- Sessions remember when the next subscription of their user ends.
-CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF user_id, state, valid_until ON immuta.subscription
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.subscription
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.subscription ENABLE ALWAYS TRIGGER announce_change, ENABLE ALWAYS TRIGGER announce_truncate;
+DO $$
+DECLARE
+    announced record;
+BEGIN
+    FOR announced IN
+        SELECT * FROM (VALUES
+            ('home', 'row', 'INSERT OR DELETE OR UPDATE'),
+            ('user_account', 'row', 'INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled'),
+            ('token', 'row', 'DELETE OR UPDATE OF digest, id, user_id'),
+            ('token_issuer', 'row', 'INSERT OR DELETE OR UPDATE'),
+            -- What is no longer revoked was remembered nowhere.
+            ('token_revocation', 'row', 'INSERT OR UPDATE'),
+            ('impersonation_rule', 'row', 'INSERT OR DELETE OR UPDATE'),
+            ('project', 'row', 'INSERT OR DELETE OR UPDATE'),
+            ('project_member', 'row', 'INSERT OR DELETE OR UPDATE'),
+            -- Sessions remember when the next subscription of their user ends.
+            ('subscription', 'statement', 'INSERT OR DELETE OR UPDATE OF user_id, state, valid_until')) a (table_name, level, events)
+    LOOP
+        EXECUTE format('CREATE TRIGGER announce_%s AFTER %s ON immuta.%I FOR EACH %1$s EXECUTE FUNCTION immuta_internal.announce_change()',
+                       announced.level, announced.events, announced.table_name);
+        EXECUTE format('CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.%I '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.announce_change()', announced.table_name);
+        -- Also during replication, and where session_replication_role switches triggers off.
+        EXECUTE format('ALTER TABLE immuta.%I ENABLE ALWAYS TRIGGER announce_%s, ENABLE ALWAYS TRIGGER announce_truncate',
+                       announced.table_name, announced.level);
+    END LOOP;
+END
+$$;
 
 -- What logical replication brings carries the OIDs of another cluster, and no restore or upgrade says so: here they would be
 -- somebody else's roles and tables.
-CREATE FUNCTION immuta.refuse_replication() RETURNS trigger
+CREATE FUNCTION immuta_internal.refuse_replication() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -119,23 +124,21 @@ BEGIN
     RETURN coalesce(NEW, OLD);
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.refuse_replication() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.refuse_replication() IS 'internal: 55000 for rows that logical replication brings';
+COMMENT ON FUNCTION immuta_internal.refuse_replication() IS '55000 for rows that logical replication brings';
 
 DO $$
 DECLARE
     name text;
 BEGIN
     FOR name IN
-        SELECT DISTINCT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
-        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'immuta'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'r'
-          AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.atttypid OPERATOR(pg_catalog.=) ANY (
-              ARRAY['pg_catalog.oid', 'pg_catalog.regclass', 'pg_catalog.regrole']::pg_catalog.regtype[])
+        SELECT DISTINCT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'immuta'::regnamespace AND c.relkind = 'r'
+          AND a.attnum > 0 AND a.atttypid = ANY (ARRAY['oid', 'regclass', 'regrole']::regtype[])
     LOOP
-        -- Fires only where changes are replayed, and costs nothing elsewhere.
-        EXECUTE pg_catalog.format('CREATE TRIGGER refuse_replication BEFORE INSERT OR UPDATE OR DELETE ON immuta.%I '
-                                  'FOR EACH ROW EXECUTE FUNCTION immuta.refuse_replication()', name);
-        EXECUTE pg_catalog.format('ALTER TABLE immuta.%I ENABLE REPLICA TRIGGER refuse_replication', name);
+        -- Fires only during replication, and costs nothing elsewhere.
+        EXECUTE format('CREATE TRIGGER refuse_replication BEFORE INSERT OR UPDATE OR DELETE ON immuta.%I '
+                       'FOR EACH ROW EXECUTE FUNCTION immuta_internal.refuse_replication()', name);
+        EXECUTE format('ALTER TABLE immuta.%I ENABLE REPLICA TRIGGER refuse_replication', name);
     END LOOP;
 END
 $$;

@@ -1,7 +1,7 @@
 -- Setting the connection up, and making everything what it should be.
 
--- ENABLE TRIGGER ALL, as at the end of a restore without triggers, leaves them off where changes are replayed.
-CREATE FUNCTION immuta.always_announce() RETURNS void
+-- ENABLE TRIGGER ALL, as at the end of a restore without triggers, leaves them off during replication.
+CREATE FUNCTION immuta_internal.always_announce() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -9,46 +9,31 @@ DECLARE
 BEGIN
     FOR announcing IN
         SELECT t.tgrelid::regclass AS relation, t.tgname FROM pg_trigger t
-        WHERE t.tgfoid = 'immuta.announce_change()'::regprocedure AND t.tgenabled <> 'A'
+        WHERE t.tgfoid = 'immuta_internal.announce_change()'::regprocedure AND t.tgenabled <> 'A'
     LOOP
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', announcing.relation, announcing.tgname);
     END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.always_announce() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.always_announce() IS 'internal: every session hears of changes, whoever makes them';
+COMMENT ON FUNCTION immuta_internal.always_announce() IS 'every session hears of changes, whoever makes them';
 
-CREATE FUNCTION immuta.sync() RETURNS TABLE (what text, object text, detail text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION immuta_internal.store_role_names() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    system_role oid;
-    lost record;
-    expired bigint;
-    change record;
-BEGIN
-    IF NOT immuta.is_home() THEN
-        PERFORM immuta.lock_projects();
-        IF NOT EXISTS (SELECT FROM immuta.system_account) THEN
-            RETURN QUERY SELECT * FROM immuta.not_adopted();
-            RETURN;
-        END IF;
-    END IF;
-    system_role := immuta.system_role();
-    PERFORM immuta.always_announce();
-    expired := immuta.expire_subscriptions();
-    IF expired > 0 THEN
-        RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
-    END IF;
-    PERFORM immuta.lock_connection();
-    DELETE FROM immuta.part p WHERE p.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
-    PERFORM immuta.find_missing();
-    -- Roles that were renamed or dropped.
     UPDATE immuta.system_account a SET role_name = r.rolname FROM pg_roles r WHERE r.oid = a.role AND r.rolname <> a.role_name;
     UPDATE immuta.access_class k SET role_name = r.rolname FROM pg_roles r WHERE r.oid = k.role AND r.rolname <> k.role_name;
     UPDATE immuta.subscriber b SET role_name = r.rolname FROM pg_roles r WHERE r.oid = b.role AND r.rolname <> b.role_name;
     UPDATE immuta.user_account u SET postgres_role_name = r.rolname FROM pg_roles r
-    WHERE r.oid = u.postgres_role AND r.rolname <> u.postgres_role_name;
+    WHERE r.oid = u.postgres_role AND r.rolname <> u.postgres_role_name
+$$;
+COMMENT ON FUNCTION immuta_internal.store_role_names() IS 'stores the names of roles that were renamed';
+
+CREATE FUNCTION immuta_internal.follow_roles() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lost record;
+BEGIN
     FOR lost IN
         UPDATE immuta.access_class k SET role = NULL
         WHERE k.role IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = k.role) RETURNING k.id, k.role_name
@@ -59,63 +44,91 @@ BEGIN
     FOR lost IN
         SELECT b.* FROM immuta.subscriber b
         WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = b.role)
-           OR (SELECT c.role FROM immuta.carrier(b.user_id) c) IS DISTINCT FROM b.role
+           OR (SELECT c.role FROM immuta_internal.carrier(b.user_id) c) IS DISTINCT FROM b.role
     LOOP
-        PERFORM immuta.release_role(lost.user_id);
+        PERFORM immuta_internal.release_role(lost.user_id);
         IF lost.made THEN
             UPDATE immuta.user_account u SET mapping = 'username', postgres_role = NULL
             WHERE u.id = lost.user_id AND u.mapping = 'explicit'
               AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = u.postgres_role);
         END IF;
-        PERFORM immuta.settle_mapping(lost.user_id);
+        PERFORM immuta_internal.settle_mapping(lost.user_id);
         RETURN QUERY SELECT 'role of a user changed', 'ROLE ' || quote_ident(lost.role_name), NULL;
     END LOOP;
-    FOR lost IN
-        SELECT b.role FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role
-        WHERE NOT pg_has_role(b.role, 'immuta_subscriber', 'USAGE')
+    FOR lost IN SELECT u AS role FROM immuta_internal.unmarked_subscribers() u
     LOOP
-        PERFORM immuta.mark_role(lost.role, 'immuta_subscriber', true);
+        PERFORM immuta_internal.mark_role(lost.role, 'immuta_subscriber', true);
         RETURN QUERY SELECT 'granted', 'ROLE immuta_subscriber', 'to ' || lost.role::regrole;
     END LOOP;
-    -- What somebody revoked.
-    DELETE FROM immuta.grant_made g
-    WHERE immuta.grantor_of(system_role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL;
-    DELETE FROM immuta.class_member m USING immuta.access_class k
-    WHERE k.id = m.class_id AND NOT EXISTS (SELECT FROM pg_auth_members c WHERE c.roleid = k.role AND c.member = m.role);
-    RETURN QUERY SELECT * FROM immuta.own_memberships();
-    PERFORM immuta.refresh_policy_members(NULL, NULL);
-    PERFORM immuta.ensure_role(s.user_id) FROM (
-        SELECT DISTINCT s.user_id FROM immuta.subscription s
-        WHERE s.state = 'approved' AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.user_id = s.user_id AND b.role IS NOT NULL)) s;
-    FOR change IN
-        SELECT * FROM immuta.sync_objects(NULL)
-        UNION ALL SELECT * FROM immuta.apply_members(NULL, NULL)
-        UNION ALL SELECT * FROM immuta.settle_sources(NULL)
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.follow_roles() IS 'what was recorded of roles follows those of the cluster';
+
+CREATE FUNCTION immuta_internal.renew_row_policies() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    fault record;
+BEGIN
+    FOR fault IN SELECT * FROM immuta_internal.row_policy_faults() f WHERE f.is_missing
     LOOP
-        -- What cannot be granted is no change: drift() tells.
+        PERFORM immuta_internal.apply_row_policy(fault.policy_id);
+        RETURN QUERY SELECT 'row policy created', fault.relation::regclass::text, fault.name;
+    END LOOP;
+    FOR fault IN SELECT * FROM immuta_internal.row_policy_faults() f WHERE NOT f.is_missing
+    LOOP
+        RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', left(fault.name, 63), fault.relation::regclass
+            USING HINT = format('ALTER FUNCTION %s SET search_path = ...', fault.unsafe);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.renew_row_policies() IS 'creates row policies that are not there, and warns of unsafe ones';
+
+CREATE FUNCTION immuta.sync() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    expired bigint;
+    change record;
+BEGIN
+    IF NOT immuta_internal.is_home() THEN
+        PERFORM immuta_internal.catch_up_projects();
+        IF NOT EXISTS (SELECT FROM immuta.system_account) THEN
+            RETURN QUERY SELECT * FROM immuta_internal.not_adopted();
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM immuta_internal.system_role(), immuta_internal.always_announce();
+    expired := immuta.expire_subscriptions();
+    IF expired > 0 THEN
+        RETURN QUERY SELECT 'expired', expired || ' subscriptions', NULL;
+    END IF;
+    PERFORM immuta_internal.catch_up();
+    DELETE FROM immuta.part p WHERE p.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.relation);
+    PERFORM immuta_internal.find_missing(), immuta_internal.store_role_names();
+    RETURN QUERY SELECT * FROM immuta_internal.follow_roles();
+    -- What somebody revoked is to be granted again.
+    DELETE FROM immuta.grant_made g USING immuta_internal.revoked_by_hand() r
+    WHERE (g.data_source_id, g.grantee, g.kind, g.object, g.attnum, g.privilege)
+          = (r.data_source_id, r.grantee, r.kind, r.object, r.attnum, r.privilege);
+    DELETE FROM immuta.class_member m USING immuta_internal.lost_memberships() l WHERE m.class_id = l.class_id AND m.user_id = l.user_id;
+    RETURN QUERY SELECT * FROM immuta_internal.own_memberships();
+    PERFORM immuta_internal.refresh_policy_members(NULL, NULL);
+    PERFORM immuta_internal.ensure_role(w.user_id) FROM immuta_internal.users_without_role() w;
+    FOR change IN
+        SELECT * FROM immuta_internal.sync_objects(NULL)
+        UNION ALL SELECT * FROM immuta_internal.apply_members(NULL, NULL)
+        UNION ALL SELECT * FROM immuta_internal.settle_sources(NULL)
+    LOOP
+        -- What cannot be granted is not a change: drift() shows it.
         IF change.what <> 'not granted' THEN
             RETURN QUERY SELECT change.what, change.object, change.detail;
         END IF;
     END LOOP;
-    FOR lost IN
-        SELECT p.id, p.name, d.relation FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id
-        WHERE NOT immuta.has_policy(d.relation, 'immuta_row_' || p.id)
-    LOOP
-        PERFORM immuta.apply_row_policy(lost.id);
-        RETURN QUERY SELECT 'row policy created', lost.relation::regclass::text, lost.name;
-    END LOOP;
-    FOR lost IN
-        SELECT p.name, d.relation, f.fault
-        FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id,
-             LATERAL immuta.function_without_path(d.relation, 'immuta_row_' || p.id) f (fault)
-        WHERE f.fault IS NOT NULL
-    LOOP
-        RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', left(lost.name, 63), lost.relation::regclass
-            USING HINT = format('ALTER FUNCTION %s SET search_path = ...', lost.fault);
-    END LOOP;
+    RETURN QUERY SELECT * FROM immuta_internal.renew_row_policies();
     RETURN QUERY SELECT 'projects equalised', e || ' tables', NULL FROM immuta.equalise_projects() e WHERE e > 0;
     -- What needs an administrator.
-    RETURN QUERY SELECT * FROM immuta.not_adopted();
+    RETURN QUERY SELECT * FROM immuta_internal.not_adopted();
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC;
@@ -127,11 +140,11 @@ CREATE FUNCTION immuta.adopt() RETURNS TABLE (what text, object text, detail tex
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    original name := immuta.original();
+    original name := immuta_internal.original();
 BEGIN
     IF original IS NOT NULL THEN
         UPDATE immuta.connection_state s SET version = s.version + 1;
-        PERFORM immuta.come_home();
+        PERFORM immuta_internal.come_home();
         RETURN QUERY SELECT 'adopted', 'DATABASE ' || quote_ident(current_database()),
                             'with roles of its own beside ' || quote_ident(original);
     END IF;
@@ -152,10 +165,10 @@ DECLARE
     account record;
     former oid;
 BEGIN
-    IF immuta.is_connected(false) THEN
-        PERFORM immuta.lock_connection();
+    IF immuta_internal.is_connected(false) THEN
+        PERFORM immuta_internal.catch_up();
     END IF;
-    former := (SELECT r.oid FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE immuta.is_home());
+    former := (SELECT r.oid FROM immuta.system_account a JOIN pg_roles r ON r.oid = a.role WHERE immuta_internal.is_home());
     SELECT r.* INTO account FROM pg_roles r WHERE r.rolname = set_system_account.role_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'role "%" does not exist', role_name USING ERRCODE = 'undefined_object';
@@ -170,14 +183,14 @@ BEGIN
     END IF;
     IF former <> account.oid THEN
         -- The former account takes back what it granted: nobody else could.
-        PERFORM FROM immuta.revoke_memberships(ARRAY(SELECT k.id FROM immuta.access_class k), NULL);
-        PERFORM FROM immuta.revoke_grants();
+        PERFORM FROM immuta_internal.revoke_memberships(ARRAY(SELECT k.id FROM immuta.access_class k));
+        PERFORM immuta_internal.revoke_all_grants();
     END IF;
     INSERT INTO immuta.system_account AS a (role_name) VALUES (set_system_account.role_name)
     ON CONFLICT ON CONSTRAINT system_account_pkey DO UPDATE SET role = EXCLUDED.role, role_name = EXCLUDED.role_name;
-    PERFORM immuta.lock_connection();
+    PERFORM immuta_internal.catch_up();
     IF former <> account.oid THEN
-        PERFORM immuta.take_stock(false, false);
+        PERFORM immuta_internal.take_stock(false, false);
     END IF;
     PERFORM FROM immuta.sync();
 END

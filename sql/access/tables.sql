@@ -53,7 +53,7 @@ CREATE TABLE immuta.data_source (
     confirmed bigint[] NOT NULL DEFAULT '{}',
     registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
+COMMENT ON TABLE immuta.data_source IS 'tables and views to which users may be subscribed';
 COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
 COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, not by itself';
 COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
@@ -86,7 +86,7 @@ CREATE TABLE immuta.subscriber (
 );
 COMMENT ON TABLE immuta.subscriber IS 'the role that carries a user''s subscriptions; it is nobody else''s';
 COMMENT ON COLUMN immuta.subscriber.role IS 'OID of the role in this cluster; NULL when it could not be adopted';
-COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with him';
+COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with them';
 CREATE INDEX user_account_postgres_role_idx ON immuta.user_account (postgres_role);
 
 CREATE TABLE immuta.subscription (
@@ -147,7 +147,7 @@ CREATE TABLE immuta.row_policy (
 );
 COMMENT ON TABLE immuta.row_policy IS 'rules for the rows of a data source';
 
--- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.take_stock().
+-- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta_internal.take_stock().
 CREATE TABLE immuta.policy_member (
     policy_id integer NOT NULL,
     user_id bigint NOT NULL,
@@ -261,7 +261,7 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.row_policy_id_seq', '');
 
 REVOKE ALL ON immuta.project, immuta.project_data_source, immuta.project_member FROM PUBLIC;
 REVOKE ALL ON SEQUENCE immuta.project_id_seq FROM PUBLIC;
--- What was dropped is a number in a dump, which is something else elsewhere.
+-- In a dump what was dropped is a number, which is something else elsewhere.
 SELECT pg_catalog.pg_extension_config_dump(
     'immuta.project', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) postgres_role)');
 SELECT pg_catalog.pg_extension_config_dump(

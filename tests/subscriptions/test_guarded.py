@@ -132,7 +132,7 @@ def test_what_was_there_before_is_told(ruled):  # noqa: F811
     assert ruled.access("ann", "sales.child") == "READ" and ruled.access("ann", "sales.sums") is None
     ruled.system.notices.clear()
     ruled.sql("SELECT immuta.register_data_source('sales.sums'), immuta.register_data_source('sales.child')")
-    assert sum("not restricted by that" in n for n in ruled.system.notices) == 2
+    assert sum("are not restricted by row policies" in n for n in ruled.system.notices) == 2
     assert ruled.drift() == [] and ruled.access("ann", "sales.sums") == "READ"
     # Confirmed is what it showed then.
     ruled.sql("SELECT immuta.create_row_policy('none', 'sales.customers', 'false')")
