@@ -244,7 +244,7 @@ impl Error {
                 "Map the user with immuta.map_user(), or make the role of that name a member of immuta_mappable."
             }
             Error::OtherRoleInProject => {
-                "Map the user to a role with immuta.map_user(), or end the project for him: \
+                "Map the user to a role with immuta.map_user(), or end the project for them: \
                  immuta.set_current_project(NULL, userid)."
             }
             Error::SubscriptionEnded => "Retry the transaction; tell the administrator if it happens again.",

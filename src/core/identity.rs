@@ -126,12 +126,12 @@ pub enum Authority {
     Issuer(String),
 }
 
-/// The user a token stands for, as the provider describes him.
+/// The user a token stands for, as the provider describes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     pub authority: Authority,
     pub userid: String,
-    /// The role that the provider names for him.
+    /// The role that the provider names for them.
     pub role_name: Option<String>,
 }
 

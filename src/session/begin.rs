@@ -173,7 +173,7 @@ fn switch_to(user: &Resolved, is_local: bool, savepoint: Option<(i32, Savepoint)
     if !switch::switch_to(user.role, lasting) {
         return Err(Error::Inconsistent);
     }
-    // As the user: some values are checked against what he may do.
+    // As the user: some values are checked against what they may do.
     if settings::apply_role_settings() {
         guc::apply_settings_of(user.role, lasting, Which::All);
         inject::point(Point::SettingsApplied);

@@ -56,7 +56,7 @@ pub fn check_single_user(kind: Kind, identity: &Rc<Identity>) -> Result<(), Erro
     })
 }
 
-/// From now on there may be a user in this session who sends what he likes: without an impersonation it gets no
+/// From now on there may be a user in this session who sends what they like: without an impersonation it gets no
 /// further than one that has to present tokens.
 pub fn guard_from_now_on() {
     if !gate::has_named() {

@@ -22,7 +22,7 @@ pub enum SingleUser {
     On,
 }
 
-/// A template that gives each user a name of his own, as far as names can.
+/// A template that gives each user a name of their own, as far as names can.
 struct RoleName;
 
 impl TextCheck for RoleName {
@@ -117,7 +117,7 @@ settings! {
         details: c"{userid} and {iamid} stand for the user's.",
     };
 
-    /// Identity manager of a user who is presented by name, and what his user id is made of. Whoever presents the name may
+    /// Identity manager of a user who is presented by name, and what their user id is made of. Whoever presents the name may
     /// set these, too.
     IMPERSONATION_IAMID: UserText<AnyLine> = Setting {
         name: c"immuta.impersonation_iamid",

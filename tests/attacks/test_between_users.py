@@ -1,4 +1,4 @@
-"""G4: a user who has ended his transaction is, to the server, the application between two users. What he may set then
+"""G4: a user who has ended their transaction is, to the server, the application between two users. What they may set then
 the next one meets.
 
 Threats: 21, 35 (docs/threats.md).

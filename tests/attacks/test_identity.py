@@ -1,4 +1,4 @@
-"""G3: inside the transaction nothing that the end user sends changes who he is.
+"""G3: inside the transaction nothing that the end user sends changes who they are.
 
 Threats: 1-8, 10, 12, 18, 39, 41 (docs/threats.md).
 """

@@ -1,4 +1,4 @@
-"""G4: what one user leaves on a pooled connection neither influences the next nor can be read by him. Rows
+"""G4: what one user leaves on a pooled connection neither influences the next nor can be read by them. Rows
 21-26.
 
 Threats: 21-26 (docs/threats.md).

@@ -65,7 +65,7 @@ def test_pgjdbc_releases_none(session):
 
 
 def test_a_user_per_nested_transaction(session):
-    """Rolled back, the next one takes his place; released, he stays."""
+    """Rolled back, the next one takes their place; released, they stay."""
     session.ok("BEGIN")
     for user in ("alice", "bob"):
         session.ok("SAVEPOINT nested")

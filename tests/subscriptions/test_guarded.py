@@ -162,7 +162,7 @@ def test_tables_that_changed_their_names(guarded, hiding, other):
 
 
 def test_others_ddl_is_left_alone(guarded):
-    """Who may not even see the extension's tables makes views and parts of his own."""
+    """Who may not even see the extension's tables makes views and parts of their own."""
     guarded.world.sql("GRANT CREATE, USAGE ON SCHEMA other, sales TO plain")
     plain = guarded.login("plain", "plain-password")
     query(plain, "CREATE TABLE other.mine (a int) PARTITION BY LIST (a); CREATE TABLE other.mine1 PARTITION OF other.mine DEFAULT;"
