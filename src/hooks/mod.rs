@@ -13,6 +13,8 @@ use crate::pg::job::writer;
 use crate::pg::sys::{client, report, running};
 use crate::pg::{catalog, gate, log, preload};
 use crate::rights::mapping;
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+use crate::{core::token::Secret, provider::jwt, session::connection};
 
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
@@ -40,6 +42,8 @@ pub fn install() {
         utility_ended: statement::utility_ended,
         changes: audit::changes,
     });
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+    crate::pg::hook::login::install(accepts_login);
     xact::register(xact::Handlers {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
@@ -49,6 +53,15 @@ pub fn install() {
         subtransaction_committed: transaction::subtransaction_committed,
         subtransaction_aborted: transaction::subtransaction_aborted,
     });
+}
+
+/// Somebody logs in with a token. The user is established when the connection is made: only then our tables can be read.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+fn accepts_login(login: &crate::pg::hook::login::Login) -> Result<String, String> {
+    let token = Secret::of(login.token.as_bytes()).ok_or("its token is too long, or none")?;
+    let user = jwt::accept_login(&token, login.issuer, login.scope)?;
+    connection::remember_login(token);
+    Ok(user)
 }
 
 /// What is answered whether or not the hooks are in place. Called once, from `_PG_init`.

@@ -62,7 +62,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !login::holds(kind, impersonator) {
         return Err(login::not_holder(kind));
     }
-    if !presented.is_local && !settings::allow_session_impersonation() {
+    if !presented.is_local && !settings::allow_session_impersonation() && !connection::is_login() {
         return Err(Error::NotLocal);
     }
     let savepoint = savepoint(presented)?;
@@ -83,10 +83,14 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
     let entry = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    connection::check_login(&entry.identity)?;
     by_name::check_single_user(kind, &entry.identity)?;
     settle();
-    if presented.is_of_connection {
-        connection::remember_connection(presented, text.clone());
+    if presented.is_of_connection || connection::is_login() {
+        connection::remember_connection(
+            &Presented { is_local: false, is_of_connection: true, ..presented.clone() },
+            text.clone(),
+        );
         // Whatever was set meanwhile, to end the impersonation of another, say.
         names::reset();
     }
