@@ -5,16 +5,17 @@ mod transaction;
 
 use crate::audit;
 use crate::core::identity::Identity;
+use crate::core::token::Secret;
 use crate::error::Error;
 use crate::guard::watch::holds_back;
 use crate::guard::{names, without_a_token};
-use crate::pg::hook::{cursor, dry_run, frames, xact};
+use crate::pg::hook::{cursor, dry_run, frames, login, xact};
 use crate::pg::job::writer;
 use crate::pg::sys::{client, report, running};
 use crate::pg::{catalog, gate, log, preload};
+use crate::provider::jwt;
 use crate::rights::mapping;
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
-use crate::{core::token::Secret, provider::jwt, session::connection};
+use crate::session::connection;
 
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
@@ -42,8 +43,7 @@ pub fn install() {
         utility_ended: statement::utility_ended,
         changes: audit::changes,
     });
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
-    crate::pg::hook::login::install(accepts_login);
+    login::install(accepts_login);
     xact::register(xact::Handlers {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
@@ -56,8 +56,7 @@ pub fn install() {
 }
 
 /// Somebody logs in with a token. The user is established when the connection is made: only then our tables can be read.
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
-fn accepts_login(login: &crate::pg::hook::login::Login) -> Result<String, String> {
+fn accepts_login(login: &login::Login) -> Result<String, String> {
     let token = Secret::of(login.token.as_bytes()).ok_or("its token is too long, or none")?;
     let user = jwt::accept_login(&token, login.issuer, login.scope)?;
     connection::remember_login(token);

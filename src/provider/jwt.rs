@@ -2,6 +2,7 @@
 
 use crate::core::identity::{Authority, Identity, Provider, Subject};
 use crate::core::provider::cache::Resolution;
+use crate::core::provider::jwt::cache::issuer_of_line;
 use crate::core::provider::jwt::claims::{self, Accepted, CHECKS, Claims, Keys, Policy};
 use crate::core::provider::jwt::json::Json;
 use crate::core::provider::jwt::keys::KeySet;
@@ -12,12 +13,10 @@ use crate::core::time::Timestamp;
 use crate::core::token::Secret;
 use crate::pg::catalog::Installation;
 use crate::pg::catalog::tables;
-use crate::pg::sys::report;
+use crate::pg::sys::{clock, report};
 use crate::provider::Failure;
 use crate::provider::keys::{Known, Source};
 use crate::settings;
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
-use crate::{core::provider::jwt::cache::issuer_of_line, pg::sys::clock};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -130,7 +129,6 @@ pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Resu
 
 /// Whether somebody may log in with this token by a line for this issuer and these scopes; who they are by the settings, or why
 /// not. No table can be read: what rows say of the issuer counts later, when the connection is made.
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
 pub fn accept_login(token: &Secret, issuer: &str, scope: &str) -> Result<String, String> {
     if settings::token_provider() != Provider::Jwt {
         return Err("bodata.token_provider is not jwt for the whole server".into());
@@ -146,7 +144,6 @@ pub fn accept_login(token: &Secret, issuer: &str, scope: &str) -> Result<String,
     })
 }
 
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
 fn login_problem(text: &str, issuer: &str, policy: &Policy) -> Result<String, Problem> {
     let token = Token::read(text)?;
     token.check_extensions()?;
