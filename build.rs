@@ -8,10 +8,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=src/pg/hook/login.c");
     println!("cargo:rerun-if-env-changed=PGRX_HOME");
     println!("cargo:rerun-if-env-changed=PGRX_PG_CONFIG_PATH");
+    println!("cargo:rustc-check-cfg=cfg(has_oauth_logins)");
     let has = |version: u32| std::env::var_os(format!("CARGO_FEATURE_PG{version}")).is_some();
     let Some(version) = (18..40).find(|version| has(*version)) else { return Ok(()) };
     let found = Pgrx::from_config()?;
     let headers = found.get(&format!("pg{version}"))?.includedir_server()?;
     cc::Build::new().file("src/pg/hook/login.c").include(headers).warnings(false).compile("immuta_login");
+    println!("cargo:rustc-cfg=has_oauth_logins");
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::core::guard;
 use crate::core::provider::jwt::token::Fault as TokenFault;
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
+use crate::core::rights::decision::Denial;
 use crate::pg::catalog::Fault;
 use crate::pg::sys::report::Report;
 use pgrx::PgSqlErrorCode;
@@ -297,6 +298,16 @@ impl From<guard::Refusal> for Error {
             guard::Refusal::BetweenUsers(name) => Error::SettingNotShared(name),
             guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
             guard::Refusal::NotSupported(what) => Error::NotSupported(what),
+        }
+    }
+}
+
+impl From<Denial> for Error {
+    fn from(denial: Denial) -> Error {
+        match denial {
+            Denial::Disabled => Error::TokenInvalid,
+            Denial::NotMapped => Error::NotMapped,
+            Denial::OtherRoleInProject => Error::OtherRoleInProject,
         }
     }
 }

@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,core,assert,upgrade] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade] VERSION…
 
 One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
 and for time to pass.
@@ -21,11 +21,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "core", "assert", "upgrade")
+PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
 CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
+# `make inject` tries the faults on others as well.
+INJECT_VERSIONS = ("18",)
 # The shortest upgrade; `make upgrade` runs the others as well.
 UPGRADE = ("17", "18")
 
@@ -126,6 +128,17 @@ def asserting(tally, version, env, suites):
             pytest(tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
 
 
+def install_with_faults(tally, version, env):
+    """The library with the points of src/pg/sys/inject.rs, into a tree of its own."""
+    tree = BUILD / "pg-inject" / version
+    source = BUILD / "pg" / version
+    if not (tree / ".version").exists() or (tree / ".version").read_text() != (source / ".version").read_text():
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(source, tree, symlinks=True)
+    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "install", version],
+                 dict(env, IMMUTA_PG_TREES=str(tree.parent), IMMUTA_FEATURES="inject"))
+
+
 def core(tally, version, env):
     """PostgreSQL's own tests; install() has put the library there."""
     name = f"core, PostgreSQL {version}"
@@ -154,12 +167,16 @@ def main():
             pytest(tally, "house", "house", arguments.versions[-1], env)
         for version in arguments.versions:
             if "lint" in parts:
-                check(tally, f"clippy, PostgreSQL {version}",
-                      ["cargo", "clippy", "-q", "--all-targets", "--no-default-features",
-                       "--features", f"pg{version} pg_test", "--", "-D", "warnings"], env)
+                for feature in ("pg_test", "inject") if version in INJECT_VERSIONS else ("pg_test",):
+                    check(tally, f"clippy, PostgreSQL {version}, {feature}",
+                          ["cargo", "clippy", "-q", *(["--all-targets"] if feature == "pg_test" else []), "--no-default-features",
+                           "--features", f"pg{version} {feature}", "--", "-D", "warnings"], env)
             if "rust" in parts:
                 # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
+            if "inject" in parts and (version in INJECT_VERSIONS or len(parts) == 1) and install_with_faults(tally, version, env):
+                later(pytest, tally, f"faults, PostgreSQL {version}", "inject", version,
+                      dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")))
             if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:

@@ -1,9 +1,8 @@
 -- Issuers of OAuth tokens (bodata.token_provider = 'introspection' or 'jwt'). Tokens of an issuer that is not listed are refused.
 
-CREATE FUNCTION immuta.issuer_fault(settings bytea) RETURNS text
+CREATE FUNCTION immuta_internal.issuer_fault(settings bytea) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_issuer_fault_wrapper';
-REVOKE ALL ON FUNCTION immuta.issuer_fault(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.issuer_fault(bytea) IS 'internal: what is wrong with what is to be accepted of an issuer, or NULL';
+COMMENT ON FUNCTION immuta_internal.issuer_fault(bytea) IS 'what is wrong with what is to be accepted of an issuer, or NULL';
 
 CREATE FUNCTION immuta.map_issuer(
     issuer text, iamid text, audiences text[] = NULL, jwks_url text = NULL, jwks jsonb = NULL, algorithms text[] = NULL,
@@ -33,7 +32,7 @@ BEGIN
         'groups_claim', groups_claim, 'attribute_claims', attribute_claims, 'required_claims', required_claims,
         'user_template', user_template)) s
     WHERE s.value <> 'null';
-    fault := immuta.issuer_fault(convert_to(settings::text, 'UTF8'));
+    fault := immuta_internal.issuer_fault(convert_to(settings::text, 'UTF8'));
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'this cannot be accepted of an issuer' USING ERRCODE = 'invalid_parameter_value', DETAIL = fault;
     END IF;
@@ -45,16 +44,15 @@ REVOKE ALL ON FUNCTION immuta.map_issuer(text, text, text[], text, jsonb, text[]
 GRANT EXECUTE ON FUNCTION immuta.map_issuer(text, text, text[], text, jsonb, text[], text[], text, jsonb, jsonb, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.map_issuer(text, text, text[], text, jsonb, text[], text[], text, jsonb, jsonb, text) IS 'accepts the tokens of an issuer, as those of users of this identity manager; what else is given counts for its JWTs instead of bodata.jwt_*';
 
-CREATE FUNCTION immuta.forget_keys(issuer bytea) RETURNS void
+CREATE FUNCTION immuta_internal.forget_keys(issuer bytea) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_forget_keys_wrapper';
-REVOKE ALL ON FUNCTION immuta.forget_keys(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_keys(bytea) IS 'internal: the keys of an issuer are needed no longer';
+COMMENT ON FUNCTION immuta_internal.forget_keys(bytea) IS 'the keys of an issuer are needed no longer';
 
 CREATE FUNCTION immuta.unmap_issuer(issuer text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.forget_keys(convert_to(issuer, 'UTF8'));
+    PERFORM immuta_internal.forget_keys(convert_to(issuer, 'UTF8'));
     DELETE FROM immuta.token_issuer i WHERE i.issuer = unmap_issuer.issuer;
     RETURN FOUND;
 END
@@ -79,13 +77,12 @@ REVOKE ALL ON FUNCTION immuta.issuers() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.issuers() TO immuta_admin;
 COMMENT ON FUNCTION immuta.issuers() IS 'the issuers whose tokens are accepted, and what counts for their JWTs instead of bodata.jwt_*';
 
-CREATE FUNCTION immuta.known_keys(
+CREATE FUNCTION immuta_internal.known_keys(
     issuer bytea, OUT kid bytea, OUT kty text, OUT alg text, OUT source text, OUT fetched_at timestamptz,
     OUT fresh_until timestamptz, OUT last_error text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_known_keys_wrapper';
-REVOKE ALL ON FUNCTION immuta.known_keys(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.known_keys(bytea) IS 'internal: the keys of an issuer, without asking it; see issuer_keys()';
+COMMENT ON FUNCTION immuta_internal.known_keys(bytea) IS 'the keys of an issuer, without asking it; see issuer_keys()';
 
 CREATE FUNCTION immuta.issuer_keys()
 RETURNS TABLE (issuer text, kid text, kty text, alg text, source text, fetched_at timestamptz, fresh_until timestamptz,
@@ -93,7 +90,7 @@ RETURNS TABLE (issuer text, kid text, kty text, alg text, source text, fetched_a
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.issuer, convert_from(k.kid, 'UTF8'), k.kty, k.alg, k.source, k.fetched_at, k.fresh_until, k.last_error
-    FROM immuta.token_issuer i, immuta.known_keys(convert_to(i.issuer, 'UTF8')) k
+    FROM immuta.token_issuer i, immuta_internal.known_keys(convert_to(i.issuer, 'UTF8')) k
     WHERE i.issuer <> ''
     ORDER BY 1, 2
 $$;
@@ -101,43 +98,39 @@ REVOKE ALL ON FUNCTION immuta.issuer_keys() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.issuer_keys() TO immuta_admin;
 COMMENT ON FUNCTION immuta.issuer_keys() IS 'the keys of the issuers that are mapped, as they are known now; a row without a key where none is';
 
-CREATE FUNCTION immuta.fetch_keys(issuer bytea) RETURNS boolean
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_refresh_keys_wrapper';
-REVOKE ALL ON FUNCTION immuta.fetch_keys(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.fetch_keys(bytea) IS 'internal: see refresh_issuer_keys()';
+CREATE FUNCTION immuta_internal.fetch_keys(issuer bytea) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_fetch_keys_wrapper';
+COMMENT ON FUNCTION immuta_internal.fetch_keys(bytea) IS 'see refresh_issuer_keys()';
 
 CREATE FUNCTION immuta.refresh_issuer_keys(issuer text) RETURNS boolean
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT immuta.fetch_keys(convert_to(issuer, 'UTF8')) $$;
+AS $$ SELECT immuta_internal.fetch_keys(convert_to(issuer, 'UTF8')) $$;
 REVOKE ALL ON FUNCTION immuta.refresh_issuer_keys(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.refresh_issuer_keys(text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.refresh_issuer_keys(text) IS 'fetches the keys of an issuer now; false if it is not mapped';
 
-CREATE FUNCTION immuta.token_findings(token bytea, OUT "check" text, OUT ok boolean, OUT detail text)
+CREATE FUNCTION immuta_internal.token_findings(token bytea, OUT "check" text, OUT ok boolean, OUT detail text)
 RETURNS SETOF record
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_explain_token_wrapper';
-REVOKE ALL ON FUNCTION immuta.token_findings(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.token_findings(bytea) IS 'internal: see explain_token()';
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_token_findings_wrapper';
+COMMENT ON FUNCTION immuta_internal.token_findings(bytea) IS 'see explain_token()';
 
 CREATE FUNCTION immuta.explain_token(token text) RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT f."check", f.ok, f.detail FROM immuta.token_findings(convert_to(token, 'SQL_ASCII')) f $$;
+AS $$ SELECT f."check", f.ok, f.detail FROM immuta_internal.token_findings(convert_to(token, 'SQL_ASCII')) f $$;
 REVOKE ALL ON FUNCTION immuta.explain_token(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.explain_token(text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.explain_token(text) IS 'every check of a JWT, whether it is passed, and what to do; does not count as a use';
 
-CREATE FUNCTION immuta.token_revocation_key(token bytea, OUT issuer bytea, OUT key bytea, OUT expires_at timestamptz)
+CREATE FUNCTION immuta_internal.token_revocation_key(token bytea, OUT issuer bytea, OUT key bytea, OUT expires_at timestamptz)
 RETURNS SETOF record
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_token_revocation_wrapper';
-REVOKE ALL ON FUNCTION immuta.token_revocation_key(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.token_revocation_key(bytea) IS 'internal: by what a JWT is revoked';
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_token_revocation_key_wrapper';
+COMMENT ON FUNCTION immuta_internal.token_revocation_key(bytea) IS 'by what a JWT is revoked';
 
-CREATE FUNCTION immuta.user_revocation_key(iamid bytea, userid bytea) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_user_revocation_wrapper';
-REVOKE ALL ON FUNCTION immuta.user_revocation_key(bytea, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.user_revocation_key(bytea, bytea) IS 'internal: by what all JWTs of a user are revoked';
+CREATE FUNCTION immuta_internal.user_revocation_key(iamid bytea, userid bytea) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_user_revocation_key_wrapper';
+COMMENT ON FUNCTION immuta_internal.user_revocation_key(bytea, bytea) IS 'by what all JWTs of a user are revoked';
 
-CREATE FUNCTION immuta.revoke_jwt(token text) RETURNS boolean
+CREATE FUNCTION immuta_internal.revoke_jwt(token text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -145,21 +138,19 @@ BEGIN
     DELETE FROM immuta.token_revocation r WHERE r.expires_at < clock_timestamp() - interval '1 hour';
     INSERT INTO immuta.token_revocation AS r (key, expires_at)
     SELECT k.key, k.expires_at
-    FROM immuta.token_revocation_key(convert_to(token, 'SQL_ASCII')) k
+    FROM immuta_internal.token_revocation_key(convert_to(token, 'SQL_ASCII')) k
          JOIN immuta.token_issuer i ON i.issuer = convert_from(k.issuer, 'UTF8')
     ON CONFLICT ON CONSTRAINT token_revocation_pkey DO UPDATE SET expires_at = greatest(r.expires_at, EXCLUDED.expires_at);
     RETURN FOUND;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.revoke_jwt(text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.revoke_jwt(text) IS 'internal: refuses a JWT of an issuer that is mapped; whether it is one';
+COMMENT ON FUNCTION immuta_internal.revoke_jwt(text) IS 'refuses a JWT of an issuer that is mapped; whether it is one';
 
-CREATE FUNCTION immuta.revoke_user_jwts(iamid text, userid text) RETURNS void
+CREATE FUNCTION immuta_internal.revoke_user_jwts(iamid text, userid text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO immuta.token_revocation AS r (key)
-    VALUES (immuta.user_revocation_key(convert_to(iamid, 'UTF8'), convert_to(userid, 'UTF8')))
+    VALUES (immuta_internal.user_revocation_key(convert_to(iamid, 'UTF8'), convert_to(userid, 'UTF8')))
     ON CONFLICT ON CONSTRAINT token_revocation_pkey DO UPDATE SET revoked_at = EXCLUDED.revoked_at
 $$;
-REVOKE ALL ON FUNCTION immuta.revoke_user_jwts(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.revoke_user_jwts(text, text) IS 'internal: refuses the JWTs of a user that were issued before now';
+COMMENT ON FUNCTION immuta_internal.revoke_user_jwts(text, text) IS 'refuses the JWTs of a user that were issued before now';

@@ -102,7 +102,7 @@ COMMENT ON COLUMN immuta.impersonation_rule.actors IS 'pattern for who acts for 
 
 REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.token_revocation,
     immuta.impersonation_rule FROM PUBLIC;
--- pg_stats shows values to pg_read_all_data, also where nobody reads the table.
+-- pg_stats shows values to pg_read_all_data, even of tables that nobody may read.
 ALTER TABLE immuta.user_account ALTER COLUMN password_hash SET STATISTICS 0, ALTER COLUMN profile SET STATISTICS 0;
 ALTER TABLE immuta.token ALTER COLUMN digest SET STATISTICS 0;
 ALTER TABLE immuta.api_key ALTER COLUMN digest SET STATISTICS 0;
@@ -120,14 +120,13 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule_id_seq', '');
 
--- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
--- no such change.
-CREATE FUNCTION immuta.announce_change() RETURNS trigger
+-- A change that may end or redirect an impersonation reaches every backend. Recording a use or a failed
+-- login is not such a change.
+CREATE FUNCTION immuta_internal.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
-REVOKE ALL ON FUNCTION immuta.announce_change() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.announce_change() IS 'internal: makes every backend look at users, mappings and tokens again';
+COMMENT ON FUNCTION immuta_internal.announce_change() IS 'makes every backend look at users, mappings and tokens again';
 
-CREATE FUNCTION immuta.forget_user() RETURNS trigger
+CREATE FUNCTION immuta_internal.forget_user() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -137,11 +136,10 @@ BEGIN
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.forget_user() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens, API keys and memberships in projects go with their user';
+COMMENT ON FUNCTION immuta_internal.forget_user() IS 'tokens, API keys and memberships in projects go with their user';
 
 -- A dump shows a role that was dropped as a number, which is another role elsewhere.
-CREATE FUNCTION immuta.keep_role_name() RETURNS trigger
+CREATE FUNCTION immuta_internal.keep_role_name() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -157,40 +155,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.keep_role_name() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.keep_role_name() IS 'internal: stores the name of a mapped role, and takes from a dump only what agrees with it';
+COMMENT ON FUNCTION immuta_internal.keep_role_name() IS 'stores the name of a mapped role, and takes from a dump only what agrees with it';
 
 CREATE TRIGGER keep_role_name BEFORE INSERT OR UPDATE OF postgres_role ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.keep_role_name();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.home
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.home
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta.forget_user();
-CREATE TRIGGER announce_row
-AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.user_account
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- What is revoked no longer was remembered nowhere.
-CREATE TRIGGER announce_row AFTER INSERT OR UPDATE ON immuta.token_revocation
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersonation_rule
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.home ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token_revocation ENABLE ALWAYS TRIGGER announce_row;
-ALTER TABLE immuta.impersonation_rule ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.keep_role_name();
+CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta_internal.forget_user();

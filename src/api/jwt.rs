@@ -33,7 +33,7 @@ fn immuta_token_state() -> TableIterator<
 
 /// A claim of the token of the impersonation in force, as JSON.
 #[pg_extern(sql = false)]
-fn immuta_token_claim(claim: &[u8]) -> Option<Vec<u8>> {
+fn immuta_claim_of_token(claim: &[u8]) -> Option<Vec<u8>> {
     immuta_require_preload();
     let path = Path::parse(&String::from_utf8_lossy(claim))?;
     let claims = state::active().and_then(|active| active.claims)?;
@@ -49,7 +49,7 @@ fn immuta_issuer_fault(row: &[u8]) -> Option<String> {
 
 /// Every check of a token, and what it found.
 #[pg_extern(sql = false)]
-fn immuta_explain_token(
+fn immuta_token_findings(
     token: &[u8],
 ) -> TableIterator<'static, (name!(check, &'static str), name!(ok, bool), name!(detail, String))> {
     immuta_require_preload();
@@ -64,7 +64,7 @@ fn immuta_explain_token(
 
 /// By what a token is revoked: its issuer, the key, when it ends anyway. No row for what is no JWT.
 #[pg_extern(sql = false)]
-fn immuta_token_revocation(
+fn immuta_token_revocation_key(
     token: &[u8],
 ) -> TableIterator<
     'static,
@@ -82,7 +82,7 @@ fn immuta_token_revocation(
 
 /// By what all tokens of a user are revoked.
 #[pg_extern(sql = false)]
-fn immuta_user_revocation(iamid: &[u8], userid: &[u8]) -> Vec<u8> {
+fn immuta_user_revocation_key(iamid: &[u8], userid: &[u8]) -> Vec<u8> {
     claims::revocation_of_user(&Identity::of_bytes(userid, iamid)).to_vec()
 }
 
@@ -135,7 +135,7 @@ fn immuta_forget_keys(issuer: &[u8]) {
 
 /// Fetches the keys of an issuer now. `false` if it is not mapped.
 #[pg_extern(sql = false)]
-fn immuta_refresh_keys(issuer: &[u8]) -> bool {
+fn immuta_fetch_keys(issuer: &[u8]) -> bool {
     immuta_require_preload();
     let installed = login::installed().unwrap_or_else(|error| report(error));
     match jwt::refresh(&installed, &String::from_utf8_lossy(issuer)) {

@@ -7,6 +7,7 @@ use crate::core::time::{Timestamp, is_alive};
 use crate::jobs;
 use crate::pg::catalog::tables::{self, UserAccount};
 use crate::pg::log;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::turn::Turn;
 use crate::pg::sys::{clock, wait};
 use crate::rights::login;
@@ -71,6 +72,7 @@ fn immuta_user_by_password(iamid: Option<&[u8]>, userid: Option<&[u8]>, password
     let user = find().filter(|user| !user.is_disabled && !is_locked_out(user));
     // No user has the id 0: an unknown name, or one that is locked out, costs what any other costs.
     let is_counted = jobs::record_failed_login(user.as_ref().map_or(0, |user| user.id));
+    inject::point(Point::LoginCounted);
     if !is_counted {
         wait::pause(Duration::from_secs(2));
     }

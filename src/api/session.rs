@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 
 /// `(iamid, userid, expires_at)` of an active token; no row for any other.
 #[pg_extern(sql = false)]
-fn immuta_check_token(
+fn immuta_active_token(
     token: &[u8],
 ) -> TableIterator<
     'static,
@@ -32,7 +32,7 @@ fn immuta_check_token(
 
 /// The impersonation in force; no row without one.
 #[pg_extern(sql = false)]
-fn immuta_session() -> TableIterator<
+fn immuta_session_state() -> TableIterator<
     'static,
     (
         name!(iamid, Vec<u8>),
@@ -62,7 +62,7 @@ fn immuta_session() -> TableIterator<
 
 /// The tokens this backend remembers, most recently used first, without the tokens.
 #[pg_extern(sql = false)]
-fn immuta_token_cache() -> TableIterator<
+fn immuta_cached_tokens() -> TableIterator<
     'static,
     (
         name!(iamid, Vec<u8>),
@@ -84,13 +84,13 @@ fn immuta_token_cache() -> TableIterator<
                     iamid,
                     userid,
                     pg_sys::Oid::from(entry.role),
-                    entry.provider.name(),
-                    timestamptz(entry.last_used),
-                    timestamptz(entry.validated),
+                    entry.answer.provider.name(),
+                    timestamptz(entry.answer.last_used),
+                    timestamptz(entry.answer.validated),
                     timestamptz(end_of_life(
-                        entry.last_used,
-                        entry.expires,
-                        settings::idle_ttl_of(entry.provider),
+                        entry.answer.last_used,
+                        entry.answer.expires,
+                        settings::idle_ttl_of(entry.answer.provider),
                     )),
                 )
             })

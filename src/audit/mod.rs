@@ -22,6 +22,7 @@ use crate::pg::catalog::{self, roles};
 use crate::pg::hook::frames::{Beginning, Change};
 use crate::pg::hook::nodes::Permissions;
 use crate::pg::hook::statement::{self, Opening, Progress};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::{client, clock, compat, exit, raw, running};
 use crate::pg::{gate, shared, switch};
@@ -57,6 +58,8 @@ struct State {
     statements: u64,
     /// When the message came that called a function last.
     call_message: i64,
+    /// When the message came whose last statement is on its way or over: an error is that statement's.
+    last_message: i64,
     /// What was accessed while no statement was open: by functions that the planner calls, by deferred triggers. It
     /// goes to the next record of a statement.
     pending: Objects,
@@ -81,6 +84,7 @@ thread_local! {
             ids: None,
             statements: 0,
             call_message: i64::MIN,
+            last_message: i64::MIN,
             pending: Objects::new(),
             is_ending: false,
             is_leaving: false,
@@ -88,6 +92,25 @@ thread_local! {
             failed_with: None,
         })
     };
+}
+
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    STATE.with_borrow(|state| {
+        format!(
+            "audit {} {:?} {:?} {} {} {} {} {:?} {:?} {}",
+            state.trail.is_empty(),
+            state.actor.as_ref().map(|actor| &actor.identity),
+            state.former.as_ref().map(|actor| &actor.identity),
+            state.candidate.is_none(),
+            state.pending.list().len(),
+            state.is_ending,
+            state.is_leaving,
+            state.reason,
+            state.failed_with,
+            sinks::state(),
+        )
+    })
 }
 
 fn now() -> Timestamp {
@@ -144,18 +167,33 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
             scope: "dry run",
             bearer: None,
         };
-        let (before, statements) = (state.actor.replace(actor), state.statements);
         let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
         let opening = Opening { command: "EXPLAIN", ..Opening::unseen(statement) };
         let now = now();
         let figures = Figures { begun: now, active: 0, rows: 0 };
-        let written = state.conclude(opening, Objects::default(), 0, outcome, figures, now);
-        (state.actor, state.statements) = (before, statements);
+        let written = OnBehalf::of(state, actor).0.conclude(opening, Objects::default(), 0, outcome, figures, now);
+        inject::point(Point::DryRunRecorded);
         written
     })
 }
 
-/// The session ends its impersonation. The statement that does so is still the user's.
+/// While it lives, records are of another user; also an error ends it.
+struct OnBehalf<'a>(&'a mut State, Option<Actor>, u64);
+
+impl OnBehalf<'_> {
+    fn of(state: &mut State, actor: Actor) -> OnBehalf<'_> {
+        let (before, statements) = (state.actor.replace(actor), state.statements);
+        OnBehalf(state, before, statements)
+    }
+}
+
+impl Drop for OnBehalf<'_> {
+    fn drop(&mut self) {
+        (self.0.actor, self.0.statements) = (self.1.take(), self.2);
+    }
+}
+
+// The session ends its impersonation. The statement that does so is still the user's.
 pub fn left() {
     shared::exit();
     STATE.with_borrow_mut(|state| {
@@ -196,7 +234,7 @@ pub fn transaction_ended(committed: bool, active: Option<&Impersonation>) {
             }
             Some(_) => {}
         }
-        state.is_leaving = false;
+        (state.is_leaving, state.candidate) = (false, None);
     });
 }
 
@@ -257,6 +295,9 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
         // Deferred triggers run queries at depth 0, too, when no statement is running any more.
         let depth = if is_top { 0 } else { depth.max(1) };
         let key = beginning.key(depth);
+        if is_top && opening.is_last {
+            state.last_message = raw::GetCurrentStatementStartTimestamp();
+        }
         if let Some(open) = state.trail.go_on(key, depth) {
             if opening.is_original {
                 open.statement.opening.command = opening.command;
@@ -270,6 +311,7 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
             let objects = std::mem::take(&mut state.pending);
             let remembered = Remembered { opening, objects, created: Vec::new() };
             state.trail.begin(key, role, parts, depth, now(), remembered);
+            inject::point(Point::StatementOpened);
         }
         if let Beginning::Query(query) = beginning {
             state.note_relations(&query.permissions());
@@ -284,7 +326,13 @@ pub fn runs(execution: usize) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        state.trail.run(execution, now);
+        // By another message than that which began it.
+        if let Some(open) = state.trail.run(execution, now)
+            && open.depth == 0
+            && open.statement.opening.is_last
+        {
+            state.last_message = raw::GetCurrentStatementStartTimestamp();
+        }
     });
 }
 
@@ -343,7 +391,7 @@ pub fn failed(sqlstate: i32) {
             let at_end = state.is_ending || state.statements > 0 && !running::is_block();
             if at_end || !running::has_message_text() {
                 state.failed_with = Some(sqlstate);
-            } else {
+            } else if state.last_message != raw::GetCurrentStatementStartTimestamp() {
                 // It failed before any hook saw it: while it was read, or its names were looked up.
                 let _ = state.unseen(now, sqlstate);
             }
@@ -441,6 +489,7 @@ impl State {
 
     fn enter(&mut self, begun: &Impersonation) -> Result<(), Error> {
         shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
+        inject::point(Point::SlotTaken);
         (self.candidate, self.statements, self.is_leaving) = (None, 0, false);
         (self.is_ending, self.failed_with) = (false, None);
         self.pending = Objects::default();
@@ -450,6 +499,7 @@ impl State {
 
     fn record_start(&mut self) -> Result<(), Error> {
         gate::set_audited(true);
+        inject::point(Point::Audited);
         sinks::check()?;
         self.write(now(), What::Started)
     }
@@ -580,7 +630,9 @@ impl State {
             outcome,
             reason: self.reason.filter(|_| outcome != Outcome::Success),
         };
-        self.record(now, What::Statement(&statement), figures)
+        self.record(now, What::Statement(&statement), figures)?;
+        inject::point(Point::StatementClosed);
+        Ok(())
     }
 
     /// Writes a record of an event.
@@ -647,7 +699,11 @@ fn shown(text: String, command: &str) -> Option<Text> {
     };
     let (mut shown, is_masked) = match settings::audit_query_text() {
         QueryText::None => return None,
-        QueryText::Full if redact::takes_password(command) || redact::is_sensitive(text.as_bytes()) => {
+        QueryText::Full
+            if redact::takes_password(command)
+                || redact::is_sensitive(text.as_bytes())
+                || redact::speaks_of_password(text.as_bytes()) =>
+        {
             (without_literals(&text).0, true)
         }
         QueryText::Full => (text, false),

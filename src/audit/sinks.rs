@@ -8,6 +8,7 @@ use crate::core::audit::record::{Format, Forms, in_ascii};
 use crate::core::audit::{Record, Values};
 use crate::error::Error;
 use crate::pg::job::writer;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{clock, raw, report, text, wait};
 use crate::pg::{catalog, log, shared};
 use crate::settings::{self, Sink};
@@ -37,6 +38,11 @@ thread_local! {
     static SINKS: RefCell<Sinks> = RefCell::default();
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> bool {
+    SINKS.with_borrow(|sinks| sinks.owed.is_none())
+}
+
 /// Refuses impersonated work while a record could not be written that is required to be.
 pub fn check() -> Result<(), Error> {
     let _uninterrupted = wait::Uninterrupted::begin();
@@ -58,6 +64,7 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
     shared::counters().audit_records.fetch_add(1, Relaxed);
     // PostgreSQL serves interrupts whenever it has logged something: a record is in all sinks or in none.
     let _uninterrupted = wait::Uninterrupted::begin();
+    inject::point(Point::RecordCounted);
     SINKS.with_borrow_mut(|sinks| {
         let mut owed = None;
         let mut uam = None;
@@ -66,15 +73,18 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
             let line = sinks.line(record, values, format);
             if wanted & Sink::Log.bit() != 0 {
                 log::audit(&line);
+                inject::point(Point::RecordLogged);
             }
             if wanted & Sink::File.bit() != 0 {
                 owed = sinks.offer(Sink::File, &line, record);
+                inject::point(Point::RecordFiled);
             }
             uam = Some(line).filter(|_| format == Format::Uam);
         }
         if wanted & Sink::Table.bit() != 0 {
             let line = uam.unwrap_or_else(|| sinks.line(record, values, Format::Uam));
             owed = sinks.offer(Sink::Table, &line, record).or(owed);
+            inject::point(Point::RecordQueued);
         }
         match owed {
             Some(owed) if settings::audit_required() => {

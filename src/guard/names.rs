@@ -2,6 +2,7 @@
 
 use crate::core::session::names::{LookUp, LookedUp};
 use crate::pg::hook::nodes::Query;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::{catalog, gate};
 use std::cell::RefCell;
 
@@ -23,4 +24,5 @@ pub fn require_usage(query: &Query) {
 /// After the names of a statement were looked up.
 pub fn looked_up(look_up: &LookUp) {
     NAMES.with_borrow_mut(|names| names.remember(look_up, gate::generation()));
+    inject::point(Point::NamesRemembered);
 }

@@ -17,8 +17,29 @@ use crate::provider::jwt;
 use crate::rights::mapping;
 use crate::session::connection;
 
+/// What a session remembers, for tests to compare.
+#[cfg(feature = "inject")]
+fn state() -> String {
+    use crate::pg::{guc, hook, switch};
+    let (user, is_locked) = switch::current_user();
+    [
+        format!("user {user} {is_locked} {}", switch::session_user()),
+        gate::state(),
+        hook::depth::state(),
+        log::state(),
+        guc::state_of_token(),
+        guc::state_of_label(),
+        guc::names::state(),
+        crate::session::state::state(),
+        audit::state(),
+    ]
+    .join("; ")
+}
+
 /// Installs everything. Called once, from `_PG_init`.
 pub fn install() {
+    #[cfg(feature = "inject")]
+    crate::pg::sys::inject::install(state);
     catalog::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);

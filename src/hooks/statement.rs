@@ -10,6 +10,7 @@ use crate::pg::hook::depth;
 use crate::pg::hook::frames::{Before, Beginning};
 use crate::pg::hook::nodes::{Handled, Permission, Permissions, Query, References};
 use crate::pg::hook::statement::Progress;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{self, Report};
 use crate::pg::sys::running;
 use crate::pg::{gate, guc, switch};
@@ -111,6 +112,7 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
     }
     if gate::is_confined() {
         state::with(|state| state.impersonations.begin_execution(execution));
+        inject::point(Point::ExecutionBegun);
         // What they read in a worker would be on no record.
         let without_workers = gate::is_audited() && query.may_read_in_workers;
         return Ok(Before { without_workers, ..Before::default() });
@@ -184,6 +186,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     if let Some(presented) = presented {
         begin::establish(&presented)?;
         guc::set_again(&set_along);
+        inject::point(Point::SetAgain);
     }
     Ok(())
 }
@@ -269,9 +272,12 @@ fn set_encryption(to: Encryption) {
     state::with(|state| state.statement.encryption = to);
 }
 
-/// A query that was planned and did not start, because of an error, makes nothing possible for the next one.
+/// What was planned, or tried, and came to no end because of an error, makes nothing possible for the next statement.
 pub fn forget_planned() {
-    state::try_with(|state| state.statement.encryption = Encryption::NotRead);
+    state::try_with(|state| {
+        state.statement.encryption = Encryption::NotRead;
+        state.statement.trial = None;
+    });
 }
 
 /// Lets a SET run, so that PostgreSQL compares and checks values; what comes of it is undone in any case.
@@ -282,7 +288,9 @@ fn trial(statement: &Statement, otherwise: Otherwise) -> Before {
     };
     let value = guc::shown(&name);
     state::with(|state| state.statement.trial = Some(Trial { name, value, otherwise }));
-    Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() }
+    let before = Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() };
+    inject::point(Point::TrialBegun);
+    before
 }
 
 fn end_trial(settings_level: i32) -> Result<(), Report> {
@@ -291,6 +299,7 @@ fn end_trial(settings_level: i32) -> Result<(), Report> {
     };
     let is_changed = guc::shown(&name) != value;
     guc::undo_settings(settings_level);
+    inject::point(Point::TrialUndone);
     match otherwise {
         _ if !is_changed => {}
         Otherwise::Refused(refusal) => return Err(without_a_token::refusal(refusal.into()).into()),

@@ -8,6 +8,7 @@ use crate::guard::watch::is_guarded;
 use crate::hooks::statement;
 use crate::pg::guc::names;
 use crate::pg::hook::depth;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::running;
 use crate::pg::{catalog, gate, guc, residue, switch};
@@ -28,6 +29,7 @@ pub fn pre_commit() -> Result<(), Report> {
 }
 
 fn before_commit() -> Result<(), Report> {
+    inject::point(Point::CommitBegins);
     if gate::has_presented() {
         establish_for_connection()?;
     }
@@ -46,15 +48,19 @@ fn before_commit() -> Result<(), Report> {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
+    inject::point(Point::CommitAudited);
     if let Some(before) = before {
         // The role was set in a savepoint, too, and nothing of the user's runs any more.
         switch::unlock();
         guc::undo_settings(settings_level);
+        inject::point(Point::SavepointUndone);
         guc::set_again(&before);
     } else {
         guc::undo_settings(settings_level);
     }
+    inject::point(Point::SettingsUndone);
     residue::drop_temporary_objects();
+    inject::point(Point::TemporaryDropped);
     Ok(())
 }
 
@@ -80,9 +86,11 @@ pub fn prepare() -> Result<(), Report> {
 
 /// The transaction committed or aborted. Must not fail.
 pub fn end(has_committed: bool) {
+    inject::point(Point::EndsTransaction);
     if gate::is_impersonating() {
         switch::unlock();
     }
+    inject::point(Point::Unlocked);
     guc::forget_text();
     statement::forget_planned();
     let Some((ended, goes_on)) = state::try_with(|state| {
@@ -91,10 +99,13 @@ pub fn end(has_committed: bool) {
     }) else {
         return;
     };
+    inject::point(Point::TransactionClosed);
     // Every phase can be followed by the end of a transaction.
     let _ = state::enter(Event::TransactionEnded { goes_on: goes_on.is_some() });
     connection::settle();
+    inject::point(Point::GateCleared);
     audit::transaction_ended(has_committed, goes_on.as_ref());
+    inject::point(Point::AuditClosed);
     if goes_on.is_none() {
         leave_nothing(ended.is_some());
     }
@@ -109,12 +120,14 @@ fn leave_nothing(has_ended: bool) {
         state::try_with(|state| std::mem::take(&mut state.transaction)).unwrap_or_default();
     if is_labelled {
         guc::unlabel_application();
+        inject::point(Point::Unlabelled);
     }
     if is_seeded {
         residue::reseed();
     }
     if has_ended {
         residue::forget_sequences();
+        inject::point(Point::Forgotten);
     }
 }
 
@@ -123,25 +136,32 @@ fn leave_nothing(has_ended: bool) {
 fn rolled_back(gone: &Impersonation) {
     // Only an impersonation for the transaction goes so, which this can follow.
     let _ = state::enter(Event::RolledBack);
+    inject::point(Point::RolledBack);
     audit::transaction_ended(false, None);
     leave_nothing(true);
     lookup::touch(gone);
 }
 
 pub fn subtransaction_started(subxact: u32) {
+    inject::point(Point::SubtransactionStarts);
     state::with(|state| state.impersonations.start_subtransaction(subxact, depth::depth()));
+    inject::point(Point::SubtransactionStarted);
 }
 
 pub fn subtransaction_committed(subxact: u32) {
+    inject::point(Point::SubtransactionCommits);
     state::with(|state| state.impersonations.commit_subtransaction(subxact, running::nest_level()));
+    inject::point(Point::SubtransactionCommitted);
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
+    inject::point(Point::SubtransactionAborts);
     let level = running::nest_level();
     let (depth, gone) = state::try_with(|state| {
         (state.impersonations.abort_subtransaction(subxact), state.impersonations.roll_back(level))
     })
     .unwrap_or_default();
+    inject::point(Point::SubtransactionAborted);
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
     }

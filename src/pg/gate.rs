@@ -96,6 +96,12 @@ pub fn next_generation() {
     GENERATION.fetch_add(1, Relaxed);
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    let phase = (PHASE.load(Relaxed), is_audited());
+    format!("gate {phase:?} {} {} {}", PRESENTED.load(Relaxed), dry_run(), RESTRICTION.load(Relaxed))
+}
+
 /// Whether there is nothing to do for the hooks.
 #[inline]
 pub fn is_idle() -> bool {

@@ -3,6 +3,7 @@
 use crate::pg::catalog::roles::{exists, is_superuser, name_in_server_encoding};
 use crate::pg::gate::{Restricted, Restriction};
 use crate::pg::guc::Lasting;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::raw;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::{CStr, c_int};
@@ -38,7 +39,9 @@ pub fn switch_to(role: u32, lasting: Lasting) -> bool {
     let Some(name) = name_in_server_encoding(role) else { return false };
     let session_user = session_user();
     set_role(&name, lasting);
+    inject::point(Point::RoleSet);
     lock();
+    inject::point(Point::Locked);
     is_in_effect(role, session_user)
 }
 
@@ -56,6 +59,7 @@ fn set_role(name: &CStr, lasting: Lasting) {
         // SAFETY: raises errors only, which are caught below; `name` outlives the call.
         unsafe {
             pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
+            inject::point(Point::SessionUserRaised);
             pg_sys::set_config_option(
                 c"role".as_ptr(),
                 name.as_ptr(),
@@ -121,7 +125,9 @@ fn acting_as<T>(role: u32, act: impl FnOnce() -> T) -> T {
         raw::GetUserIdAndSecContext(&mut user, &mut context);
         raw::SetUserIdAndSecContext(role.into(), context | LOCK);
         pg_sys::SPI_connect();
+        inject::point(Point::ActingBegins);
         let result = act();
+        inject::point(Point::ActingEnds);
         pg_sys::SPI_finish();
         raw::SetUserIdAndSecContext(user, context);
         result

@@ -1,7 +1,7 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
 use crate::core::identity::{Identity, Label, Provider};
-use crate::core::provider::cache::Entry;
+use crate::core::provider::cache::Resolved;
 use crate::core::session::phase::Event;
 use crate::core::session::presented::{Credential, Kind, Presented};
 use crate::core::session::{Impersonation, Savepoint, Scope};
@@ -10,6 +10,7 @@ use crate::guard::watch::is_guarded;
 use crate::pg::catalog::{self, roles};
 use crate::pg::guc::{self, Lasting, Which, names};
 use crate::pg::hook::cursor;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{client, clock, running};
 use crate::pg::{gate, switch};
 use crate::provider::lookup;
@@ -82,10 +83,13 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let digest = presented.credential.digest();
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
-    let entry = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
-    connection::check_login(&entry.identity)?;
-    by_name::check_single_user(kind, &entry.identity)?;
+    let user = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    inject::point(Point::Resolved);
+    connection::check_login(&user.identity)?;
+    by_name::check_single_user(kind, &user.identity)?;
+    inject::point(Point::SingleUserSeen);
     settle();
+    inject::point(Point::Settled);
     if presented.is_of_connection || connection::is_login() {
         connection::remember_connection(
             &Presented { is_local: false, is_of_connection: true, ..presented.clone() },
@@ -95,18 +99,25 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
         names::reset();
     }
     client::forget_credentials();
-    let scope = switch_to(&entry, presented.is_local, savepoint)?;
-    let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
-    match entry.provider {
+    let scope = switch_to(&user, presented.is_local, savepoint)?;
+    inject::point(Point::Switched);
+    let mut begun = Impersonation::new(kind, scope, digest, &user, now);
+    match user.answer.provider {
         Provider::Name => {}
-        Provider::Local => begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now),
+        Provider::Local => {
+            begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
+            inject::point(Point::UseRecorded);
+        }
         Provider::Immuta | Provider::Introspection | Provider::Jwt => {
-            begun.shown = text.map(|text| (text, entry.validated))
+            begun.shown = text.map(|text| (text, user.answer.validated))
         }
     }
     let started = audit::started(&begun);
+    inject::point(Point::Started);
     state::with(|state| state.impersonations.active = Some(begun));
+    inject::point(Point::SessionKnows);
     state::enter(Event::Switched { for_session: !presented.is_local })?;
+    inject::point(Point::Guarded);
     if kind == Kind::Name && !roles::is_superuser(impersonator) {
         by_name::guard_from_now_on();
     }
@@ -150,25 +161,28 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
     if let Ok(name) = CString::new(name.fill(&template)) {
         guc::label_application(&name, lasting);
         state::with(|state| state.transaction.is_labelled = true);
+        inject::point(Point::Labelled);
     }
 }
 
 /// The switch itself, for the transaction or for the session.
-fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
+fn switch_to(user: &Resolved, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
     let before = (!is_local).then(lasting::before);
     let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
     // For a token and one transaction it would cost more than all of the rest that is ours.
-    if entry.provider == Provider::Name || !is_local {
-        names::show(&entry.identity.userid, lasting);
+    if user.answer.provider == Provider::Name || !is_local {
+        names::show(&user.identity.userid, lasting);
+        inject::point(Point::NameShown);
     }
-    if !switch::switch_to(entry.role, lasting) {
+    if !switch::switch_to(user.role, lasting) {
         return Err(Error::Inconsistent);
     }
     // As the user: some values are checked against what he may do.
     if settings::apply_role_settings() {
-        guc::apply_settings_of(entry.role, lasting, Which::All);
+        guc::apply_settings_of(user.role, lasting, Which::All);
+        inject::point(Point::SettingsApplied);
     }
-    label(&entry.identity, entry.role, lasting);
+    label(&user.identity, user.role, lasting);
     Ok(match (before, savepoint) {
         (Some(before), _) => Scope::Session { before: Rc::new(before) },
         // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.

@@ -10,6 +10,7 @@ use crate::core::session::{Before, Impersonation, Scope};
 use crate::core::time::is_in_force;
 use crate::error::Error;
 use crate::pg::guc::{names, saved};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{clock, running};
 use crate::pg::{catalog, gate, residue, switch};
 use crate::provider::lookup;
@@ -27,6 +28,7 @@ pub fn before() -> Before {
 pub fn lock() {
     if gate::is_lasting() && running::is_usable() && !switch::is_locked() {
         switch::lock();
+        inject::point(Point::Relocked);
     }
 }
 
@@ -44,6 +46,7 @@ pub fn resume() -> Result<(), Error> {
     if let Some(active) = active {
         verify(&active)?;
         state::enter(Event::Verified)?;
+        inject::point(Point::Verified);
     }
     Ok(())
 }
@@ -62,8 +65,8 @@ fn verify(active: &Impersonation) -> Result<(), Error> {
         Kind::Name => Credential::Name((*active.identity).clone()),
     };
     let shown = active.shown.as_ref().map(|(token, _)| Rc::clone(token));
-    let entry = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
-    if entry.role != active.role || entry.identity != active.identity {
+    let user = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
+    if user.role != active.role || user.identity != active.identity {
         return Err(Error::Remapped);
     }
     mapping::check_target(&installed, active.role, active.impersonator)
@@ -106,16 +109,22 @@ pub fn ended_by(statement: &Statement, depth: u32) -> Result<bool, Error> {
 
 /// Back to the login, and to all that it had set. Nothing of the user is left on the connection.
 fn end(before: &Before) -> Result<(), Error> {
+    inject::point(Point::LeaveBegins);
     residue::drop_temporary_objects();
     residue::forget_sequences();
+    inject::point(Point::LeftTemporary);
     switch::switch_back(&before.role);
+    inject::point(Point::LeftRole);
     saved::restore(&before.settings);
+    inject::point(Point::LeftSettings);
     names::reset();
+    inject::point(Point::LeftNames);
     state::with(|state| {
         state.transaction.is_seeded = true;
         state.impersonations.active = None;
     });
     audit::left();
+    inject::point(Point::Left);
     state::enter(Event::Left)?;
     connection::come_back();
     Ok(())

@@ -84,6 +84,20 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    with(|state| {
+        let statement = (state.statement.encryption == Encryption::NotRead, state.statement.trial.is_none());
+        let transaction = (state.transaction.is_seeded, state.transaction.is_labelled);
+        let connection = state.connection.user.is_none();
+        format!(
+            "session {:?} {} {statement:?} {transaction:?} {connection}",
+            state.phase,
+            state.impersonations.state()
+        )
+    })
+}
+
 /// Looks at the state, or changes it. What is passed must not ask for it again.
 pub fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
     STATE.with_borrow_mut(act)

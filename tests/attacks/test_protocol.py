@@ -1,5 +1,7 @@
 """What drivers can send and SQL cannot: function calls, portals, named statements, several messages before a Sync.
-Rows 13, 15, 16, 17, 38, 39."""
+
+Threats: 9, 13, 15-17, 38, 39 (docs/threats.md).
+"""
 
 import pytest
 from harness.fixtures import VERSION

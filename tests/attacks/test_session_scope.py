@@ -1,5 +1,7 @@
 """Impersonation for the session, by token and by name: it outlasts the transactions, and nothing of it outlasts it.
-Counterparts of rows 1-12, 14-18, 21-25, 33-35, 39 and 40 of the threats."""
+
+Threats: 1, 6 (docs/threats.md).
+"""
 
 import pytest
 import test_identity

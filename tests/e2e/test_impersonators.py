@@ -199,7 +199,7 @@ def test_a_dry_run_leaves_nothing_behind(world, what, body):
         assert query(connection, "SELECT random()") != random
         # It is over, however it ended.
         with pytest.raises(psycopg2.errors.DivisionByZero):
-            query(connection, "SELECT immuta.explained('bob', 'bim', 'SELECT 1/0', 'public')")
+            query(connection, "SELECT immuta_internal.explained('bob', 'bim', 'SELECT 1/0', 'public')")
         query(connection, "SELECT pg_advisory_lock(12), pg_advisory_unlock(12)")
     finally:
         connection.close()

@@ -1,4 +1,7 @@
-"""Who may impersonate whom: rules, one user per session, the mapped role's own settings."""
+"""Who may impersonate whom: rules, one user per session, the mapped role's own settings.
+
+Threats: 50 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest

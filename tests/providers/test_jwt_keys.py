@@ -1,4 +1,7 @@
-"""The keys of issuers: when they are fetched, by how many, and what happens when they cannot be."""
+"""The keys of issuers: when they are fetched, by how many, and what happens when they cannot be.
+
+Threats: 60 (docs/threats.md).
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Logins with a token (PostgreSQL 18): this library as OAuth validator, asked over the wire and by libpq."""
+"""Logins with a token (PostgreSQL 18): this library as OAuth validator, asked over the wire and by libpq.
+
+Threats: 61 (docs/threats.md).
+"""
 
 import ctypes
 import json

@@ -1,5 +1,8 @@
 """From a user to a role there is one rule: what views and dry runs say is what a switch gives, and a project gives nobody
-more than he has."""
+more than he has.
+
+Threats: 58 (docs/threats.md).
+"""
 
 import random
 

@@ -1,5 +1,8 @@
 """What a table hides by row policies or excluded columns is not shown by another relation before an administrator
-says so: not by one of its name, a part of it, or a view of it."""
+says so: not by one of its name, a part of it, or a view of it.
+
+Threats: 44 (docs/threats.md).
+"""
 
 import pytest
 from conftest import VERSION, reads, refuses
@@ -129,7 +132,7 @@ def test_what_was_there_before_is_told(ruled):  # noqa: F811
     assert ruled.access("ann", "sales.child") == "READ" and ruled.access("ann", "sales.sums") is None
     ruled.system.notices.clear()
     ruled.sql("SELECT immuta.register_data_source('sales.sums'), immuta.register_data_source('sales.child')")
-    assert sum("not restricted by that" in n for n in ruled.system.notices) == 2
+    assert sum("are not restricted by row policies" in n for n in ruled.system.notices) == 2
     assert ruled.drift() == [] and ruled.access("ann", "sales.sums") == "READ"
     # Confirmed is what it showed then.
     ruled.sql("SELECT immuta.create_row_policy('none', 'sales.customers', 'false')")

@@ -58,7 +58,7 @@ def filled(sales):
 def record(world, day, identity=None):
     line = {"id": str(identity or uuid.uuid4()), "eventTimestamp": f"{day}T12:00:00Z", "action": "QUERY", "actionStatus": "SUCCESS",
             "actor": {}, "targets": [], "auditPayload": {"query": "SELECT 1"}}
-    world.sql("SELECT immuta.store_audit(ARRAY[%s])", (json.dumps(line),))
+    world.sql("SELECT immuta_internal.store_audit(ARRAY[%s])", (json.dumps(line),))
 
 
 RECORDS = "SELECT tableoid::regclass::text, event_time, id, record FROM immuta.audit_log WHERE event_time > '2031-01-01' ORDER BY 2"

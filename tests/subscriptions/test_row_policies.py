@@ -1,4 +1,7 @@
-"""Row policies: rules for rows that compare with attributes of the impersonated user."""
+"""Row policies: rules for rows that compare with attributes of the impersonated user.
+
+Threats: 41, 42 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -216,7 +219,7 @@ def test_who_else_has_rights_is_told(ruled):
     ruled.ddl("GRANT SELECT ON sales.orders TO plain")
     ruled.system.notices.clear()
     ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s)", (BY_REGION,))
-    assert any("no rows for plain" in n for n in ruled.system.notices), ruled.system.notices
+    assert any("no longer has rows for plain" in n for n in ruled.system.notices), ruled.system.notices
 
 
 def test_without_ownership_it_is_refused(sales):

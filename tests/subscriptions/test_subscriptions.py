@@ -490,13 +490,13 @@ def test_nothing_without_a_system_account(world, tmp_path):
 def test_only_administrators(sales):
     plain = sales.login("plain", "plain-password")
     for statement in ("SELECT immuta.subscribe('ann', 'pg_class')", "SELECT immuta.sync()", "SELECT * FROM immuta.data_sources",
-                      "SELECT * FROM immuta.subscriber", "SELECT immuta.run_as(10, 'SELECT 1')", "SELECT immuta.as_system('SELECT 1')",
-                      "SELECT immuta.set_user_groups('ann', '{x}')", "SELECT immuta.lock_connection()"):
+                      "SELECT * FROM immuta.subscriber", "SELECT immuta_internal.run_as(10, 'SELECT 1')", "SELECT immuta_internal.as_system('SELECT 1')",
+                      "SELECT immuta.set_user_groups('ann', '{x}')", "SELECT immuta_internal.catch_up()"):
         with refuses("42501"):
             query(plain, statement)
     # The system account is an administrator here, but no superuser: it cannot choose whose rights are used.
-    for statement in ("SELECT immuta.set_system_account('postgres')", "SELECT immuta.run_as(10, 'SELECT 1')",
-                      "SELECT immuta.as_system('SELECT 1')", "UPDATE immuta.system_account SET role_name = 'postgres'"):
+    for statement in ("SELECT immuta.set_system_account('postgres')", "SELECT immuta_internal.run_as(10, 'SELECT 1')",
+                      "SELECT immuta_internal.as_system('SELECT 1')", "UPDATE immuta.system_account SET role_name = 'postgres'"):
         with refuses("42501"):
             sales.sql(statement)
 

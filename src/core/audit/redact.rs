@@ -32,6 +32,17 @@ pub fn takes_password(command: &str) -> bool {
     )
 }
 
+/// Whether a text speaks of a password, as a statement that sets one does wherever it stands: in the body of a function, in
+/// a text that one executes, in options and connection strings.
+pub fn speaks_of_password(text: &[u8]) -> bool {
+    const WORD: &str = "password";
+    text.iter().enumerate().any(|(at, byte)| {
+        byte | 0x20 == b'p'
+            && begins_with(&text[at..], WORD)
+            && !text.get(at + WORD.len()).is_some_and(|&after| is_word(after))
+    })
+}
+
 /// Whether there is nothing in a text but blanks and comments.
 pub fn is_blank(text: &[u8]) -> bool {
     let mut rest = text.trim_ascii_start();
@@ -341,6 +352,18 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
             assert!(!normalized(text.as_bytes()).1, "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_spoken_of_by_their_name() {
+        for text in
+            ["ALTER ROLE a Password 'x'", "DO $$ ... PASSWORD %L $$", "'host=a password=x'", "(sslpassword 'x')"]
+        {
+            assert!(speaks_of_password(text.as_bytes()), "{text}");
+        }
+        for text in ["SELECT password_hash FROM t", "SELECT passwords", "p", ""] {
+            assert!(!speaks_of_password(text.as_bytes()), "{text}");
         }
     }
 

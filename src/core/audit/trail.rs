@@ -117,9 +117,9 @@ impl<S> Trail<S> {
     }
 
     /// A query runs (again): a statement of its own, or a cursor that a statement fetches from. That statement is then
-    /// part of the cursor.
-    pub fn run(&mut self, execution: usize, now: impl FnOnce() -> Timestamp) {
-        let Some(at) = self.position(execution) else { return };
+    /// part of the cursor. Returns what it is a part of.
+    pub fn run(&mut self, execution: usize, now: impl FnOnce() -> Timestamp) -> Option<&Open<S>> {
+        let at = self.position(execution)?;
         let (open, role) = &mut self.open[at];
         if open.running.is_none() {
             open.running = Some(now());
@@ -127,6 +127,8 @@ impl<S> Trail<S> {
         if *role == Role::Declare && self.open.len() > at + 1 {
             self.drop_fetches();
         }
+        let at = self.position(execution)?;
+        self.open.get(at).map(|(open, _)| open)
     }
 
     /// FETCH, MOVE and CLOSE are part of the cursor they turned out to be about.

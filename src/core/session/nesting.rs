@@ -19,6 +19,11 @@ impl Marks {
         self.0.push(mark);
     }
 
+    #[cfg(feature = "inject")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The subtransaction committed into its parent.
     pub fn commit(&mut self, subxact: u32) {
         self.pop(subxact);

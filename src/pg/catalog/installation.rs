@@ -31,7 +31,7 @@ pub struct Presence {
 /// Why the library does not work with what is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Something of this name is missing in schema immuta.
+    /// Something of this name is missing.
     Missing(&'static str),
     /// The SQL is that of another version.
     Version,
@@ -214,10 +214,11 @@ fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
 
 fn find_presence() -> Option<Presence> {
     // SAFETY: look-ups by NUL-terminated names, missing_ok.
-    let (extension, schema) = unsafe {
+    let (extension, schema, internal) = unsafe {
         (
             pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true).to_u32(),
             pg_sys::get_namespace_oid(c"immuta".as_ptr(), true).to_u32(),
+            pg_sys::get_namespace_oid(c"immuta_internal".as_ptr(), true).to_u32(),
         )
     };
     let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
@@ -226,13 +227,15 @@ fn find_presence() -> Option<Presence> {
         owner,
         schema,
         control_roles: [
-            control_role(schema, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
-            control_role(schema, c"is_immuta_impersonation", c"immuta_impersonation"),
-            control_role(schema, c"is_immuta_admin", c"immuta_admin"),
+            control_role(internal, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
+            control_role(internal, c"is_immuta_impersonation", c"immuta_impersonation"),
+            control_role(internal, c"is_immuta_admin", c"immuta_admin"),
         ],
-        mappable: control_role(schema, c"is_immuta_mappable", c"immuta_mappable"),
+        mappable: control_role(internal, c"is_immuta_mappable", c"immuta_mappable"),
         marker_of_subscribers: role_by_name(c"immuta_subscriber"),
-        fault: (version != env!("CARGO_PKG_VERSION")).then_some(Fault::Version),
+        fault: (version != env!("CARGO_PKG_VERSION"))
+            .then_some(Fault::Version)
+            .or((internal == 0).then_some(Fault::Missing("immuta_internal"))),
     })
 }
 

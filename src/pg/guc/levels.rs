@@ -6,6 +6,7 @@ use crate::core::session::saved::Kept;
 use crate::pg::guc::misleading::is_misleading;
 use crate::pg::guc::token::TOKEN_SETTING;
 use crate::pg::guc::values::{application_name_setting, name_of, shown};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{compat, raw};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_int};
@@ -42,6 +43,7 @@ pub fn undo_settings_except(level: i32, names_custom: bool, settable: impl FnOnc
         kept_of(changed, &settable())
     };
     undo_settings(level);
+    inject::point(Point::StatementUndone);
     set_again(&kept);
 }
 

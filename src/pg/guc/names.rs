@@ -3,6 +3,7 @@
 use crate::core::session::presented;
 use crate::pg::gate;
 use crate::pg::guc::{self, Lasting};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{compat, text};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
@@ -63,6 +64,16 @@ pub fn presented() -> Vec<Presented> {
             })
         })
         .collect()
+}
+
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    let values: Vec<_> = VALUES.iter().map(|value| value.get()).collect();
+    format!(
+        "names {values:?} {:?} {}",
+        WAITING.each_ref().map(|waits| waits.load(Relaxed).is_null()),
+        SHOWING.load(Relaxed)
+    )
 }
 
 /// What was presented has been acted upon.
@@ -144,6 +155,7 @@ unsafe extern "C-unwind" fn check_name(
         }
         kept.write(Extra { is_of_connection, is_settled: false });
         *extra = kept as *mut c_void;
+        inject::point(Point::NameChecked);
         true
     }
 }

@@ -3,6 +3,7 @@
 use crate::core::token::{self, Digest, Secret};
 use crate::pg::guc::values::is_local;
 use crate::pg::sys::compat;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::{gate, log};
 use once_cell::sync::OnceCell;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -72,6 +73,11 @@ pub fn presented() -> Option<Presented> {
         is_local: is_local(TOKEN_SETTING.load(Relaxed)),
         is_of_connection: extra.is_of_connection,
     })
+}
+
+#[cfg(feature = "inject")]
+pub fn state_of_token() -> String {
+    format!("token {} {}", PRESENTED.load(Relaxed).is_null(), TEXT.with_borrow(Option::is_none))
 }
 
 /// The text of a presented token, once, if it was kept.
@@ -148,6 +154,7 @@ unsafe extern "C-unwind" fn check_token(
             TEXT.set(Secret::of(text).map(|text| (digest, text)));
         }
         text.zeroize();
+        inject::point(Point::TokenTaken);
         hide_statement();
 
         // Only a client can present a token: not a file, a role's or database's settings, or a function's SET
@@ -167,6 +174,7 @@ unsafe extern "C-unwind" fn check_token(
         compat::setting_free(*value as *mut c_void);
         *value = mask;
         *extra = kept as *mut c_void;
+        inject::point(Point::TokenKept);
         true
     }
 }

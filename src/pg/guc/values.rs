@@ -166,6 +166,13 @@ pub fn label_application(name: &CStr, lasting: Lasting) {
     }
 }
 
+#[cfg(feature = "inject")]
+pub fn state_of_label() -> String {
+    // SAFETY: a live parameter of guc.c.
+    let flags = application_name_setting().map(|setting| unsafe { (*setting).flags });
+    format!("label {flags:?}")
+}
+
 /// Whether the label was taken off by a RESET ALL.
 pub fn is_unlabelled() -> bool {
     // SAFETY: a live parameter of guc.c.

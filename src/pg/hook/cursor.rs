@@ -1,6 +1,7 @@
 //! Cursors that outlive the transaction in which they were declared. Their rows are the login's: no hook sees them being
 //! fetched, so nobody may be impersonated while there is one.
 
+use crate::pg::sys::inject::{self, Point};
 use pgrx::{is_a, pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_int};
@@ -39,6 +40,7 @@ pub unsafe extern "C-unwind" fn note(pstmt: *const pg_sys::PlannedStmt) {
         held.retain(|known| is_open(known));
         held.push(name);
     });
+    inject::point(Point::CursorNoted);
 }
 
 /// Whether there is one.

@@ -13,6 +13,11 @@ pub fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    format!("depth {} {}", depth(), SETTINGS_LEVEL.load(Relaxed))
+}
+
 /// After an error: back to the depth at which the (sub)transaction began.
 pub fn restore_depth(depth: u32) {
     DEPTH.store(depth, Relaxed);

@@ -1,6 +1,7 @@
 //! What a query would do as another role: it is parsed and planned and its permissions are checked, but it does not
 //! run. Errors are PostgreSQL's own, with all their fields: see [`crate::pg::hook::frames`].
 
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::sys::{raw, running};
 use crate::pg::{gate, guc, residue};
@@ -36,7 +37,7 @@ pub extern "C" fn pg_finfo_immuta_explained() -> *const pg_sys::Pg_finfo_record 
     &RECORD
 }
 
-/// SQL function `immuta.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
+/// SQL function `immuta_internal.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
 /// Plain frame: it owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
 #[allow(ffi_unwind_calls)]
 #[unsafe(no_mangle)]
@@ -47,6 +48,7 @@ pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInf
         let plan = raw::SPI_prepare(sandbox.statement, 0, std::ptr::null_mut());
         require_one_query(plan);
         raw::SPI_execute(sandbox.explain, false, 0);
+        inject::frame(Point::DryRunLooked);
         leave(sandbox)
     }
 }
@@ -82,6 +84,7 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         let copy = |text: Vec<u8>| pg_sys::pstrdup(CString::new(text).unwrap_or_default().as_ptr()).cast_const();
         let (statement, explain, search_path) = (copy(statement), copy(explain), copy(search_path));
 
+        inject::point(Point::DryRunBegins);
         let settings_level = guc::new_level();
         for (name, value) in [
             (c"search_path", search_path),
@@ -105,6 +108,7 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         raw::SetUserIdAndSecContext(role.into(), security | sandbox);
         pg_sys::SPI_connect();
         gate::set_dry_run(running::nest_level());
+        inject::point(Point::DryRunBegun);
         Sandbox { statement, explain, settings_level, user, security }
     }
 }
@@ -153,6 +157,7 @@ unsafe extern "C-unwind" fn leave(sandbox: Sandbox) -> pg_sys::Datum {
         end();
         raw::SetUserIdAndSecContext(sandbox.user, sandbox.security);
         guc::undo_settings(sandbox.settings_level);
+        inject::point(Point::DryRunEnds);
         let text = pg_sys::cstring_to_text_with_len(plan.as_ptr() as *const c_char, plan.len() as c_int);
         pg_sys::Datum::from(text)
     }

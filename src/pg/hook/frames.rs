@@ -13,6 +13,7 @@ use crate::pg::hook::depth::{DEPTH, SETTINGS_LEVEL, depth};
 use crate::pg::hook::nodes::{self, Handled, Permissions, Query, References};
 use crate::pg::hook::statement::{self, Opening, Progress};
 use crate::pg::hook::{cursor, reported};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::sys::{compat, raw};
 use once_cell::sync::OnceCell;
@@ -186,6 +187,7 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the arguments are PostgreSQL's, passed on as they came.
     unsafe {
+        inject::frame(Point::UtilityBegins);
         if cursor::is_declaration(pstmt) {
             cursor::note(pstmt);
         }
@@ -210,10 +212,12 @@ unsafe extern "C-unwind" fn process_utility(
                 qc,
             ),
         }
+        inject::frame(Point::UtilityRan);
         if gate::is_audited() {
             after_utility(qc, depth);
         }
         leave(frame);
+        inject::frame(Point::UtilityEnds);
     }
 }
 
@@ -225,6 +229,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
 ) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::AnalysisBegins);
         if let Some(previous) = PREVIOUS_ANALYZE {
             previous(pstate, query, jumble);
         }
@@ -235,6 +240,7 @@ unsafe extern "C-unwind" fn post_parse_analyze(
         if gate::is_impersonating() && !nodes::has_no_names(query) {
             after_analysis(pstate, query);
         }
+        inject::frame(Point::AnalysisEnds);
     }
 }
 
@@ -247,6 +253,7 @@ unsafe extern "C-unwind" fn planner(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::PlanBegins);
         let depth = depth();
         let is_checked = if gate::is_impersonating() { !gate::resumes() } else { gate::is_idle() };
         let before = if is_checked { Before::default() } else { before_plan(parse, depth) };
@@ -261,7 +268,9 @@ unsafe extern "C-unwind" fn planner(
             Some(previous) => previous(parse, query_string, cursor_options, bound_params),
             None => raw::standard_planner(parse, query_string, cursor_options, bound_params),
         };
+        inject::frame(Point::PlanRan);
         leave_preparation(frame);
+        inject::frame(Point::PlanEnds);
         plan
     }
 }
@@ -286,6 +295,7 @@ unsafe fn leave_preparation(frame: Frame) {
 unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::StartBegins);
         if gate::is_analysis() {
             refuse_statement();
         }
@@ -300,7 +310,9 @@ unsafe extern "C-unwind" fn executor_start(query_desc: *mut pg_sys::QueryDesc, e
             Some(previous) => previous(query_desc, eflags),
             None => raw::standard_ExecutorStart(query_desc, eflags),
         }
+        inject::frame(Point::StartRan);
         leave_preparation(frame);
+        inject::frame(Point::StartEnds);
     }
 }
 
@@ -311,10 +323,12 @@ unsafe extern "C-unwind" fn executor_finish(query_desc: *mut pg_sys::QueryDesc) 
         // Triggers run in here: what they do is not top-level.
         let depth = depth();
         DEPTH.store(depth + 1, Relaxed);
+        inject::frame(Point::FinishBegins);
         match PREVIOUS_FINISH {
             Some(previous) => previous(query_desc),
             None => raw::standard_ExecutorFinish(query_desc),
         }
+        inject::frame(Point::FinishEnds);
         DEPTH.store(depth, Relaxed);
     }
 }
@@ -323,13 +337,16 @@ unsafe extern "C-unwind" fn executor_finish(query_desc: *mut pg_sys::QueryDesc) 
 unsafe extern "C-unwind" fn executor_end(query_desc: *mut pg_sys::QueryDesc) {
     // SAFETY: as in process_utility().
     unsafe {
+        inject::frame(Point::EndBegins);
         match PREVIOUS_END {
             Some(previous) => previous(query_desc),
             None => raw::standard_ExecutorEnd(query_desc),
         }
+        inject::frame(Point::EndRan);
         if gate::is_confined() {
             after_end(query_desc as usize);
         }
+        inject::frame(Point::EndEnds);
     }
 }
 
@@ -347,6 +364,7 @@ unsafe extern "C-unwind" fn object_access(
             previous(access, class, object, sub, arg);
         }
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
+            inject::frame(Point::FunctionBegins);
             if gate::is_restricted() || gate::is_dry_run() {
                 before_function_of_system(object);
             }
@@ -354,8 +372,10 @@ unsafe extern "C-unwind" fn object_access(
             if !gate::is_idle() {
                 before_function(object, depth());
             }
+            inject::frame(Point::FunctionAllowed);
         } else if gate::is_audited() {
             on_change(access, class, object, sub, arg);
+            inject::frame(Point::ObjectChanged);
         }
     }
 }
@@ -380,6 +400,7 @@ impl compat::Frames for Ours {
     type Frame = Frame;
 
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Frame {
+        inject::frame(Point::RunBegins);
         let depth = depth();
         let before = if gate::is_idle() {
             Before::default()
@@ -393,10 +414,12 @@ impl compat::Frames for Ours {
     unsafe fn leave_run(frame: Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64) {
         // SAFETY: by contract.
         unsafe {
+            inject::frame(Point::RunRan);
             if gate::is_audited() {
                 after_run(query_desc, limit);
             }
             leave(frame);
+            inject::frame(Point::RunEnds);
         }
     }
 
@@ -405,6 +428,7 @@ impl compat::Frames for Ours {
             // SAFETY: by contract.
             unsafe { check_permissions(entries) };
         }
+        inject::frame(Point::PermissionsChecked);
         true
     }
 }
@@ -573,8 +597,9 @@ unsafe extern "C-unwind" fn on_change(
             _ => return,
         }
     };
+    // What is made or dropped of a table alters it.
+    let change = if sub == 0 { change } else { Change::Altered };
     if !is_internal
-        && (sub == 0 || change == Change::Altered)
         && !is_exempt()
         && let Some(handlers) = HANDLERS.get()
     {

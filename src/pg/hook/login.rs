@@ -6,7 +6,7 @@
 use once_cell::sync::OnceCell;
 
 /// A login, as its line of pg_hba.conf and its client have it.
-#[cfg_attr(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"), allow(dead_code))]
+#[cfg_attr(not(has_oauth_logins), allow(dead_code))]
 pub struct Login<'a> {
     pub token: &'a str,
     pub issuer: &'a str,
@@ -23,7 +23,7 @@ pub fn install(judge: Judge) {
     let _ = JUDGE.set(judge);
 }
 
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+#[cfg(has_oauth_logins)]
 mod server {
     use super::{JUDGE, Login};
     use crate::pg::catalog::roles;

@@ -20,6 +20,8 @@ pub struct Opening {
     pub ends_transaction: bool,
     /// The statement itself, and not what a rule added to it.
     pub is_original: bool,
+    /// Nothing follows it in its message.
+    pub is_last: bool,
 }
 
 /// How far a query came when it ran.
@@ -47,6 +49,7 @@ impl Opening {
             role: Role::Statement,
             ends_transaction: false,
             is_original: true,
+            is_last: true,
         }
     }
 
@@ -64,6 +67,7 @@ impl Opening {
                 role: Role::Statement,
                 ends_transaction: false,
                 is_original: plan.canSetTag,
+                is_last: is_last(source, plan.stmt_location, plan.stmt_len),
             }
         }
     }
@@ -97,6 +101,7 @@ impl Opening {
                 },
                 ends_transaction: false,
                 is_original: plan.canSetTag,
+                is_last: is_last(source, plan.stmt_location, plan.stmt_len),
             }
         }
     }
@@ -138,6 +143,26 @@ unsafe fn text_of(source: *const c_char, location: c_int, length: c_int) -> Stri
         nodes::part(source, location, length).unwrap_or_else(|| CStr::from_ptr(source).to_bytes())
     };
     text::from_server_anyhow(text.trim_ascii())
+}
+
+/// Whether nothing but blanks and comments follows a statement in its text. Looks at no more than it has to: there may be
+/// thousands of statements.
+///
+/// # Safety
+/// As [`nodes::part`]; `source` may be null.
+unsafe fn is_last(source: *const c_char, location: c_int, length: c_int) -> bool {
+    let (Ok(location), Ok(length)) = (usize::try_from(location), usize::try_from(length)) else { return true };
+    if source.is_null() || length == 0 {
+        return true;
+    }
+    // SAFETY: by contract the statement lies in the text, which ends with a NUL.
+    unsafe {
+        let mut rest = source.add(location + length).cast::<u8>();
+        while matches!(*rest, b';') || (*rest).is_ascii_whitespace() {
+            rest = rest.add(1);
+        }
+        *rest == 0 || matches!(*rest, b'-' | b'/') && redact::is_blank(CStr::from_ptr(rest.cast()).to_bytes())
+    }
 }
 
 /// The text of the message that the client sent last.

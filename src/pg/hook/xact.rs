@@ -3,13 +3,14 @@
 use crate::pg::gate;
 use crate::pg::hook::{depth, dry_run, reported};
 use crate::pg::sys::client;
-use crate::pg::sys::report::{Report, raise};
+use crate::pg::sys::report::{self, Report, raise};
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
-/// while a transaction aborts, or after it committed, takes the server down.
+/// while a transaction aborts, or after it committed, would take the server down, and ends the session: see [`finish`].
 pub struct Handlers {
     /// Before a commit, of a session whose user was not looked up yet.
     pub unknown_user: fn(),
@@ -65,7 +66,24 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
             depth::restore_depth(0);
         }
         if event == XACT_EVENT_ABORT {
-            dry_run::abort();
+            finish(dry_run::abort);
+        }
+    }
+}
+
+/// Does what an end of a transaction must not fail at: PostgreSQL cannot go back then, and would take the server down. If
+/// it fails all the same, nobody knows what the session still holds: it ends as soon as PostgreSQL can let it.
+fn finish(act: impl FnOnce()) {
+    // SAFETY: static variables of this process. An error sets the counts to 0, which PostgreSQL goes on counting.
+    unsafe {
+        let held = (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount);
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            let told = || report::log("a session ends, as the end of its transaction failed", "");
+            // Nobody is left to be told otherwise.
+            let _ = catch_unwind(told);
+            (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) = held;
+            pg_sys::ProcDiePending = 1;
+            pg_sys::InterruptPending = 1;
         }
     }
 }
@@ -92,7 +110,7 @@ unsafe extern "C-unwind" fn before_end(event: pg_sys::XactEvent::Type) {
 #[pg_guard]
 unsafe extern "C-unwind" fn at_end(has_committed: bool) {
     if let Some(handlers) = HANDLERS.get() {
-        (handlers.end)(has_committed);
+        finish(|| (handlers.end)(has_committed));
     }
 }
 
@@ -107,8 +125,8 @@ unsafe extern "C-unwind" fn on_subtransaction(
     let Some(handlers) = HANDLERS.get() else { return };
     match event {
         SUBXACT_EVENT_START_SUB => (handlers.subtransaction_started)(subxact),
-        SUBXACT_EVENT_COMMIT_SUB => (handlers.subtransaction_committed)(subxact),
-        SUBXACT_EVENT_ABORT_SUB => {
+        SUBXACT_EVENT_COMMIT_SUB => finish(|| (handlers.subtransaction_committed)(subxact)),
+        SUBXACT_EVENT_ABORT_SUB => finish(|| {
             dry_run::abort();
             if let Some(depth) = (handlers.subtransaction_aborted)(subxact) {
                 depth::restore_depth(depth);
@@ -117,7 +135,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
             if unsafe { pg_sys::ActivePortal.is_null() } {
                 reported::ends();
             }
-        }
+        }),
         _ => {}
     }
 }

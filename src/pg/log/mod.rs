@@ -5,6 +5,7 @@ mod server_log;
 
 use crate::core::audit::label::{self, LABEL};
 use crate::core::audit::{record, redact};
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{raw, text};
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -64,8 +65,10 @@ type EmitLog = unsafe extern "C-unwind" fn(*mut pg_sys::ErrorData);
 unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the record that it is about to write.
     unsafe {
+        inject::frame(Point::LogBegins);
         if !IN_AUDIT.load(Relaxed) {
             clean(record);
+            inject::frame(Point::LogCleaned);
             if (*record).elevel >= pg_sys::PGERROR as c_int {
                 report_failure((*record).sqlerrcode);
             }
@@ -73,7 +76,13 @@ unsafe extern "C-unwind" fn emit_log(record: *mut pg_sys::ErrorData) {
         if let Some(previous) = PREVIOUS {
             previous(record);
         }
+        inject::frame(Point::LogEnds);
     }
+}
+
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    format!("log {} {}", IN_AUDIT.load(Relaxed), SHOWN.load(Relaxed).is_null())
 }
 
 #[pg_guard]

@@ -1,5 +1,6 @@
 //! One session at a time, for what must be counted before the next one is let in.
 
+use crate::pg::sys::inject::{self, Point};
 use pgrx::pg_sys;
 
 /// PostgreSQL's own advisory locks have 1 and 2 in this field (`lockfuncs.c`): users cannot take these.
@@ -23,7 +24,9 @@ impl Turn {
         };
         // SAFETY: a complete tag; not a lock of the session, so the transaction releases it at the latest.
         unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
-        Turn(tag)
+        let turn = Turn(tag);
+        inject::point(Point::TurnTaken);
+        turn
     }
 }
 
