@@ -63,7 +63,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !login::holds(kind, impersonator) {
         return Err(login::not_holder(kind));
     }
-    if !presented.is_local && !settings::allow_session_impersonation() {
+    if !presented.is_local && !settings::allow_session_impersonation() && !connection::is_login() {
         return Err(Error::NotLocal);
     }
     let savepoint = savepoint(presented)?;
@@ -85,12 +85,16 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
     let user = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
     inject::point(Point::Resolved);
+    connection::check_login(&user.identity)?;
     by_name::check_single_user(kind, &user.identity)?;
     inject::point(Point::SingleUserSeen);
     settle();
     inject::point(Point::Settled);
-    if presented.is_of_connection {
-        connection::remember_connection(presented, text.clone());
+    if presented.is_of_connection || connection::is_login() {
+        connection::remember_connection(
+            &Presented { is_local: false, is_of_connection: true, ..presented.clone() },
+            text.clone(),
+        );
         // Whatever was set meanwhile, to end the impersonation of another, say.
         names::reset();
     }

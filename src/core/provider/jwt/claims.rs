@@ -110,6 +110,9 @@ pub fn algorithm_fault(name: &str) -> String {
 /// What a check finds.
 pub type Check = fn(&Json, &Policy, Timestamp) -> Result<(), Fault>;
 
+/// The checks that depend on what the row of an issuer says.
+pub const OF_ROWS: [&str; 3] = ["user", "required claims", "groups and attributes"];
+
 /// Every check of what a token says, in order: the first that fails decides.
 pub const CHECKS: [(&str, Check); 8] = [
     ("audience", check_audience),
@@ -181,7 +184,7 @@ fn is_client(claims: &Json, subject: &str) -> bool {
     CLIENT.iter().any(|name| says(name, subject)) || says("idtyp", "app") || says("gty", "client-credentials")
 }
 
-fn user(claims: &Json, policy: &Policy) -> Result<String, Fault> {
+pub fn user(claims: &Json, policy: &Policy) -> Result<String, Fault> {
     for path in &policy.user_claims {
         let Some(value) = path.of(claims) else { continue };
         let text = value.text().ok_or(Fault::ClaimType)?;
