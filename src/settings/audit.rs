@@ -1,6 +1,6 @@
 //! Audit records: what is in them, and where they go.
 
-use crate::core::audit::record::Format;
+use crate::core::audit::form::Format;
 use crate::files;
 use crate::pg::guc::{Changes, Choice, Number, Setting, Switch, Text, TextCheck, WordSet, Words};
 use crate::pg::shared;

@@ -4,7 +4,8 @@
 use crate::core::provider::jwt::cache::{Attempt, State};
 use crate::core::time::Timestamp;
 use crate::pg::shared::memory::key_slots;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*, fence};
+use std::sync::atomic::Ordering::*;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, fence};
 
 /// Issuers whose keys are kept at the same time.
 pub const SLOTS: usize = 16;
