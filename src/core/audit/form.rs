@@ -126,6 +126,7 @@ pub fn in_ascii(line: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::audit::blanks::month_since_1900;
     use crate::core::audit::{Access, Object, Outcome, SqlState, What};
     use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
     use crate::core::identity::Identity;
