@@ -37,6 +37,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         }
         guard::while_impersonating(statement, gate::is_lasting()).map_err(Error::from)?;
         under_a_token::check_handled(handled)?;
+        under_a_token::check_owners(handled)?;
         if matches!(statement, Statement::Set(_)) {
             state::with(|state| state.transaction.is_seeded = true);
         }

@@ -5,7 +5,7 @@ use crate::core::rights::rules;
 use crate::core::rights::target::{self, OffLimits};
 use crate::error::Error;
 use crate::pg::catalog::tables::{self, UserAccount};
-use crate::pg::catalog::{self, Installation, roles};
+use crate::pg::catalog::{self, Installation, Presence, roles};
 use crate::pg::sys::client;
 use crate::settings;
 
@@ -90,6 +90,18 @@ fn carries_for(installed: &Installation, role: u32) -> Option<i64> {
         return tables::subscriber_of_role(installed, role);
     }
     tables::subscriber_of_role_name(installed, &roles::name(role)?)
+}
+
+/// Whether a role is one of this extension's, which many users are members of.
+pub fn is_shared(installed: &Installation, role: u32) -> bool {
+    let Presence { control_roles, mappable, marker_of_subscribers, .. } = installed.presence;
+    [mappable, marker_of_subscribers].contains(&role)
+        || control_roles.contains(&role)
+        || if installed.knows_roles() {
+            tables::is_access_role(installed, role)
+        } else {
+            roles::name(role).is_some_and(|name| tables::is_access_role_name(installed, &name))
+        }
 }
 
 /// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts

@@ -53,6 +53,8 @@ pub struct Installation {
     pub subscription_by_user: u32,
     pub subscriber: u32,
     pub subscriber_by_role: u32,
+    pub access_class: u32,
+    pub access_class_by_role: u32,
     pub project: u32,
     pub project_by_id: u32,
     pub project_member: u32,
@@ -107,7 +109,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 21] = [
+const RELATIONS: [&CStr; 23] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -129,6 +131,8 @@ const RELATIONS: [&CStr; 21] = [
     c"api_key_pkey",
     c"user_profile",
     c"user_profile_pkey",
+    c"access_class",
+    c"access_class_role_key",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -185,6 +189,8 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             api_key_by_digest: oids[18],
             user_profile: oids[19],
             user_profile_by_user: oids[20],
+            access_class: oids[21],
+            access_class_by_role: oids[22],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)
