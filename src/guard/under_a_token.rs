@@ -34,8 +34,8 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     }
 }
 
-/// What roles of the extension own would run with rights that its user had once. PostgreSQL leaves it to members, before 16 to
-/// all of them.
+/// What roles of the extension own would run with rights that its user had once, and DROP OWNED in their name would take off
+/// everybody's row policies and grants. PostgreSQL leaves that to members.
 pub fn check_owners(handled: &Handled) -> Result<(), Error> {
     let owners = handled.owners();
     if owners.is_empty() || without_a_token::has_authority() {
@@ -43,7 +43,7 @@ pub fn check_owners(handled: &Handled) -> Result<(), Error> {
     }
     let installed = login::installed()?;
     if owners.into_iter().any(|role| mapping::is_shared(&installed, role)) {
-        Err(Error::WhileImpersonating("roles of immuta_ext own nothing".into()))
+        Err(Error::WhileImpersonating("nobody acts in the name of roles of immuta_ext".into()))
     } else {
         Ok(())
     }

@@ -482,7 +482,7 @@ impl Handled {
         found
     }
 
-    /// The roles that are to own something, or for which default privileges are set.
+    /// The roles that are to own something, in whose name something is dropped, or for which default privileges are set.
     pub fn owners(&self) -> Vec<u32> {
         use pg_sys::NodeTag::*;
         let node = self.0;
@@ -492,6 +492,14 @@ impl Handled {
             let named: Vec<*mut pg_sys::RoleSpec> = match (*node).type_ {
                 T_AlterOwnerStmt => vec![(*(node as *mut pg_sys::AlterOwnerStmt)).newowner],
                 T_CreateSchemaStmt => vec![(*(node as *mut pg_sys::CreateSchemaStmt)).authrole],
+                T_DropOwnedStmt => {
+                    PgList::from_pg((*(node as *mut pg_sys::DropOwnedStmt)).roles).iter_ptr().collect()
+                }
+                T_ReassignOwnedStmt => {
+                    let reassign = &*(node as *mut pg_sys::ReassignOwnedStmt);
+                    let roles = PgList::<pg_sys::RoleSpec>::from_pg(reassign.roles);
+                    roles.iter_ptr().chain([reassign.newrole]).collect()
+                }
                 T_AlterTableStmt => {
                     PgList::<pg_sys::AlterTableCmd>::from_pg((*(node as *mut pg_sys::AlterTableStmt)).cmds)
                         .iter_ptr()
