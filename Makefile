@@ -1,5 +1,5 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
-PG ?= 14 15 16 17 18
+PG ?= $(shell . tools/versions.sh && echo $$MAJORS)
 DEMO_PG ?= 15
 UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 # Those whose sources Debian has.

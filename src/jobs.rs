@@ -11,7 +11,7 @@ use crate::pg::sys::clock;
 use crate::settings;
 use serde::Serialize;
 
-/// What a worker is asked to do; see `immuta.perform()`.
+/// What a worker is asked to do; see `immuta_internal.perform()`.
 #[derive(Serialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
 pub enum Job {

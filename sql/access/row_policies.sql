@@ -1,223 +1,4 @@
--- Rules for rows, as row level security for the roles that carry subscriptions, and the attributes of the impersonated
--- user, which they compare with.
-
-CREATE FUNCTION immuta.profile(iamid bytea, userid bytea) RETURNS TABLE (groups bytea, attributes bytea)
-LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'immuta_profile_wrapper';
-REVOKE ALL ON FUNCTION immuta.profile(bytea, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.profile(bytea, bytea) IS 'internal: groups and attributes of a user as of now';
-
-CREATE FUNCTION immuta.user_attribute_values(attribute text) RETURNS text[]
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT ARRAY(SELECT jsonb_array_elements_text(convert_from(f.attributes, 'UTF8')::jsonb -> attribute))
-    FROM immuta.session_state() s, immuta.profile(s.iamid, s.userid) f
-$$;
-COMMENT ON FUNCTION immuta.user_attribute_values(text) IS 'the values of an attribute of the impersonated user; NULL without an impersonation';
-
-CREATE FUNCTION immuta.user_attribute(attribute text) RETURNS text
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT CASE WHEN cardinality(v.v) = 1 THEN v.v[1] END FROM immuta.user_attribute_values(attribute) v (v) $$;
-COMMENT ON FUNCTION immuta.user_attribute(text) IS 'the value of an attribute of the impersonated user; NULL if there is none, or more than one';
-
-CREATE FUNCTION immuta.user_in_group(group_name text) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT EXISTS (
-        SELECT FROM immuta.session_state() s, immuta.profile(s.iamid, s.userid) f
-        WHERE group_name = ANY (convert_from(f.groups, 'UTF8')::text[]))
-$$;
-COMMENT ON FUNCTION immuta.user_in_group(text) IS 'whether the impersonated user is in a group';
-
-CREATE FUNCTION immuta.is_expression(expression bytea) RETURNS boolean
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_is_expression_wrapper';
-REVOKE ALL ON FUNCTION immuta.is_expression(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.is_expression(bytea) IS 'internal: whether a text is one SQL expression and nothing else';
-
-CREATE FUNCTION immuta.analyse_as(role oid, statement bytea) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_analyse_as_wrapper';
-REVOKE ALL ON FUNCTION immuta.analyse_as(oid, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.analyse_as(oid, bytea) IS 'internal: looks a statement up as a role (0: the caller), while no function runs that could do anything';
-
--- Literals are read, and constraints of domains run, as soon as an expression is looked up.
-CREATE FUNCTION immuta.analyse_expression(role oid, relation oid, expression text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-AS $$
-BEGIN
-    IF NOT coalesce(immuta.is_expression(convert_to(expression, 'SQL_ASCII')), false) THEN
-        RAISE EXCEPTION 'a row policy must be one expression' USING ERRCODE = 'syntax_error';
-    END IF;
-    PERFORM immuta.analyse_as(role, convert_to(
-        format(E'SELECT FROM ONLY %s WHERE (%s\n)', immuta.relation_name(relation), expression), 'SQL_ASCII'));
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.analyse_expression(oid, oid, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.analyse_expression(oid, oid, text) IS 'internal: refuses what is no expression over a relation, or would run a function while it is looked up';
-
-CREATE FUNCTION immuta.relation_name(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation $$;
-REVOKE ALL ON FUNCTION immuta.relation_name(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_name(oid) IS 'internal: qualified name of a relation, for statements';
-
-CREATE FUNCTION immuta.has_policy(relation oid, policy_name text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy_name) $$;
-REVOKE ALL ON FUNCTION immuta.has_policy(oid, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.has_policy(oid, text) IS 'internal: whether a relation has a row security policy of this name';
-
--- Names in the body of a function are looked up by whoever reads the table, in his search_path: what decides must not
--- depend on that. Bodies that are parsed when they are written, views, constraints of domains and policies of other
--- tables hold no names, but call functions. What is written in C only superusers create.
-CREATE FUNCTION immuta.function_without_path(relation oid, policy_name text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH RECURSIVE reached AS (
-        SELECT p.refclassid AS class, p.refobjid AS object
-        FROM pg_policy y JOIN pg_depend p ON p.classid = 'pg_policy'::regclass AND p.objid = y.oid
-        WHERE y.polrelid = relation AND y.polname = policy_name
-          AND (p.refclassid, p.refobjid) <> ('pg_class'::regclass::oid, relation)
-        UNION
-        SELECT o.class, o.object
-        FROM reached r, LATERAL (
-            SELECT 'pg_proc'::regclass::oid, p.oprcode::oid FROM pg_operator p
-            WHERE r.class = 'pg_operator'::regclass AND p.oid = r.object
-            UNION ALL
-            SELECT p.refclassid, p.refobjid FROM pg_depend p
-            WHERE p.classid = r.class AND p.objid = r.object
-              AND (r.class IN ('pg_constraint'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
-                   OR r.class = 'pg_proc'::regclass
-                      AND EXISTS (SELECT FROM pg_proc f WHERE f.oid = r.object AND (f.prosqlbody IS NOT NULL OR f.prokind = 'a')))
-            UNION ALL
-            SELECT 'pg_constraint'::regclass, c.oid FROM pg_constraint c
-            WHERE r.class = 'pg_type'::regclass AND c.contypid = r.object
-            UNION ALL
-            SELECT 'pg_type'::regclass, part FROM pg_type t, unnest(ARRAY[t.typbasetype, t.typelem]) part
-            WHERE r.class = 'pg_type'::regclass AND t.oid = r.object
-            UNION ALL
-            SELECT 'pg_type'::regclass, a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
-            WHERE r.class = 'pg_type'::regclass AND t.oid = r.object AND t.typtype = 'c'
-            UNION ALL
-            SELECT 'pg_type'::regclass, g.rngsubtype FROM pg_range g WHERE r.class = 'pg_type'::regclass AND g.rngtypid = r.object
-            UNION ALL
-            -- to_json() finds casts by itself.
-            SELECT 'pg_proc'::regclass, c.castfunc FROM pg_cast c
-            WHERE r.class = 'pg_type'::regclass AND c.castsource = r.object AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype)
-            UNION ALL
-            SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w WHERE r.class = 'pg_class'::regclass AND w.ev_class = r.object
-            UNION ALL
-            SELECT 'pg_policy'::regclass, y.oid FROM pg_policy y WHERE r.class = 'pg_class'::regclass AND y.polrelid = r.object
-        ) o (class, object)
-        -- What came with PostgreSQL is allowed.
-        WHERE o.object >= 16384
-    )
-    SELECT min(f.oid::regprocedure::text)
-    FROM reached r JOIN pg_proc f ON f.oid = r.object
-    WHERE r.class = 'pg_proc'::regclass AND f.prosqlbody IS NULL AND f.prokind <> 'a'
-      AND f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('c', 'internal'))
-      -- "$user" would be a schema of the reader's.
-      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c WHERE starts_with(c, 'search_path=') AND strpos(c, '$user') = 0)
-      AND NOT EXISTS (SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'immuta_ext'
-                      WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
-$$;
-REVOKE ALL ON FUNCTION immuta.function_without_path(oid, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.function_without_path(oid, text) IS 'internal: a function behind a row security policy whose names the reader would look up, or NULL';
-
--- The rule goes into the statement as it was written: it is parsed before, each time, by the same settings, so that
--- nothing in it can end the expression. It runs with the rights of whoever reads the table.
-CREATE FUNCTION immuta.apply_row_policy(policy_id integer) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-AS $$
-DECLARE
-    rule record;
-    others text;
-    fault text;
-BEGIN
-    SELECT p.*, d.relation, c.relkind, c.relowner, c.relrowsecurity INTO rule
-    FROM immuta.row_policy p JOIN immuta.data_source d ON d.id = p.data_source_id JOIN pg_class c ON c.oid = d.relation
-    WHERE p.id = policy_id;
-    IF rule.relkind NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '"%" cannot have row policies', rule.relation::regclass
-            USING ERRCODE = 'wrong_object_type',
-                  HINT = 'Only tables and partitioned tables can. A view obeys those of its tables if it is a security '
-                         || 'invoker (from PostgreSQL 15 on); else it shows what its owner sees.';
-    END IF;
-    IF NOT pg_has_role(immuta.system_role(), rule.relowner, 'USAGE') THEN
-        RAISE EXCEPTION 'the system account may not create row policies on "%"', rule.relation::regclass
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('Row policies need ownership: GRANT %I TO the system account, or make it the owner of the table.',
-                                pg_get_userbyid(rule.relowner));
-    END IF;
-    -- Nobody changes the table between the look and the use.
-    PERFORM immuta.as_system(format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', immuta.relation_name(rule.relation)));
-    PERFORM immuta.analyse_expression(immuta.system_role(), rule.relation, rule.expression);
-    IF NOT rule.relrowsecurity THEN
-        PERFORM immuta.as_system('ALTER TABLE ' || immuta.relation_name(rule.relation) || ' ENABLE ROW LEVEL SECURITY');
-        UPDATE immuta.data_source d SET row_security_made = true WHERE d.id = rule.data_source_id;
-        SELECT string_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, ', ') INTO others
-        FROM pg_class c, aclexplode(c.relacl) a
-        WHERE c.oid = rule.relation AND a.grantee NOT IN (c.relowner, immuta.system_role())
-          AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = a.grantee)
-          AND NOT EXISTS (SELECT FROM immuta.access_class k WHERE k.role = a.grantee);
-        IF others IS NOT NULL THEN
-            RAISE NOTICE 'row level security is on for "%": it has no rows for % any more', rule.relation::regclass, others
-                USING HINT = 'The owner can give them a policy of their own: CREATE POLICY ... TO ... USING (true).';
-        END IF;
-    END IF;
-    -- Where the table had row level security of its own, that says which rows there are, and ours takes away from them.
-    IF (SELECT d.row_security_made FROM immuta.data_source d WHERE d.id = rule.data_source_id)
-       AND NOT immuta.has_policy(rule.relation, 'immuta_rows') THEN
-        PERFORM immuta.as_system(format('CREATE POLICY immuta_rows ON %s FOR ALL TO immuta_subscriber USING (true)',
-                                        immuta.relation_name(rule.relation)));
-    END IF;
-    IF immuta.has_policy(rule.relation, 'immuta_row_' || policy_id) THEN
-        PERFORM immuta.as_system(format('DROP POLICY %I ON %s', 'immuta_row_' || policy_id, immuta.relation_name(rule.relation)));
-    END IF;
-    -- The line ends keep a comment in the rule from hiding what follows.
-    PERFORM immuta.as_system(format(
-        E'CREATE POLICY %I ON %s AS RESTRICTIVE FOR ALL TO immuta_subscriber USING (%s\n) WITH CHECK (%s\n)',
-        'immuta_row_' || policy_id, immuta.relation_name(rule.relation), rule.expression, rule.expression));
-    fault := immuta.function_without_path(rule.relation, 'immuta_row_' || policy_id);
-    IF fault IS NOT NULL THEN
-        RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', left(rule.name, 63)
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (and other schemas it needs), or '
-                                'give it a body with BEGIN ATOMIC.', fault);
-    END IF;
-    PERFORM immuta.equalise(s.project_id) FROM immuta.project_data_source s WHERE s.relation = rule.relation;
-    IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
-               WHERE p.polrelid = rule.relation AND p.polname = 'immuta_row_' || policy_id
-                 AND e ~ '(?<!SELECT )immuta\.user_(attribute|attribute_values|in_group)\(') THEN
-        RAISE WARNING 'row policy "%" calls a function for each row', rule.name
-            USING HINT = 'Write (SELECT immuta.user_attribute(...)): it is then evaluated once in a query.';
-    END IF;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.apply_row_policy(integer) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.apply_row_policy(integer) IS 'internal: makes a row policy what it should be';
-
-CREATE FUNCTION immuta.remove_row_policies(relation oid, policy_ids integer[], all_of_them boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    target text := immuta.relation_name(relation);
-    policy_name text;
-BEGIN
-    FOR policy_name IN
-        SELECT p.polname FROM pg_policy p
-        WHERE p.polrelid = remove_row_policies.relation
-          AND (p.polname IN (SELECT 'immuta_row_' || i FROM unnest(policy_ids) i) OR all_of_them AND p.polname = 'immuta_rows')
-    LOOP
-        PERFORM immuta.as_system(format('DROP POLICY %I ON %s', policy_name, target));
-    END LOOP;
-    -- It was the extension that switched it on.
-    IF all_of_them AND target IS NOT NULL AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = remove_row_policies.relation) THEN
-        PERFORM immuta.as_system('ALTER TABLE ' || target || ' DISABLE ROW LEVEL SECURITY');
-    END IF;
-    PERFORM immuta.equalise_after(NULL, ARRAY[remove_row_policies.relation]);
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.remove_row_policies(oid, integer[], boolean) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.remove_row_policies(oid, integer[], boolean) IS 'internal: drops row policies; with all of them what was switched on for them';
+-- Commands for row policies, and what an administrator sees of them.
 
 CREATE FUNCTION immuta.create_row_policy(name text, data_source regclass, expression text, replace boolean = false) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -230,8 +11,8 @@ BEGIN
         RAISE EXCEPTION 'a row policy needs a name of 1 to 255 bytes and an expression of up to 100000'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM immuta.lock_connection();
-    source_id := immuta.data_source_id(create_row_policy.data_source);
+    PERFORM immuta_internal.catch_up();
+    source_id := immuta_internal.data_source_id(create_row_policy.data_source);
     IF replace THEN
         UPDATE immuta.row_policy p SET expression = create_row_policy.expression
         WHERE p.data_source_id = source_id AND p.name = create_row_policy.name
@@ -247,10 +28,10 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
     -- Whoever wrote it may see what it names. Then the system account looks at it.
-    PERFORM immuta.analyse_expression(0, create_row_policy.data_source, create_row_policy.expression);
-    PERFORM immuta.apply_row_policy(written);
-    PERFORM immuta.guard(source_id);
-    PERFORM FROM immuta.apply_grants(ARRAY[source_id]);
+    PERFORM immuta_internal.analyse_expression(0, create_row_policy.data_source, create_row_policy.expression);
+    PERFORM immuta_internal.apply_row_policy(written);
+    PERFORM immuta_internal.guard(source_id);
+    PERFORM FROM immuta_internal.apply_grants(ARRAY[source_id]);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.create_row_policy(text, regclass, text, boolean) FROM PUBLIC;
@@ -265,19 +46,19 @@ DECLARE
     source_id bigint;
     source record;
 BEGIN
-    PERFORM immuta.lock_connection();
-    source_id := immuta.data_source_id(drop_row_policy.data_source);
+    PERFORM immuta_internal.catch_up();
+    source_id := immuta_internal.data_source_id(drop_row_policy.data_source);
     SELECT d.id, d.relation, d.row_security_made INTO source FROM immuta.data_source d WHERE d.id = source_id;
     DELETE FROM immuta.row_policy p WHERE p.data_source_id = source.id AND p.name = drop_row_policy.name RETURNING p.id INTO dropped;
     IF dropped IS NULL THEN
         RETURN false;
     END IF;
-    PERFORM immuta.remove_row_policies(
+    PERFORM immuta_internal.remove_row_policies(
         source.relation, ARRAY[dropped],
         source.row_security_made AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id));
     UPDATE immuta.data_source d SET row_security_made = false
     WHERE d.id = source.id AND NOT EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = source.id);
-    PERFORM FROM immuta.apply_grants(ARRAY[source_id]);
+    PERFORM FROM immuta_internal.apply_grants(ARRAY[source_id]);
     RETURN true;
 END
 $$;

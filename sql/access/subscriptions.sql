@@ -1,6 +1,6 @@
 -- Subscriptions of single users.
 
-CREATE FUNCTION immuta.clean_access(access text) RETURNS text
+CREATE FUNCTION immuta_internal.clean_access(access text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -10,17 +10,16 @@ BEGIN
     RETURN upper(access);
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.clean_access(text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.clean_access(text) IS 'internal: READ or WRITE; 22023 for anything else';
+COMMENT ON FUNCTION immuta_internal.clean_access(text) IS 'READ or WRITE; 22023 for anything else';
 
 -- Grants what an approved subscription says, all of it or nothing.
-CREATE FUNCTION immuta.grant_subscription(
+CREATE FUNCTION immuta_internal.grant_subscription(
     user_id bigint, data_source regclass, access text, valid_until timestamptz, reason text)
 RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    source_id bigint := immuta.data_source_id(data_source);
+    source_id bigint := immuta_internal.data_source_id(data_source);
     carried_by oid;
     refused text;
 BEGIN
@@ -30,24 +29,24 @@ BEGIN
     IF (SELECT d.held FROM immuta.data_source d WHERE d.id = source_id) THEN
         RAISE EXCEPTION 'data source "%" is not confirmed', data_source
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = (SELECT u.reason FROM immuta.unconfirmed(ARRAY[data_source::oid]) u),
+                  DETAIL = (SELECT u.reason FROM immuta_internal.unconfirmed(ARRAY[data_source::oid]) u),
                   HINT = 'Confirm it with immuta.register_data_source().';
     END IF;
-    carried_by := immuta.ensure_role(grant_subscription.user_id);
+    carried_by := immuta_internal.ensure_role(grant_subscription.user_id);
     IF carried_by IS NULL THEN
         RAISE EXCEPTION 'the user has no role that could carry subscriptions: %',
-                (SELECT c.problem FROM immuta.carrier(grant_subscription.user_id) c)
+                (SELECT c.problem FROM immuta_internal.carrier(grant_subscription.user_id) c)
             USING ERRCODE = 'undefined_object', DETAIL = 'IMPERSONATION_NOT_MAPPED',
-                  HINT = 'Map the user to a role of his own with immuta.map_user().';
+                  HINT = 'Map the user to a role of their own with immuta.map_user().';
     END IF;
     INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, valid_until, reason, decided_at)
-    VALUES (grant_subscription.user_id, source_id, immuta.clean_access(grant_subscription.access), 'approved',
+    VALUES (grant_subscription.user_id, source_id, immuta_internal.clean_access(grant_subscription.access), 'approved',
             grant_subscription.valid_until, grant_subscription.reason, now())
     ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
     SET access = EXCLUDED.access, state = 'approved', valid_until = EXCLUDED.valid_until,
         reason = coalesce(EXCLUDED.reason, s.reason), decided_at = now();
     SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO refused
-    FROM immuta.apply_grants(ARRAY[source_id], ARRAY[carried_by]) g WHERE g.what = 'not granted';
+    FROM immuta_internal.apply_grants(ARRAY[source_id], ARRAY[carried_by]) g WHERE g.what = 'not granted';
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'not granted: %', refused
             USING ERRCODE = 'insufficient_privilege',
@@ -55,8 +54,7 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.grant_subscription(bigint, regclass, text, timestamptz, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.grant_subscription(bigint, regclass, text, timestamptz, text) IS 'internal: approves a subscription and grants it';
+COMMENT ON FUNCTION immuta_internal.grant_subscription(bigint, regclass, text, timestamptz, text) IS 'approves a subscription and grants it';
 
 CREATE FUNCTION immuta.subscribe(
     userid text, data_source regclass, access text = 'READ', iamid text = 'bim', until timestamptz = NULL)
@@ -64,14 +62,14 @@ RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_connection();
-    PERFORM immuta.grant_subscription(immuta.user_id(subscribe.userid, subscribe.iamid), data_source,
-                                      immuta.clean_access(subscribe.access), until, NULL);
+    PERFORM immuta_internal.catch_up();
+    PERFORM immuta_internal.grant_subscription(immuta_internal.user_id(subscribe.userid, subscribe.iamid), data_source,
+                                      immuta_internal.clean_access(subscribe.access), until, NULL);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) TO immuta_admin;
-COMMENT ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) IS 'gives a user READ or WRITE access to a data source, and a role if he has none';
+COMMENT ON FUNCTION immuta.subscribe(text, regclass, text, text, timestamptz) IS 'gives a user READ or WRITE access to a data source, and a role if they have none';
 
 CREATE FUNCTION immuta.unsubscribe(userid text, data_source regclass, iamid text = 'bim') RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -81,27 +79,27 @@ DECLARE
     source_id bigint;
     kept text;
 BEGIN
-    PERFORM immuta.lock_connection();
-    subscribed_user := immuta.user_id(unsubscribe.userid, unsubscribe.iamid);
-    source_id := immuta.data_source_id(unsubscribe.data_source);
+    PERFORM immuta_internal.catch_up();
+    subscribed_user := immuta_internal.user_id(unsubscribe.userid, unsubscribe.iamid);
+    source_id := immuta_internal.data_source_id(unsubscribe.data_source);
     DELETE FROM immuta.subscription s WHERE s.user_id = subscribed_user AND s.data_source_id = source_id;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO kept
-    FROM immuta.apply_grants(ARRAY[source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = subscribed_user)) g
+    FROM immuta_internal.apply_grants(ARRAY[source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = subscribed_user)) g
     WHERE g.what = 'not revoked';
     IF kept IS NOT NULL THEN
         RAISE EXCEPTION 'not revoked: %', kept
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'It was granted in the name of an owner for whom the system account cannot act any more: the owner can revoke it.';
+                  HINT = immuta_internal.hint_not_revoked();
     END IF;
     RETURN true;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.unsubscribe(text, regclass, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.unsubscribe(text, regclass, text) TO immuta_admin;
-COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give him stays';
+COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give them stays';
 
 CREATE FUNCTION immuta.request_subscription(
     userid text, data_source regclass, access text = 'READ', iamid text = 'bim', reason text = NULL)
@@ -109,16 +107,16 @@ RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.lock_connection();
+    PERFORM immuta_internal.catch_up();
     INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, reason)
-    VALUES (immuta.user_id(request_subscription.userid, request_subscription.iamid),
-            immuta.data_source_id(request_subscription.data_source), immuta.clean_access(request_subscription.access),
+    VALUES (immuta_internal.user_id(request_subscription.userid, request_subscription.iamid),
+            immuta_internal.data_source_id(request_subscription.data_source), immuta_internal.clean_access(request_subscription.access),
             'requested', request_subscription.reason)
     ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
     SET access = EXCLUDED.access, state = 'requested', valid_until = NULL, reason = EXCLUDED.reason, decided_at = NULL
     WHERE s.state <> 'approved' OR s.valid_until <= now();
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the user is subscribed already' USING ERRCODE = 'duplicate_object',
+        RAISE EXCEPTION 'the user is already subscribed' USING ERRCODE = 'duplicate_object',
             HINT = 'Change the access with immuta.subscribe().';
     END IF;
 END
@@ -135,18 +133,18 @@ AS $$
 DECLARE
     subscribed_user bigint;
     source_id bigint;
-    wished text;
+    wanted text;
 BEGIN
-    PERFORM immuta.lock_connection();
-    subscribed_user := immuta.user_id(approve_subscription.userid, approve_subscription.iamid);
-    source_id := immuta.data_source_id(approve_subscription.data_source);
-    SELECT s.access INTO wished FROM immuta.subscription s
+    PERFORM immuta_internal.catch_up();
+    subscribed_user := immuta_internal.user_id(approve_subscription.userid, approve_subscription.iamid);
+    source_id := immuta_internal.data_source_id(approve_subscription.data_source);
+    SELECT s.access INTO wanted FROM immuta.subscription s
     WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
             HINT = 'Subscribe the user with immuta.subscribe().';
     END IF;
-    PERFORM immuta.grant_subscription(subscribed_user, data_source, wished, until, approve_subscription.reason);
+    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wanted, until, approve_subscription.reason);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) FROM PUBLIC;
@@ -160,9 +158,9 @@ DECLARE
     denied_user bigint;
     source_id bigint;
 BEGIN
-    PERFORM immuta.lock_connection();
-    denied_user := immuta.user_id(deny_subscription.userid, deny_subscription.iamid);
-    source_id := immuta.data_source_id(deny_subscription.data_source);
+    PERFORM immuta_internal.catch_up();
+    denied_user := immuta_internal.user_id(deny_subscription.userid, deny_subscription.iamid);
+    source_id := immuta_internal.data_source_id(deny_subscription.data_source);
     UPDATE immuta.subscription s
     SET state = 'denied', decided_at = now(), reason = coalesce(deny_subscription.reason, s.reason)
     WHERE s.user_id = denied_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
@@ -176,24 +174,6 @@ REVOKE ALL ON FUNCTION immuta.deny_subscription(text, regclass, text, text) FROM
 GRANT EXECUTE ON FUNCTION immuta.deny_subscription(text, regclass, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.deny_subscription(text, regclass, text, text) IS 'denies what a user asked for; it may be approved later';
 
-CREATE FUNCTION immuta.end_subscriptions() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    expired record;
-BEGIN
-    FOR expired IN
-        UPDATE immuta.subscription s SET state = 'expired' WHERE s.state = 'approved' AND s.valid_until <= now()
-        RETURNING s.data_source_id, s.user_id
-    LOOP
-        PERFORM FROM immuta.apply_grants(
-            ARRAY[expired.data_source_id], ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = expired.user_id));
-    END LOOP;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.end_subscriptions() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.end_subscriptions() IS 'internal: the subscriptions whose time is over lose their grants';
-
 -- The lock is taken only if there are any, or all is to be adopted; whoever takes it ends them.
 CREATE FUNCTION immuta.expire_subscriptions() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -201,16 +181,16 @@ AS $$
 DECLARE
     due bigint := (SELECT count(*) FROM immuta.subscription s WHERE s.state = 'approved' AND s.valid_until <= now());
 BEGIN
-    IF due > 0 OR NOT immuta.is_home() AND immuta.original() IS NULL AND EXISTS (SELECT FROM immuta.system_account)
+    IF due > 0 OR NOT immuta_internal.is_home() AND immuta_internal.original() IS NULL AND EXISTS (SELECT FROM immuta.system_account)
                   AND (SELECT s.active FROM immuta.connection_state s) THEN
-        PERFORM immuta.lock_connection();
+        PERFORM immuta_internal.catch_up();
     END IF;
     RETURN due;
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.expire_subscriptions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.expire_subscriptions() TO immuta_admin;
-COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions whose time is over; how many there were';
+COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions that have ended; how many there were';
 
 CREATE VIEW immuta.subscriptions AS
 SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access,

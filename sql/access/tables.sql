@@ -53,7 +53,7 @@ CREATE TABLE immuta.data_source (
     confirmed bigint[] NOT NULL DEFAULT '{}',
     registered_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE immuta.data_source IS 'tables, views and the like to which users may be subscribed';
+COMMENT ON TABLE immuta.data_source IS 'tables and views to which users may be subscribed';
 COMMENT ON COLUMN immuta.data_source.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
 COMMENT ON COLUMN immuta.data_source.by_schema IS 'registered with its schema, not by itself';
 COMMENT ON COLUMN immuta.data_source.excluded_columns IS 'columns that no subscription reaches, by all the names they had: also those that come later';
@@ -86,7 +86,7 @@ CREATE TABLE immuta.subscriber (
 );
 COMMENT ON TABLE immuta.subscriber IS 'the role that carries a user''s subscriptions; it is nobody else''s';
 COMMENT ON COLUMN immuta.subscriber.role IS 'OID of the role in this cluster; NULL when it could not be adopted';
-COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with him';
+COMMENT ON COLUMN immuta.subscriber.made IS 'the role was made for the user, and goes with them';
 CREATE INDEX user_account_postgres_role_idx ON immuta.user_account (postgres_role);
 
 CREATE TABLE immuta.subscription (
@@ -147,7 +147,7 @@ CREATE TABLE immuta.row_policy (
 );
 COMMENT ON TABLE immuta.row_policy IS 'rules for the rows of a data source';
 
--- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta.take_stock().
+-- What follows from the tables above, and what was made of it in this cluster. Not dumped: see immuta_internal.take_stock().
 CREATE TABLE immuta.policy_member (
     policy_id integer NOT NULL,
     user_id bigint NOT NULL,
@@ -203,6 +203,40 @@ CREATE TABLE immuta.pending_sync (
 );
 COMMENT ON TABLE immuta.pending_sync IS 'relations whose DDL did not get the lock of the connection in time: the next change looks at them';
 
+-- Projects: named sets of tables, and a role for each that reads them as far as all members may. A user whose current
+-- project is set is impersonated as that role. Column numbers are known to src/pg/catalog/tables.rs: columns are only appended.
+
+CREATE TABLE immuta.project (
+    id serial NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    postgres_role regrole NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT project_pkey PRIMARY KEY (id),
+    CONSTRAINT project_name_key UNIQUE (name),
+    CONSTRAINT project_role_key UNIQUE (postgres_role),
+    CONSTRAINT project_name_check CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 255)
+);
+COMMENT ON TABLE immuta.project IS 'named sets of tables that their members read in the same way';
+COMMENT ON COLUMN immuta.project.postgres_role IS 'the equalised role: has what all members have, on these tables only';
+
+CREATE TABLE immuta.project_data_source (
+    project_id integer NOT NULL,
+    relation regclass NOT NULL,
+    CONSTRAINT project_data_source_pkey PRIMARY KEY (project_id, relation)
+);
+COMMENT ON TABLE immuta.project_data_source IS 'the tables of each project';
+
+CREATE TABLE immuta.project_member (
+    project_id integer NOT NULL,
+    user_id bigint NOT NULL,
+    is_current boolean NOT NULL DEFAULT false,
+    CONSTRAINT project_member_pkey PRIMARY KEY (project_id, user_id)
+);
+CREATE UNIQUE INDEX project_member_current_key ON immuta.project_member (user_id) WHERE is_current;
+CREATE INDEX project_member_user_id_idx ON immuta.project_member (user_id);
+COMMENT ON TABLE immuta.project_member IS 'the members of each project';
+COMMENT ON COLUMN immuta.project_member.is_current IS 'the user is impersonated as the role of this project';
+
 REVOKE ALL ON immuta.connection_state, immuta.system_account, immuta.registered_schema, immuta.data_source, immuta.user_profile,
     immuta.guarded_name, immuta.part, immuta.subscriber, immuta.subscription, immuta.subscription_policy,
     immuta.access_class, immuta.row_policy, immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync FROM PUBLIC;
@@ -225,146 +259,12 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.subscription_policy_id_seq', 
 SELECT pg_catalog.pg_extension_config_dump('immuta.access_class_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.row_policy_id_seq', '');
 
--- OIDs are other ones after a restore: a row that arrives is known by its names. A name that two rows have is nobody's:
--- immuta.come_home() looks again when all are there.
-CREATE FUNCTION immuta.relation_named(schema_name name, table_name name) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = schema_name AND c.relname = table_name
-$$;
-REVOKE ALL ON FUNCTION immuta.relation_named(name, name) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.relation_named(name, name) IS 'internal: a relation by its names, or NULL';
-
-CREATE FUNCTION immuta.resolve_names() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    CASE TG_TABLE_NAME
-    WHEN 'registered_schema' THEN
-        NEW.namespace := (SELECT n.oid FROM pg_namespace n WHERE n.nspname = NEW.schema_name);
-    WHEN 'part' THEN
-        NEW.relation := immuta.relation_named(NEW.schema_name, NEW.table_name);
-    WHEN 'data_source' THEN
-        NEW.relation := (SELECT f.relation FROM immuta.relation_named(NEW.schema_name, NEW.table_name) f (relation)
-                         WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = f.relation));
-        NEW.excluded_numbers := ARRAY(
-            SELECT a.attnum FROM pg_attribute a
-            WHERE a.attrelid = NEW.relation AND NOT a.attisdropped AND a.attname = ANY (NEW.excluded_columns)
-            ORDER BY a.attnum);
-    WHEN 'subscriber' THEN
-        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
-                     AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid));
-    WHEN 'access_class' THEN
-        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
-                     AND NOT EXISTS (SELECT FROM immuta.access_class k WHERE k.role = r.oid));
-    ELSE
-        NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name);
-    END CASE;
-    RETURN NEW;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.resolve_names() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.resolve_names() IS 'internal: gives a row the OIDs that its names have here';
-
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.system_account
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.registered_schema
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.data_source
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.part
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.subscriber
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.access_class
-FOR EACH ROW EXECUTE FUNCTION immuta.resolve_names();
-
--- Sessions remember when the next subscription of their user ends.
-CREATE TRIGGER announce_change AFTER INSERT OR DELETE OR UPDATE OF user_id, state, valid_until ON immuta.subscription
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.subscription
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.subscription ENABLE ALWAYS TRIGGER announce_change, ENABLE ALWAYS TRIGGER announce_truncate;
-
--- The system account.
-
-CREATE FUNCTION immuta.run_as(role oid, statement bytea) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_run_as_wrapper';
-REVOKE ALL ON FUNCTION immuta.run_as(oid, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.run_as(oid, bytea) IS 'internal: runs a statement as another role, which it cannot leave';
-
-CREATE FUNCTION immuta.system_role() RETURNS oid
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    account record;
-BEGIN
-    SELECT a.role_name, r.oid, r.rolsuper INTO account
-    FROM immuta.system_account a LEFT JOIN pg_roles r ON r.oid = a.role;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'no system account is set' USING ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = 'A superuser names the role that grants: SELECT immuta.set_system_account(...). See docs/subscriptions.md.';
-    END IF;
-    IF account.oid IS NULL OR account.rolsuper THEN
-        RAISE EXCEPTION 'the system account "%" %', account.role_name,
-                CASE WHEN account.rolsuper THEN 'is a superuser' ELSE 'does not exist' END
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = CASE WHEN account.rolsuper THEN 'Take SUPERUSER from it again.'
-                              ELSE 'A superuser sets another one: SELECT immuta.set_system_account(...).' END;
-    END IF;
-    RETURN account.oid;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.system_role() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.system_role() IS 'internal: the system account; 55000 where there is none';
-
--- convert_to(..., 'SQL_ASCII') gives the bytes as they are, in every database encoding.
-CREATE FUNCTION immuta.as_system(statement text) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT immuta.run_as(immuta.system_role(), convert_to(statement, 'SQL_ASCII')) $$;
-REVOKE ALL ON FUNCTION immuta.as_system(text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.as_system(text) IS 'internal: runs a statement as the system account';
-
--- How a membership is granted: to be inherited, and from PostgreSQL 16 on not to be set.
-CREATE FUNCTION immuta.membership_options() RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN ' WITH INHERIT TRUE, SET FALSE' ELSE '' END
-$$;
-REVOKE ALL ON FUNCTION immuta.membership_options() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.membership_options() IS 'internal: the options of GRANT ... TO for roles';
-
-CREATE FUNCTION immuta.lock_connection() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    was_active boolean;
-    pending oid[];
-BEGIN
-    PERFORM immuta.require_no_original();
-    IF immuta.is_home() THEN
-        PERFORM immuta.system_role();
-    END IF;
-    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.xmin = pg_current_xact_id()::xid) THEN
-        RETURN; -- This transaction has it.
-    END IF;
-    UPDATE immuta.connection_state s SET version = s.version + 1 RETURNING s.active INTO was_active;
-    IF NOT immuta.is_home() THEN
-        PERFORM immuta.come_home();
-        PERFORM immuta.system_role();
-    ELSIF NOT was_active THEN
-        UPDATE immuta.connection_state SET active = true;
-        PERFORM immuta.take_stock(false, true);
-    END IF;
-    PERFORM immuta.end_subscriptions();
-    WITH gone AS (DELETE FROM immuta.pending_sync p RETURNING p.relation)
-    SELECT array_agg(DISTINCT g.relation) INTO pending FROM gone g;
-    IF pending IS NOT NULL THEN
-        PERFORM FROM immuta.sync_objects(pending);
-    END IF;
-END
-$$;
-REVOKE ALL ON FUNCTION immuta.lock_connection() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.lock_connection() IS 'internal: one change of the connection at a time, until the end of the transaction';
+REVOKE ALL ON immuta.project, immuta.project_data_source, immuta.project_member FROM PUBLIC;
+REVOKE ALL ON SEQUENCE immuta.project_id_seq FROM PUBLIC;
+-- In a dump what was dropped is a number, which is something else elsewhere.
+SELECT pg_catalog.pg_extension_config_dump(
+    'immuta.project', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) postgres_role)');
+SELECT pg_catalog.pg_extension_config_dump(
+    'immuta.project_data_source', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation)');
+SELECT pg_catalog.pg_extension_config_dump('immuta.project_member', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.project_id_seq', '');

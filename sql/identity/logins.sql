@@ -1,34 +1,30 @@
 -- Authentication by password and by API key, with the answers of the Immuta API.
 
-CREATE FUNCTION immuta.hash_password(password bytea) RETURNS text
+CREATE FUNCTION immuta_internal.hash_password(password bytea) RETURNS text
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_hash_password_wrapper';
-REVOKE ALL ON FUNCTION immuta.hash_password(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.hash_password(bytea) IS 'internal: argon2id hash of a password';
+COMMENT ON FUNCTION immuta_internal.hash_password(bytea) IS 'argon2id hash of a password';
 
-CREATE FUNCTION immuta.user_by_password(iamid bytea, userid bytea, password bytea) RETURNS bigint
+CREATE FUNCTION immuta_internal.user_by_password(iamid bytea, userid bytea, password bytea) RETURNS bigint
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_user_by_password_wrapper';
-REVOKE ALL ON FUNCTION immuta.user_by_password(bytea, bytea, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.user_by_password(bytea, bytea, bytea) IS 'internal: checks a password, counting and throttling failures';
+COMMENT ON FUNCTION immuta_internal.user_by_password(bytea, bytea, bytea) IS 'checks a password, counting and throttling failures';
 
-CREATE FUNCTION immuta.user_by_api_key(digest bytea) RETURNS TABLE (key_id bigint, user_id bigint)
+CREATE FUNCTION immuta_internal.user_by_api_key(digest bytea) RETURNS TABLE (key_id bigint, user_id bigint)
 LANGUAGE c STRICT ROWS 1 AS 'MODULE_PATHNAME', 'immuta_user_by_api_key_wrapper';
-REVOKE ALL ON FUNCTION immuta.user_by_api_key(bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.user_by_api_key(bytea) IS 'internal: whose key this is, as of now';
+COMMENT ON FUNCTION immuta_internal.user_by_api_key(bytea) IS 'whose key this is, as of now';
 
-CREATE FUNCTION immuta.authenticated(user_id bigint) RETURNS jsonb
+CREATE FUNCTION immuta_internal.authenticated(user_id bigint) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN user_id IS NULL THEN '{"authenticated": false}' ELSE jsonb_build_object(
         'authenticated', true,
-        'token', immuta.new_token(user_id),
+        'token', immuta_internal.new_token(user_id),
         'tokenExpiration', to_char(
             (clock_timestamp() + current_setting('bodata.token_idle_ttl')::interval) AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) END
 $$;
-REVOKE ALL ON FUNCTION immuta.authenticated(bigint) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.authenticated(bigint) IS 'internal: the answer to an authentication; NULL for one that failed';
+COMMENT ON FUNCTION immuta_internal.authenticated(bigint) IS 'the answer to an authentication; NULL for one that failed';
 
-CREATE FUNCTION immuta.require_primary() RETURNS void
+CREATE FUNCTION immuta_internal.require_primary() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -38,8 +34,7 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.require_primary() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.require_primary() IS 'internal: raises 25006 on a standby, where neither tokens nor failures can be written';
+COMMENT ON FUNCTION immuta_internal.require_primary() IS 'raises 25006 on a standby, where neither tokens nor failures can be written';
 
 CREATE FUNCTION immuta.set_password(userid text, password text, iamid text = 'bim') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -49,9 +44,9 @@ BEGIN
         RAISE EXCEPTION 'a password must have 1 to 1024 bytes' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     UPDATE immuta.user_account u
-    SET password_hash = immuta.hash_password(convert_to(set_password.password, 'UTF8')),
+    SET password_hash = immuta_internal.hash_password(convert_to(set_password.password, 'UTF8')),
         failed_logins = 0, last_failed_login = NULL, updated_at = now()
-    WHERE u.id = immuta.user_id(set_password.userid, set_password.iamid);
+    WHERE u.id = immuta_internal.user_id(set_password.userid, set_password.iamid);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.set_password(text, text, text) FROM PUBLIC;
@@ -62,10 +57,10 @@ CREATE FUNCTION immuta.authenticate(username text, password text, iamid text = '
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.conceal_statement();
-    PERFORM immuta.require_primary();
-    -- Too long to be one: not looked at, and counted like any other.
-    RETURN immuta.authenticated(immuta.user_by_password(
+    PERFORM immuta_internal.conceal_statement();
+    PERFORM immuta_internal.require_primary();
+    -- Too long to be one: not checked, but counted like any other.
+    RETURN immuta_internal.authenticated(immuta_internal.user_by_password(
         convert_to(iamid, 'UTF8'), convert_to(username, 'UTF8'),
         convert_to(CASE WHEN octet_length(password) <= 1024 THEN password ELSE '' END, 'UTF8')));
 END
@@ -78,10 +73,10 @@ CREATE FUNCTION immuta.create_api_key(userid text, iamid text = 'bim') RETURNS t
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    apikey text := immuta.new_secret();
+    apikey text := immuta_internal.new_secret();
 BEGIN
     INSERT INTO immuta.api_key (digest, user_id)
-    VALUES (immuta.secret_digest(apikey), immuta.user_id(create_api_key.userid, create_api_key.iamid));
+    VALUES (immuta_internal.secret_digest(apikey), immuta_internal.user_id(create_api_key.userid, create_api_key.iamid));
     RETURN apikey;
 END
 $$;
@@ -94,7 +89,7 @@ RETURNS TABLE (id bigint, created_at timestamptz, last_used_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT k.id, k.created_at, k.last_used_at FROM immuta.api_key k
-    WHERE k.user_id = immuta.user_id(userid, iamid) ORDER BY k.id
+    WHERE k.user_id = immuta_internal.user_id(userid, iamid) ORDER BY k.id
 $$;
 REVOKE ALL ON FUNCTION immuta.api_keys(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.api_keys(text, text) TO immuta_admin;
@@ -112,10 +107,9 @@ REVOKE ALL ON FUNCTION immuta.revoke_api_key(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.revoke_api_key(bigint) TO immuta_admin;
 COMMENT ON FUNCTION immuta.revoke_api_key(bigint) IS 'ends an API key (not the tokens it was exchanged for); whether there was one';
 
-CREATE FUNCTION immuta.throttle_failures() RETURNS void
+CREATE FUNCTION immuta_internal.throttle_failures() RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_throttle_failures_wrapper';
-REVOKE ALL ON FUNCTION immuta.throttle_failures() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.throttle_failures() IS 'internal: makes repeated failures of one connection cost time';
+COMMENT ON FUNCTION immuta_internal.throttle_failures() IS 'makes repeated failures of one connection cost time';
 
 CREATE FUNCTION immuta.authenticate_api_key(apikey text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -124,17 +118,17 @@ DECLARE
     key_id bigint;
     key_user bigint;
 BEGIN
-    PERFORM immuta.conceal_statement();
-    PERFORM immuta.require_primary();
-    SELECT k.key_id, k.user_id INTO key_id, key_user FROM immuta.user_by_api_key(immuta.secret_digest(apikey)) k;
+    PERFORM immuta_internal.conceal_statement();
+    PERFORM immuta_internal.require_primary();
+    SELECT k.key_id, k.user_id INTO key_id, key_user FROM immuta_internal.user_by_api_key(immuta_internal.secret_digest(apikey)) k;
     IF NOT FOUND THEN
-        PERFORM immuta.throttle_failures();
-        RETURN immuta.authenticated(NULL);
+        PERFORM immuta_internal.throttle_failures();
+        RETURN immuta_internal.authenticated(NULL);
     END IF;
-    -- Several transactions may use one key at a time: whoever comes second does not wait to note it.
+    -- Several transactions may use one key at a time: the second one does not wait to record it.
     UPDATE immuta.api_key k SET last_used_at = clock_timestamp()
     WHERE k.id IN (SELECT s.id FROM immuta.api_key s WHERE s.id = key_id FOR NO KEY UPDATE SKIP LOCKED);
-    RETURN immuta.authenticated(key_user);
+    RETURN immuta_internal.authenticated(key_user);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.authenticate_api_key(text) FROM PUBLIC;

@@ -59,11 +59,25 @@ COMMENT ON TABLE immuta.api_key IS 'API keys, as SHA-256 digests';
 CREATE TABLE immuta.token_issuer (
     issuer text COLLATE "C" NOT NULL,
     iamid text COLLATE "C" NOT NULL,
+    settings jsonb NOT NULL DEFAULT '{}',
     CONSTRAINT token_issuer_pkey PRIMARY KEY (issuer),
+    CONSTRAINT token_issuer_settings_check CHECK (pg_catalog.jsonb_typeof(settings) = 'object'),
     CONSTRAINT token_issuer_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255)
 );
 COMMENT ON TABLE immuta.token_issuer IS 'issuers of OAuth tokens and the identity managers they stand for';
-COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of an introspection response, compared byte by byte; empty for responses without one';
+COMMENT ON COLUMN immuta.token_issuer.issuer IS 'claim iss of a token or an introspection response, compared byte by byte; empty for responses without one';
+COMMENT ON COLUMN immuta.token_issuer.settings IS 'what is accepted of this issuer''s JWTs, instead of bodata.jwt_*; see map_issuer()';
+
+CREATE TABLE immuta.token_revocation (
+    key bytea NOT NULL,
+    revoked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    expires_at timestamptz,
+    CONSTRAINT token_revocation_pkey PRIMARY KEY (key),
+    CONSTRAINT token_revocation_key_check CHECK (pg_catalog.octet_length(key) = 32)
+);
+COMMENT ON TABLE immuta.token_revocation IS 'revoked JWTs, and users whose JWTs are revoked that were issued before';
+COMMENT ON COLUMN immuta.token_revocation.key IS 'SHA-256 of issuer and jti, of what was signed, or of the user';
+COMMENT ON COLUMN immuta.token_revocation.expires_at IS 'when the token ends anyway; NULL: never, or for a user';
 
 CREATE TABLE immuta.impersonation_rule (
     id serial NOT NULL,
@@ -72,19 +86,23 @@ CREATE TABLE immuta.impersonation_rule (
     allow boolean NOT NULL DEFAULT true,
     iamid text COLLATE "C" NOT NULL DEFAULT '*',
     client_addr inet[],
+    actors text COLLATE "C" NOT NULL DEFAULT '*',
     CONSTRAINT impersonation_rule_pkey PRIMARY KEY (id),
     CONSTRAINT impersonation_rule_impersonator_check CHECK (pg_catalog.octet_length(impersonator) BETWEEN 1 AND 255),
     CONSTRAINT impersonation_rule_users_check CHECK (pg_catalog.octet_length(users) BETWEEN 1 AND 255),
     CONSTRAINT impersonation_rule_iamid_check CHECK (pg_catalog.octet_length(iamid) BETWEEN 1 AND 255),
+    CONSTRAINT impersonation_rule_actors_check CHECK (pg_catalog.octet_length(actors) <= 255),
     CONSTRAINT impersonation_rule_client_addr_check CHECK (pg_catalog.array_position(client_addr, NULL) IS NULL)
 );
 COMMENT ON TABLE immuta.impersonation_rule IS 'who may impersonate whom: the first rule that matches, by id, decides; no rule: everybody';
 COMMENT ON COLUMN immuta.impersonation_rule.impersonator IS 'pattern for the login; * stands for any text';
 COMMENT ON COLUMN immuta.impersonation_rule.users IS 'pattern for the user id; $1 is what the first * of impersonator stood for';
 COMMENT ON COLUMN immuta.impersonation_rule.client_addr IS 'networks that the login connects from; NULL: any, local sockets too';
+COMMENT ON COLUMN immuta.impersonation_rule.actors IS 'pattern for who acts for the user (act of a JWT); empty: nobody';
 
-REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.impersonation_rule FROM PUBLIC;
--- pg_stats shows values to pg_read_all_data, also where nobody reads the table.
+REVOKE ALL ON immuta.user_account, immuta.token, immuta.api_key, immuta.token_issuer, immuta.token_revocation,
+    immuta.impersonation_rule FROM PUBLIC;
+-- pg_stats shows values to pg_read_all_data, even of tables that nobody may read.
 ALTER TABLE immuta.user_account ALTER COLUMN password_hash SET STATISTICS 0, ALTER COLUMN profile SET STATISTICS 0;
 ALTER TABLE immuta.token ALTER COLUMN digest SET STATISTICS 0;
 ALTER TABLE immuta.api_key ALTER COLUMN digest SET STATISTICS 0;
@@ -95,20 +113,20 @@ SELECT pg_catalog.pg_extension_config_dump('immuta.user_account', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_issuer', '');
+SELECT pg_catalog.pg_extension_config_dump('immuta.token_revocation', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.user_account_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.token_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.api_key_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('immuta.impersonation_rule_id_seq', '');
 
--- A change that may end or redirect an impersonation reaches every backend. Recording a use, or a failed login, is
--- no such change.
-CREATE FUNCTION immuta.announce_change() RETURNS trigger
+-- A change that may end or redirect an impersonation reaches every backend. Recording a use or a failed
+-- login is not such a change.
+CREATE FUNCTION immuta_internal.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_announce_change_wrapper';
-REVOKE ALL ON FUNCTION immuta.announce_change() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.announce_change() IS 'internal: makes every backend look at users, mappings and tokens again';
+COMMENT ON FUNCTION immuta_internal.announce_change() IS 'makes every backend look at users, mappings and tokens again';
 
-CREATE FUNCTION immuta.forget_user() RETURNS trigger
+CREATE FUNCTION immuta_internal.forget_user() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -118,11 +136,10 @@ BEGIN
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.forget_user() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.forget_user() IS 'internal: tokens, API keys and memberships in projects go with their user';
+COMMENT ON FUNCTION immuta_internal.forget_user() IS 'tokens, API keys and memberships in projects go with their user';
 
 -- A dump shows a role that was dropped as a number, which is another role elsewhere.
-CREATE FUNCTION immuta.keep_role_name() RETURNS trigger
+CREATE FUNCTION immuta_internal.keep_role_name() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -138,36 +155,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.keep_role_name() FROM PUBLIC;
-COMMENT ON FUNCTION immuta.keep_role_name() IS 'internal: stores the name of a mapped role, and takes from a dump only what agrees with it';
+COMMENT ON FUNCTION immuta_internal.keep_role_name() IS 'stores the name of a mapped role, and takes from a dump only what agrees with it';
 
 CREATE TRIGGER keep_role_name BEFORE INSERT OR UPDATE OF postgres_role ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.keep_role_name();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.home
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.home
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta.forget_user();
-CREATE TRIGGER announce_row
-AFTER INSERT OR DELETE OR UPDATE OF id, iamid, userid, mapping, postgres_role, disabled ON immuta.user_account
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.user_account
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER DELETE OR UPDATE OF digest, id, user_id ON immuta.token
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.token_issuer
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.token_issuer
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_row AFTER INSERT OR DELETE OR UPDATE ON immuta.impersonation_rule
-FOR EACH ROW EXECUTE FUNCTION immuta.announce_change();
-CREATE TRIGGER announce_truncate AFTER TRUNCATE ON immuta.impersonation_rule
-FOR EACH STATEMENT EXECUTE FUNCTION immuta.announce_change();
--- Also where triggers are replayed or switched off by session_replication_role.
-ALTER TABLE immuta.home ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.user_account ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.token_issuer ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
-ALTER TABLE immuta.impersonation_rule ENABLE ALWAYS TRIGGER announce_row, ENABLE ALWAYS TRIGGER announce_truncate;
+FOR EACH ROW EXECUTE FUNCTION immuta_internal.keep_role_name();
+CREATE TRIGGER forget_user AFTER DELETE ON immuta.user_account FOR EACH ROW EXECUTE FUNCTION immuta_internal.forget_user();

@@ -1,6 +1,6 @@
 -- Users and their mappings. Everything here is for immuta_admin.
 
-CREATE FUNCTION immuta.user_id(userid text, iamid text) RETURNS bigint
+CREATE FUNCTION immuta_internal.user_id(userid text, iamid text) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -14,39 +14,34 @@ BEGIN
     RETURN found_id;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.user_id(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.user_id(text, text) IS 'internal: id of a user; 42704 for one that does not exist';
+COMMENT ON FUNCTION immuta_internal.user_id(text, text) IS 'id of a user; 42704 for one that does not exist';
 
-CREATE FUNCTION immuta.check_target(role oid) RETURNS void
+CREATE FUNCTION immuta_internal.check_target(role oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'immuta_check_target_wrapper';
-REVOKE ALL ON FUNCTION immuta.check_target(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.check_target(oid) IS 'internal: raises an error for a role that must not be impersonated';
+COMMENT ON FUNCTION immuta_internal.check_target(oid) IS 'raises an error for a role that must not be impersonated';
 
-CREATE FUNCTION immuta.target_fault(role oid) RETURNS text
+CREATE FUNCTION immuta_internal.target_fault(role oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM immuta.check_target(role);
+    PERFORM immuta_internal.check_target(role);
     RETURN NULL;
 EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
     RETURN SQLERRM;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.target_fault(oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.target_fault(oid) IS 'internal: why a role may not be impersonated, or NULL';
+COMMENT ON FUNCTION immuta_internal.target_fault(oid) IS 'why a role may not be impersonated, or NULL';
 
 -- From a user to a role there is one rule, which decides at a switch as well: src/rights/mapping.rs.
-CREATE FUNCTION immuta.role_of_user(userid bytea, iamid bytea) RETURNS oid
+CREATE FUNCTION immuta_internal.role_of_user(userid bytea, iamid bytea) RETURNS oid
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_role_of_user_wrapper';
-REVOKE ALL ON FUNCTION immuta.role_of_user(bytea, bytea) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.role_of_user(bytea, bytea) IS 'internal: the role of a user outside projects, as far as it is known without a provider; NULL for none';
+COMMENT ON FUNCTION immuta_internal.role_of_user(bytea, bytea) IS 'the role of a user outside projects, as far as it is known without a provider; NULL for none';
 
-CREATE FUNCTION immuta.impersonated_role(userid bytea, iamid bytea, impersonator oid) RETURNS oid
+CREATE FUNCTION immuta_internal.impersonated_role(userid bytea, iamid bytea, impersonator oid) RETURNS oid
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'immuta_impersonated_role_wrapper';
-REVOKE ALL ON FUNCTION immuta.impersonated_role(bytea, bytea, oid) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.impersonated_role(bytea, bytea, oid) IS 'internal: the role as which a login impersonates a user; NULL where it cannot';
+COMMENT ON FUNCTION immuta_internal.impersonated_role(bytea, bytea, oid) IS 'the role as which a login impersonates a user; NULL where it cannot';
 
-CREATE FUNCTION immuta.mappable_role(postgres_role name) RETURNS regrole
+CREATE FUNCTION immuta_internal.mappable_role(postgres_role name) RETURNS regrole
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -58,12 +53,11 @@ BEGIN
             USING ERRCODE = 'undefined_object', DETAIL = 'IMPERSONATION_NOT_MAPPED',
                   HINT = 'Create the role first, or use immuta.unmap_user() for a user without a role.';
     END IF;
-    PERFORM immuta.check_target(found_role);
+    PERFORM immuta_internal.check_target(found_role);
     RETURN found_role;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.mappable_role(name) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.mappable_role(name) IS 'internal: a role that users may be mapped to; 42704 or 42501 otherwise';
+COMMENT ON FUNCTION immuta_internal.mappable_role(name) IS 'a role that users may be mapped to; 42704 or 42501 otherwise';
 
 CREATE FUNCTION immuta.create_user(userid text, iamid text = 'bim', postgres_role name = NULL, profile jsonb = '{}')
 RETURNS void
@@ -79,7 +73,7 @@ BEGIN
     INSERT INTO immuta.user_account (iamid, userid, mapping, postgres_role, profile)
     VALUES (create_user.iamid, create_user.userid,
             CASE WHEN create_user.postgres_role IS NULL THEN 'username' ELSE 'explicit' END,
-            CASE WHEN create_user.postgres_role IS NOT NULL THEN immuta.mappable_role(create_user.postgres_role) END,
+            CASE WHEN create_user.postgres_role IS NOT NULL THEN immuta_internal.mappable_role(create_user.postgres_role) END,
             coalesce(create_user.profile, '{}'))
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
@@ -97,7 +91,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     UPDATE immuta.user_account u SET disabled = coalesce(disable_user.disabled, true), updated_at = now()
-    WHERE u.id = immuta.user_id(disable_user.userid, disable_user.iamid);
+    WHERE u.id = immuta_internal.user_id(disable_user.userid, disable_user.iamid);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.disable_user(text, text, boolean) FROM PUBLIC;
@@ -108,7 +102,7 @@ CREATE FUNCTION immuta.drop_user(userid text, iamid text = 'bim') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    DELETE FROM immuta.user_account u WHERE u.id = immuta.user_id(drop_user.userid, drop_user.iamid);
+    DELETE FROM immuta.user_account u WHERE u.id = immuta_internal.user_id(drop_user.userid, drop_user.iamid);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.drop_user(text, text) FROM PUBLIC;
@@ -124,8 +118,8 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed', HINT = 'Use immuta.unmap_user() for a user without a role.';
     END IF;
     UPDATE immuta.user_account u
-    SET mapping = 'explicit', postgres_role = immuta.mappable_role(map_user.postgres_role), updated_at = now()
-    WHERE u.id = immuta.user_id(map_user.userid, map_user.iamid);
+    SET mapping = 'explicit', postgres_role = immuta_internal.mappable_role(map_user.postgres_role), updated_at = now()
+    WHERE u.id = immuta_internal.user_id(map_user.userid, map_user.iamid);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.map_user(text, name, text) FROM PUBLIC;
@@ -137,7 +131,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     UPDATE immuta.user_account u SET mapping = 'none', postgres_role = NULL, updated_at = now()
-    WHERE u.id = immuta.user_id(unmap_user.userid, unmap_user.iamid);
+    WHERE u.id = immuta_internal.user_id(unmap_user.userid, unmap_user.iamid);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.unmap_user(text, text) FROM PUBLIC;

@@ -31,9 +31,25 @@ COMMENT ON COLUMN immuta.audit_log.record IS 'all of it, in the universal audit 
 
 SELECT pg_catalog.pg_extension_config_dump('immuta.audit_log', '');
 
+CREATE FUNCTION immuta_internal.close_relation(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = relation AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', relation, grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.close_relation(regclass) IS 'takes a relation of ours from whom default privileges gave it to';
+
 -- Partitions are the administrator's own tables as far as pg_dump goes: they are dumped and restored like any other. Each
 -- has its own key and index: those of audit_log would be made by attaching, and once more by pg_restore.
-CREATE FUNCTION immuta.make_audit_partition(day date) RETURNS void
+CREATE FUNCTION immuta_internal.make_audit_partition(day date) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -44,7 +60,7 @@ BEGIN
         EXECUTE format('CREATE TABLE immuta.%I (LIKE immuta.audit_log INCLUDING ALL)', partition);
         EXECUTE format('ALTER TABLE immuta.%I ADD PRIMARY KEY (event_time, id)', partition);
         EXECUTE format('CREATE INDEX ON immuta.%I (userid, event_time)', partition);
-        EXECUTE format('REVOKE ALL ON immuta.%I FROM PUBLIC', partition);
+        PERFORM immuta_internal.close_relation(format('immuta.%I', partition)::regclass);
         EXECUTE format('ALTER TABLE immuta.%I ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN command SET STATISTICS 0, '
                        'ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0', partition);
         EXECUTE format('ALTER TABLE immuta.audit_log ATTACH PARTITION immuta.%I FOR VALUES FROM (%L) TO (%L)',
@@ -52,12 +68,11 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.make_audit_partition(date) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.make_audit_partition(date) IS 'internal: the partition for the records of a day';
+COMMENT ON FUNCTION immuta_internal.make_audit_partition(date) IS 'the partition for the records of a day';
 
 -- A record that was stored before (and the worker died before it could say so) is known by its id. Partitions are made
 -- when one is missing. What the database cannot hold (letters that its encoding lacks) is stored without those letters.
-CREATE FUNCTION immuta.store_audit(records text[]) RETURNS void
+CREATE FUNCTION immuta_internal.store_audit(records text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET synchronous_commit = on
 AS $$
 DECLARE
@@ -84,7 +99,7 @@ BEGIN
             WHEN check_violation THEN
                 FOR day IN SELECT DISTINCT (line::json->>'eventTimestamp')::timestamptz::date
                            FROM unnest(coalesce(plain, records)) line LOOP
-                    PERFORM immuta.make_audit_partition(day);
+                    PERFORM immuta_internal.make_audit_partition(day);
                 END LOOP;
             WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
                 plain := ARRAY(SELECT regexp_replace(line, '(?<!\\)((\\\\)*)\\u[0-9a-f]{4}', '\1?', 'g')
@@ -94,8 +109,7 @@ BEGIN
     RAISE EXCEPTION 'audit records could not be stored';
 END
 $$;
-REVOKE ALL ON FUNCTION immuta.store_audit(text[]) FROM PUBLIC;
-COMMENT ON FUNCTION immuta.store_audit(text[]) IS 'internal: what the audit writer stores';
+COMMENT ON FUNCTION immuta_internal.store_audit(text[]) IS 'what the audit writer stores';
 
 CREATE FUNCTION immuta.expire_audit() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '10s'

@@ -2,6 +2,7 @@
 
 use crate::api::convert::{immuta_require_preload, report};
 use crate::core::identity::Identity;
+use crate::core::provider::jwt::claims::{Claims, written_attributes, written_groups};
 use crate::core::rights::rules::Rule;
 use crate::core::session::presented::Kind;
 use crate::error::Error;
@@ -9,11 +10,12 @@ use crate::pg::catalog::{self, tables};
 use crate::pg::hook::nodes;
 use crate::pg::switch;
 use crate::rights::{login, mapping};
+use crate::session::state;
 use pgrx::prelude::*;
 use std::ffi::CString;
 
 /// Groups and attributes of a user, as text in UTF-8, as they are now: policies decide by them, whatever the snapshot of
-/// the transaction. No row for a user who has none.
+/// the transaction. What the token of this transaction says of its user counts before what our tables say. No row for a user who has none.
 #[pg_extern(sql = false)]
 fn immuta_profile(
     iamid: &[u8],
@@ -21,8 +23,20 @@ fn immuta_profile(
 ) -> TableIterator<'static, (name!(groups, Vec<u8>), name!(attributes, Vec<u8>))> {
     immuta_require_preload();
     let installed = login::installed().unwrap_or_else(|error| report(error));
-    let profile = tables::user_by_identity(&installed, &Identity::of_bytes(userid, iamid))
-        .and_then(|user| tables::profile(&installed, user.id));
+    let user = Identity::of_bytes(userid, iamid);
+    let profile =
+        tables::user_by_identity(&installed, &user).and_then(|user| tables::profile(&installed, user.id));
+    let claims = state::active().filter(|active| *active.identity == user).and_then(|active| active.claims);
+    let said = |claims: &Claims| {
+        (claims.groups.as_deref().map(written_groups), claims.attributes.as_ref().map(written_attributes))
+    };
+    let profile = match claims.as_deref().map(said) {
+        None | Some((None, None)) => profile,
+        Some((groups, attributes)) => {
+            let (own_groups, own_attributes) = profile.unwrap_or_else(|| ("{}".into(), "{}".into()));
+            Some((groups.unwrap_or(own_groups), attributes.unwrap_or(own_attributes)))
+        }
+    };
     TableIterator::new(profile.map(|(groups, attributes)| (groups.into_bytes(), attributes.into_bytes())))
 }
 
@@ -92,6 +106,7 @@ fn immuta_rule_names(
         users: text(users),
         allow: true,
         networks: None,
+        actors: "*".into(),
     };
     rule.names(&text(login), &Identity::of_bytes(userid, iamid))
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Sessions that impersonate somebody now; this one only where nothing is shared.
 #[pg_extern(sql = false)]
-fn immuta_impersonating() -> TableIterator<
+fn immuta_impersonating_sessions() -> TableIterator<
     'static,
     (
         name!(pid, i32),
@@ -98,7 +98,7 @@ fn immuta_counters()
 }
 
 #[pg_extern(sql = false)]
-fn immuta_reset_counters() {
+fn immuta_reset_impersonation_stats() {
     immuta_require_preload();
     shared::counters().reset();
 }

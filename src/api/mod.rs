@@ -7,5 +7,6 @@
 mod access;
 mod audit;
 mod convert;
+mod jwt;
 mod secrets;
 mod session;

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 
 /// `(iamid, userid, expires_at)` of an active token; no row for any other.
 #[pg_extern(sql = false)]
-fn immuta_check_token(
+fn immuta_active_token(
     token: &[u8],
 ) -> TableIterator<
     'static,
@@ -32,7 +32,7 @@ fn immuta_check_token(
 
 /// The impersonation in force; no row without one.
 #[pg_extern(sql = false)]
-fn immuta_session() -> TableIterator<
+fn immuta_session_state() -> TableIterator<
     'static,
     (
         name!(iamid, Vec<u8>),
@@ -54,7 +54,7 @@ fn immuta_session() -> TableIterator<
             active.provider.name(),
             active.scope.name(),
             timestamptz(active.established),
-            timestamptz(end_of_life(active.last_used, active.expires, settings::token_idle_ttl())),
+            timestamptz(end_of_life(active.last_used, active.expires, settings::idle_ttl_of(active.provider))),
         )
     });
     TableIterator::new(row)
@@ -62,7 +62,7 @@ fn immuta_session() -> TableIterator<
 
 /// The tokens this backend remembers, most recently used first, without the tokens.
 #[pg_extern(sql = false)]
-fn immuta_token_cache() -> TableIterator<
+fn immuta_cached_tokens() -> TableIterator<
     'static,
     (
         name!(iamid, Vec<u8>),
@@ -75,7 +75,6 @@ fn immuta_token_cache() -> TableIterator<
     ),
 > {
     immuta_require_preload();
-    let idle_ttl = settings::token_idle_ttl();
     let rows: Vec<_> = lookup::with_cache(|cache| {
         cache
             .entries()
@@ -85,10 +84,14 @@ fn immuta_token_cache() -> TableIterator<
                     iamid,
                     userid,
                     pg_sys::Oid::from(entry.role),
-                    entry.provider.name(),
-                    timestamptz(entry.last_used),
-                    timestamptz(entry.validated),
-                    timestamptz(end_of_life(entry.last_used, entry.expires, idle_ttl)),
+                    entry.answer.provider.name(),
+                    timestamptz(entry.answer.last_used),
+                    timestamptz(entry.answer.validated),
+                    timestamptz(end_of_life(
+                        entry.answer.last_used,
+                        entry.answer.expires,
+                        settings::idle_ttl_of(entry.answer.provider),
+                    )),
                 )
             })
             .collect()

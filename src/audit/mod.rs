@@ -134,7 +134,7 @@ pub fn started(begun: &Impersonation) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| state.start(begun))
 }
 
-/// An error of ours is about to be raised. While somebody is impersonated it is that of his statement.
+/// An error of ours is about to be raised. While somebody is impersonated it is that of their statement.
 pub fn refused(report: &Report) {
     shared::counters().refused(report.detail);
     if !is_on() {
@@ -165,6 +165,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
             mapped_role: roles::name(role).unwrap_or_default(),
             provider: "none",
             scope: "dry run",
+            bearer: None,
         };
         let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
         let opening = Opening { command: "EXPLAIN", ..Opening::unseen(statement) };
@@ -477,6 +478,7 @@ impl State {
                 mapped_role: roles::name(begun.role).unwrap_or_default(),
                 provider: begun.provider.name(),
                 scope: begun.scope.name(),
+                bearer: begun.claims.as_ref().map(|claims| Rc::clone(&claims.bearer)),
             });
         }
         if begun.is_for_session() {

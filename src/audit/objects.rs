@@ -72,7 +72,9 @@ pub fn function(oid: u32) -> Option<Object> {
     }
     let function = catalog::function(oid)?;
     let schema = catalog::schema_name(function.schema)?;
-    if schema == "immuta" && catalog::presence().is_some_and(|i| catalog::is_ours(oid, i.extension)) {
+    if matches!(&*schema, "immuta" | "immuta_internal")
+        && catalog::presence().is_some_and(|i| catalog::is_ours(oid, i.extension))
+    {
         return None;
     }
     Some(Object {

@@ -20,7 +20,7 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
     }
 }
 
-/// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
+/// The extension's own tables decide who is who: nobody reads or writes them under a token on their own rights, however
 /// far those go (`pg_write_all_data`, say), or through a view of somebody who is not trusted.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::presence() else { return Ok(()) };

@@ -172,7 +172,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
         return end_trial(before.settings_level);
     }
     let presented = if depth == 0 && gate::has_presented() { begin::presented()? } else { None };
-    // What the application sets in the statement that presents a user is meant for that user: it is set again with his
+    // What the application sets in the statement that presents a user is meant for that user: it is set again with their
     // rights.
     let set_along = match presented {
         Some(_) if before.settings_level > 0 && !sets_only_one() => {

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 use ureq::config::Config;
-use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use ureq::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use ureq::http::{HeaderValue, Method, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -41,7 +41,7 @@ const MAX_IDLE: Duration = Duration::from_secs(60);
 pub struct Request {
     pub url: String,
     /// Value of the header `Authorization`.
-    pub authorization: Zeroizing<String>,
+    pub authorization: Option<Zeroizing<String>>,
     /// Body of type `application/x-www-form-urlencoded`.
     pub form: Option<Zeroizing<String>>,
 }
@@ -49,6 +49,7 @@ pub struct Request {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    pub cache_control: Option<String>,
 }
 
 /// Sends a request and waits for the answer, up to `bodata.api_timeout` in all.
@@ -63,7 +64,7 @@ fn exchange(request: Request, deadline: Instant) -> Result<Answer, Outage> {
     let line = Line::current()?;
     let exchange = Arc::new(Exchange::default());
     let (done, closes_when_done) = io::pipe().map_err(|_| Outage::NoResources)?;
-    start(line.clone(), request, Arc::clone(&exchange), Some(closes_when_done))?;
+    start(line.clone(), request, Arc::clone(&exchange), closes_when_done)?;
     let pending = Pending { line: Some(line), exchange: &exchange };
     if !wait::until_readable(done.as_fd(), deadline) {
         return Err(Outage::Timeout);
@@ -75,23 +76,36 @@ fn exchange(request: Request, deadline: Instant) -> Result<Answer, Outage> {
 
 /// Sends a request whose answer nobody waits for.
 pub fn send(request: Request) {
-    if let Ok(line) = Line::current() {
-        // Without a thread now, there will be another time.
-        let _ = start(line, request, Arc::default(), None);
-    }
+    // Without a thread now, there will be another time.
+    let _ = detach(move |ask| drop(ask(&request)));
+}
+
+/// Lets a helper thread make requests, for which this session need not wait. Like all of them it must not touch PostgreSQL.
+pub fn detach(
+    work: impl FnOnce(&dyn Fn(&Request) -> Result<Answer, Outage>) + Send + 'static,
+) -> Result<(), Outage> {
+    let line = Line::current()?;
+    spawn(move || work(&|request| converse(&line, request, &Exchange::default())))
 }
 
 fn start(
     line: Line,
     request: Request,
     exchange: Arc<Exchange>,
-    closes_when_done: Option<PipeWriter>,
+    closes_when_done: PipeWriter,
 ) -> Result<(), Outage> {
-    let Some(slot) = Slot::take() else { return Err(Outage::Busy) };
-    let work = move || {
+    spawn(move || {
         let answer = converse(&line, &request, &exchange);
         exchange.state.lock().answer = Some(answer);
-        drop((closes_when_done, slot));
+        drop(closes_when_done);
+    })
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Outage> {
+    let Some(slot) = Slot::take() else { return Err(Outage::Busy) };
+    let work = move || {
+        work();
+        drop(slot);
     };
     if thread::spawn("immuta_ext http", work) { Ok(()) } else { Err(Outage::NoResources) }
 }
@@ -270,17 +284,22 @@ fn attempt(line: &Line, request: &Request) -> Result<Answer, (Outage, Option<Dur
     if let (429 | 503, Some(delay)) = (status, retry_after(response.headers())) {
         return Err((Outage::Status(status), Some(jitter(delay))));
     }
+    let cache_control = response.headers().get(CACHE_CONTROL);
+    let cache_control = cache_control.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_vec();
     match body {
-        Ok(body) => Ok(Answer { status, body }),
+        Ok(body) => Ok(Answer { status, body, cache_control }),
         Err(error) => Err((outage(error), None)),
     }
 }
 
 fn call(line: &Line, request: &Request) -> Result<Response<Body>, ureq::Error> {
-    let mut authorization = HeaderValue::from_str(&request.authorization).map_err(ureq::http::Error::from)?;
-    authorization.set_sensitive(true);
-    let builder = ureq::http::Request::builder().uri(&request.url).header(AUTHORIZATION, authorization);
+    let mut builder = ureq::http::Request::builder().uri(&request.url);
+    if let Some(authorization) = &request.authorization {
+        let mut authorization = HeaderValue::from_str(authorization).map_err(ureq::http::Error::from)?;
+        authorization.set_sensitive(true);
+        builder = builder.header(AUTHORIZATION, authorization);
+    }
     match &request.form {
         None => line.agent.run(builder.method(Method::GET).body(())?),
         Some(form) => {

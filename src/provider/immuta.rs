@@ -12,7 +12,7 @@ fn request(token: &Secret) -> Result<http::Request, Outage> {
     let base = endpoint("bodata.api_url", settings::api_url())?;
     Ok(http::Request {
         url: format!("{}/bim/rpc/user/current", base.trim_end_matches('/')),
-        authorization: Zeroizing::new(format!("Bearer {}", token.reveal())),
+        authorization: Some(Zeroizing::new(format!("Bearer {}", token.reveal()))),
         form: None,
     })
 }

@@ -26,7 +26,7 @@ fn request(token: &Secret) -> Result<http::Request, Outage> {
     let secret = files::secret(&secret_file).map_err(|why| Outage::File(SECRET_FILE, why))?;
     Ok(http::Request {
         url,
-        authorization: basic(&client_id, &secret),
+        authorization: Some(basic(&client_id, &secret)),
         form: Some(Zeroizing::new(format!("token={}&token_type_hint=access_token", *encoded(token.reveal())))),
     })
 }

@@ -1,6 +1,7 @@
 //! From a user to the role that is impersonated.
 
-use crate::core::identity::{Authority, Identity, Mapping, Subject};
+use crate::core::identity::{Authority, Identity, Subject};
+use crate::core::rights::decision::{self, Account, Facts};
 use crate::core::rights::rules;
 use crate::core::rights::target::{self, OffLimits};
 use crate::error::Error;
@@ -19,10 +20,16 @@ pub fn identity(installed: &Installation, subject: &Subject) -> Result<Identity,
 }
 
 /// Refuses what the impersonation rules do not allow.
-pub fn check_rules(installed: &Installation, identity: &Identity, impersonator: u32) -> Result<(), Error> {
+pub fn check_rules(
+    installed: &Installation,
+    identity: &Identity,
+    actor: &str,
+    impersonator: u32,
+) -> Result<(), Error> {
     let rules = tables::impersonation_rules(installed);
     let name = roles::name(impersonator).ok_or(Error::Inconsistent)?;
-    if rules::allow(&rules, &name, identity, client::address()) { Ok(()) } else { Err(Error::RuleDenies) }
+    let is_allowed = rules::allow(&rules, &name, identity, actor, client::address());
+    if is_allowed { Ok(()) } else { Err(Error::RuleDenies) }
 }
 
 /// Whether a row of ours says that this user is disabled.
@@ -38,58 +45,74 @@ pub fn mapped_role(
     role_name: Option<&str>,
     impersonator: u32,
 ) -> Result<u32, Error> {
-    let account = tables::user_by_identity(installed, identity);
-    if account.as_ref().is_some_and(|account| account.is_disabled) {
-        return Err(Error::TokenInvalid);
-    }
-    let mapped = own_role(installed, identity, account.as_ref(), role_name).ok_or(Error::NotMapped)?;
-    check_target(installed, mapped, impersonator)?;
-    // In a project the user is its role: who is nobody outside is nobody in it.
-    let Some(role) = account.as_ref().and_then(|account| tables::role_of_current_project(installed, account.id))
-    else {
-        return Ok(mapped);
-    };
-    // What its members have was found without their provider.
-    if own_role(installed, identity, account.as_ref(), None) != Some(mapped) {
-        return Err(Error::OtherRoleInProject);
-    }
-    check_target(installed, role, impersonator)?;
-    Ok(role)
+    decision::decide(&Known::of(installed, identity, impersonator), role_name)
 }
 
 /// The role of a user outside projects, as far as it is known without a provider, whether or not it may be impersonated.
 pub fn role_without_provider(installed: &Installation, identity: &Identity) -> Option<u32> {
-    own_role(installed, identity, tables::user_by_identity(installed, identity).as_ref(), None)
+    decision::own_role(&Known::of(installed, identity, 0), None)
 }
 
-/// From a user to a role: the one rule, which SQL asks, too. A row of ours decides first, also over a user who has none
-/// of our tokens.
-fn own_role(
-    installed: &Installation,
-    identity: &Identity,
-    account: Option<&UserAccount>,
-    role_name: Option<&str>,
-) -> Option<u32> {
-    match account.map_or(&Mapping::ByName, |account| &account.mapping) {
-        &Mapping::Explicit(role) => {
-            let stored_name = account.and_then(|account| account.role_name.as_ref());
-            Some(role).filter(|&role| installed.knows_roles() || roles::name(role).as_ref() == stored_name)
+/// What this database knows of a user.
+struct Known<'a> {
+    installed: &'a Installation,
+    identity: &'a Identity,
+    impersonator: u32,
+    account: Option<Account>,
+    /// The name that the mapped role had when it was stored.
+    stored_name: Option<String>,
+}
+
+impl<'a> Known<'a> {
+    fn of(installed: &'a Installation, identity: &'a Identity, impersonator: u32) -> Known<'a> {
+        let (account, stored_name) = match tables::user_by_identity(installed, identity) {
+            Some(UserAccount { id, mapping, is_disabled, role_name, .. }) => {
+                (Some(Account { id, mapping, is_disabled }), role_name)
+            }
+            None => (None, None),
+        };
+        Known { installed, identity, impersonator, account, stored_name }
+    }
+}
+
+impl Facts for Known<'_> {
+    type Refusal = Error;
+
+    fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
+    fn holds(&self, role: u32) -> bool {
+        self.installed.knows_roles() || roles::name(role) == self.stored_name
+    }
+
+    /// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts
+    /// before the user's own name, also if there is no such role.
+    fn by_name(&self, name: Option<&str>) -> Option<u32> {
+        let name = match name {
+            Some(name) => name,
+            None if settings::maps_by_username(&self.identity.iamid) => &self.identity.userid,
+            None => return None,
+        };
+        let found = roles::by_name(name)?;
+        roles::is_direct_member(found, self.installed.presence.mappable).then_some(found)
+    }
+
+    /// Where stored OIDs do not hold, stored names do.
+    fn carries_for(&self, role: u32) -> Option<i64> {
+        if self.installed.knows_roles() {
+            return tables::subscriber_of_role(self.installed, role);
         }
-        // A role that carries somebody's subscriptions is nobody else's.
-        Mapping::ByName => by_name(installed, identity, role_name).filter(|&role| {
-            let owner = carries_for(installed, role);
-            owner.is_none() || owner == account.map(|account| account.id)
-        }),
-        Mapping::Unmapped => None,
+        tables::subscriber_of_role_name(self.installed, &roles::name(role)?)
     }
-}
 
-/// The user whose subscriptions a role carries. Where stored OIDs do not hold, stored names do.
-fn carries_for(installed: &Installation, role: u32) -> Option<i64> {
-    if installed.knows_roles() {
-        return tables::subscriber_of_role(installed, role);
+    fn project(&self, user: i64) -> Option<u32> {
+        tables::role_of_current_project(self.installed, user)
     }
-    tables::subscriber_of_role_name(installed, &roles::name(role)?)
+
+    fn check(&self, role: u32) -> Result<(), Error> {
+        check_target(self.installed, role, self.impersonator)
+    }
 }
 
 /// Whether a role is one of this extension's, which many users are members of.
@@ -102,18 +125,6 @@ pub fn is_shared(installed: &Installation, role: u32) -> bool {
         } else {
             roles::name(role).is_some_and(|name| tables::is_access_role_name(installed, &name))
         }
-}
-
-/// A name is not a credential: it reaches only roles that are marked for it. The role that the provider names counts
-/// before the user's own name, also if there is no such role.
-fn by_name(installed: &Installation, identity: &Identity, role_name: Option<&str>) -> Option<u32> {
-    let name = match role_name {
-        Some(name) => name,
-        None if settings::maps_by_username(&identity.iamid) => &identity.userid,
-        None => return None,
-    };
-    let found = roles::by_name(name)?;
-    roles::is_direct_member(found, installed.presence.mappable).then_some(found)
 }
 
 /// Refuses roles that do not exist or carry privileges beyond those on data.

@@ -21,7 +21,7 @@ pub fn confirm() -> Result<(), Error> {
         if running::portal_dates_from(active.established) {
             return Err(Error::WhileImpersonating(OPENED_BEFORE.into()));
         }
-        let idle_ttl = settings::token_idle_ttl();
+        let idle_ttl = settings::idle_ttl_of(active.provider);
         if !is_in_force(active.last_used, active.expires, now, idle_ttl) {
             return Err(lasting::expired(active.kind));
         }

@@ -54,7 +54,7 @@ pub fn resume() -> Result<(), Error> {
 fn verify(active: &Impersonation) -> Result<(), Error> {
     let installed = login::installed()?;
     let now = clock::now();
-    if !is_in_force(active.last_used, active.expires, now, settings::token_idle_ttl()) {
+    if !is_in_force(active.last_used, active.expires, now, settings::idle_ttl_of(active.provider)) {
         return Err(expired(active.kind));
     }
     if !login::holds(active.kind, active.impersonator) {
@@ -65,8 +65,8 @@ fn verify(active: &Impersonation) -> Result<(), Error> {
         Kind::Name => Credential::Name((*active.identity).clone()),
     };
     let shown = active.shown.as_ref().map(|(token, _)| Rc::clone(token));
-    let entry = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
-    if entry.role != active.role || entry.identity != active.identity {
+    let user = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
+    if user.role != active.role || user.identity != active.identity {
         return Err(Error::Remapped);
     }
     mapping::check_target(&installed, active.role, active.impersonator)

@@ -1,8 +1,7 @@
 //! Who may be impersonated how, and as which role.
 
-use crate::core::identity::Identity;
+use crate::core::identity::{self, Identity};
 use crate::core::rights::template;
-use crate::core::session::presented;
 use crate::pg::guc::{AnyList, Changes, Choice, List, Setting, Switch, Text, TextCheck, UserText, UserTextCheck};
 use crate::settings::read::{list, server_text};
 use crate::settings::settings;
@@ -23,7 +22,7 @@ pub enum SingleUser {
     On,
 }
 
-/// A template that gives each user a name of his own, as far as names can.
+/// A template that gives each user a name of their own, as far as names can.
 struct RoleName;
 
 impl TextCheck for RoleName {
@@ -45,7 +44,7 @@ struct Template;
 
 impl UserTextCheck for Template {
     fn fault(text: &str) -> Option<&'static str> {
-        presented::template_fault(text)
+        identity::template_fault(text)
     }
 }
 
@@ -118,7 +117,7 @@ settings! {
         details: c"{userid} and {iamid} stand for the user's.",
     };
 
-    /// Identity manager of a user who is presented by name, and what his user id is made of. Whoever presents the name may
+    /// Identity manager of a user who is presented by name, and what their user id is made of. Whoever presents the name may
     /// set these, too.
     IMPERSONATION_IAMID: UserText<AnyLine> = Setting {
         name: c"immuta.impersonation_iamid",

@@ -4,6 +4,7 @@
 mod audit;
 mod guard;
 mod impersonation;
+mod jwt;
 mod provider;
 mod read;
 mod token;
@@ -11,6 +12,7 @@ mod token;
 pub use audit::*;
 pub use guard::*;
 pub use impersonation::*;
+pub use jwt::*;
 pub use provider::*;
 pub use token::*;
 
@@ -31,7 +33,7 @@ use settings;
 
 /// Defines all settings. Called once, from `_PG_init`.
 pub fn init() {
-    for rows in [token::ROWS, guard::ROWS, impersonation::ROWS, provider::ROWS, audit::ROWS] {
+    for rows in [token::ROWS, guard::ROWS, impersonation::ROWS, provider::ROWS, jwt::ROWS, audit::ROWS] {
         rows.iter().for_each(|row| row.define());
     }
     guc::define_token(|| token_provider() != Provider::Local);

@@ -21,6 +21,8 @@ enum ProviderName {
     Immuta,
     #[name = c"introspection"]
     Introspection,
+    #[name = c"jwt"]
+    Jwt,
 }
 
 /// The URL of a service.
@@ -71,7 +73,7 @@ settings! {
         changes: Changes::Provider,
         is_shown: true,
         what: c"Who resolves impersonation tokens.",
-        details: c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662).",
+        details: c"local: the extension's own tables; immuta: the Immuta API; introspection: an OAuth server (RFC 7662); jwt: the published keys of OAuth servers (RFC 9068).",
     };
 
     /// Whether tokens may travel unencrypted: only for a provider on this machine, or behind a local TLS proxy.
@@ -213,6 +215,7 @@ pub fn token_provider() -> Provider {
         ProviderName::Local => Provider::Local,
         ProviderName::Immuta => Provider::Immuta,
         ProviderName::Introspection => Provider::Introspection,
+        ProviderName::Jwt => Provider::Jwt,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tokens: how long what is known of them counts.
 
+use crate::core::identity::Provider;
 use crate::core::provider::cache::Limits;
 use crate::pg::guc::{Changes, Number, Setting};
 use crate::settings::read::seconds;
@@ -79,6 +80,11 @@ pub fn limits() -> Limits {
 
 pub fn token_idle_ttl() -> Duration {
     seconds(&TOKEN_IDLE_TTL)
+}
+
+/// How long a token may go unused. A JWT says itself when it ends.
+pub fn idle_ttl_of(provider: Provider) -> Duration {
+    if provider == Provider::Jwt { Duration::MAX } else { token_idle_ttl() }
 }
 
 pub fn token_cache_size() -> usize {

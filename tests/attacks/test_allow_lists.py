@@ -1,5 +1,8 @@
 """What may run under a token is on a list, kind by kind: every kind of statement and type of object that this major's
-headers know has its row, and an honest user loses nothing by it."""
+headers know has its row, and an honest user loses nothing by it.
+
+Threats: 18, 23, 45, 46, 56 (docs/threats.md).
+"""
 
 import re
 

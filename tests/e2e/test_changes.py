@@ -1,4 +1,7 @@
-"""A change of user, mapping, role or token reaches every session at its next transaction."""
+"""A change of user, mapping, role or token reaches every session at its next transaction.
+
+Threats: 19, 34, 48 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -250,7 +253,7 @@ def test_changes_are_announced_whatever_the_replication_role(world, user):
         world.sql("RESET session_replication_role")
     with refuses("28000"):
         impersonate(connection, token)
-    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta.announce_change()'::regprocedure AND tgenabled <> 'A'"
+    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta_internal.announce_change()'::regprocedure AND tgenabled <> 'A'"
     assert world.value(tables) == 0
 
 

@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src"
 ROOMS = re.findall(r"^\| `src/(\S+?)/?` \|", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
 # What the rooms are made of.
-BINDERS = {"lib.rs", "pg/mod.rs", "core/mod.rs"}
+BINDERS = {"lib.rs", "sql.rs", "pg/mod.rs", "core/mod.rs"}
 
 
 def room_of(path):

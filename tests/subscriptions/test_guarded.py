@@ -1,5 +1,8 @@
 """What a table hides by row policies or excluded columns is not shown by another relation before an administrator
-says so: not by one of its name, a part of it, or a view of it."""
+says so: not by one of its name, a part of it, or a view of it.
+
+Threats: 44 (docs/threats.md).
+"""
 
 import pytest
 from conftest import VERSION, reads, refuses
@@ -129,7 +132,7 @@ def test_what_was_there_before_is_told(ruled):  # noqa: F811
     assert ruled.access("ann", "sales.child") == "READ" and ruled.access("ann", "sales.sums") is None
     ruled.system.notices.clear()
     ruled.sql("SELECT immuta.register_data_source('sales.sums'), immuta.register_data_source('sales.child')")
-    assert sum("not restricted by that" in n for n in ruled.system.notices) == 2
+    assert sum("are not restricted by row policies" in n for n in ruled.system.notices) == 2
     assert ruled.drift() == [] and ruled.access("ann", "sales.sums") == "READ"
     # Confirmed is what it showed then.
     ruled.sql("SELECT immuta.create_row_policy('none', 'sales.customers', 'false')")
@@ -159,7 +162,7 @@ def test_tables_that_changed_their_names(guarded, hiding, other):
 
 
 def test_others_ddl_is_left_alone(guarded):
-    """Who may not even see the extension's tables makes views and parts of his own."""
+    """Who may not even see the extension's tables makes views and parts of their own."""
     guarded.world.sql("GRANT CREATE, USAGE ON SCHEMA other, sales TO plain")
     plain = guarded.login("plain", "plain-password")
     query(plain, "CREATE TABLE other.mine (a int) PARTITION BY LIST (a); CREATE TABLE other.mine1 PARTITION OF other.mine DEFAULT;"

@@ -6,7 +6,7 @@ pub mod record;
 pub mod redact;
 pub mod trail;
 
-use crate::core::identity::Identity;
+use crate::core::identity::{Bearer, Identity};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -61,6 +61,8 @@ pub struct Actor {
     pub mapped_role: String,
     pub provider: &'static str,
     pub scope: &'static str,
+    /// Who uses the token, where that says so.
+    pub bearer: Option<Rc<Bearer>>,
 }
 
 /// Privileges that a statement needs on an object (`acl.h`).

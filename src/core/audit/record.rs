@@ -229,6 +229,47 @@ struct UamActor<'a> {
     name: Option<&'a str>,
     identity_provider: Option<&'a str>,
     impersonated_by: &'a str,
+    #[serde(flatten)]
+    bearer: UsedBy<'a>,
+}
+
+/// Who uses the user's token.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UsedBy<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acting_party: Option<ActingParty<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ActingParty<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
+    /// For whom it acts in turn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    chain: Vec<&'a str>,
+}
+
+impl<'a> UsedBy<'a> {
+    fn of(record: &'a Record) -> UsedBy<'a> {
+        let bearer = record.actor.and_then(|actor| actor.bearer.as_deref());
+        UsedBy {
+            acting_party: bearer.and_then(|bearer| bearer.actors.split_first()).map(|(acting, chain)| {
+                ActingParty {
+                    id: &acting.id,
+                    issuer: acting.issuer.as_deref(),
+                    chain: chain.iter().map(|actor| actor.id.as_str()).collect(),
+                }
+            }),
+            client_id: bearer.and_then(|bearer| bearer.client.as_deref()),
+            token_id: bearer.and_then(|bearer| bearer.token_id.as_deref()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -375,6 +416,7 @@ impl<'a> Uam<'a> {
                 name: userid,
                 identity_provider: identity.map(|identity| identity.iamid.as_str()),
                 impersonated_by: &record.session.impersonator,
+                bearer: UsedBy::of(record),
             },
             target_type: "DATASOURCE",
             targets: Targets(record.objects()),
@@ -488,6 +530,8 @@ struct LegacyExtra<'a> {
     query_masked: bool,
     query_language: &'static str,
     impersonation_user: &'a str,
+    #[serde(flatten)]
+    bearer: UsedBy<'a>,
     iamid: Option<&'a str>,
     mapped_role: Option<&'a str>,
     database: &'a str,
@@ -560,6 +604,7 @@ impl<'a> Legacy<'a> {
                 query_masked: text.is_some_and(|text| text.is_masked),
                 query_language: "postgresql",
                 impersonation_user: &record.session.impersonator,
+                bearer: UsedBy::of(record),
                 iamid: identity.map(|identity| identity.iamid.as_str()),
                 mapped_role: record.actor.map(|actor| actor.mapped_role.as_str()),
                 database: &record.session.database,
@@ -639,6 +684,7 @@ mod tests {
     use super::*;
     use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
     use crate::core::identity::Identity;
+    use crate::core::identity::{Actor as Acting, Bearer};
 
     const SELECT: Access = Access(1 << 1);
 
@@ -654,7 +700,13 @@ mod tests {
 
     fn actor() -> Actor {
         let identity = Identity { iamid: "bim".into(), userid: "ali\"ce".into() };
-        Actor { identity: Rc::new(identity), mapped_role: "alice".into(), provider: "local", scope: "transaction" }
+        Actor {
+            identity: Rc::new(identity),
+            mapped_role: "alice".into(),
+            provider: "local",
+            scope: "transaction",
+            bearer: None,
+        }
     }
 
     fn table(name: &str, access: Access, columns: &[&str]) -> Object {
@@ -788,6 +840,26 @@ mod tests {
         let other = Actor { mapped_role: "bob".into(), ..actor.clone() };
         forms.line(&record(&session, &other, What::Statement(&statement)), &values(), Format::Uam);
         assert_eq!(forms.known.len(), 3);
+    }
+
+    #[test]
+    fn who_uses_a_token_is_on_record() {
+        let named = |id: &str| Acting { id: id.into(), issuer: (id == "agent").then(|| "https://id".into()) };
+        let bearer = Bearer {
+            token_id: Some("t-1".into()),
+            client: Some("app".into()),
+            actors: vec![named("agent"), named("service")],
+        };
+        let (session, actor) = (session(), Actor { bearer: Some(Rc::new(bearer)), ..actor() });
+        let written = |format| {
+            let line = Forms::new(1).line(&record(&session, &actor, What::Started), &values(), format);
+            serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default()
+        };
+        let expected = serde_json::json!({"id": "agent", "issuer": "https://id", "chain": ["service"]});
+        for part in [&written(Format::Uam)["actor"], &written(Format::Legacy)["extra"]] {
+            assert_eq!(part["actingParty"], expected);
+            assert_eq!((&part["clientId"], &part["tokenId"]), (&"app".into(), &"t-1".into()));
+        }
     }
 
     #[test]

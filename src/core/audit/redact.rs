@@ -9,8 +9,15 @@ pub const MASK: &str = "********";
 
 /// Words that announce a secret: the parameter that carries the token, and our functions that take a token, an API
 /// key or a password.
-const MARKERS: [&str; 6] =
-    ["impersonation_token", "authenticate", "set_password", "check_token", "revoke_token", "active_token"];
+const MARKERS: [&str; 7] = [
+    "impersonation_token",
+    "authenticate",
+    "set_password",
+    "check_token",
+    "revoke_token",
+    "active_token",
+    "explain_token",
+];
 
 /// Whether statements of a command hold passwords, of roles or for other servers.
 pub fn takes_password(command: &str) -> bool {
@@ -60,7 +67,7 @@ pub fn is_sensitive(text: &[u8]) -> bool {
     text.windows(2).enumerate().any(|(at, start)| {
         matches!(
             [start[0] | 0x20, start[1] | 0x20],
-            [b'i', b'm'] | [b'a', b'u'] | [b's', b'e'] | [b'c', b'h'] | [b'r', b'e'] | [b'a', b'c']
+            [b'i', b'm'] | [b'a', b'u'] | [b's', b'e'] | [b'c', b'h'] | [b'r', b'e'] | [b'a', b'c'] | [b'e', b'x']
         ) && MARKERS.iter().any(|marker| begins_with(&text[at..], marker))
     })
 }

@@ -72,7 +72,7 @@ pub struct Expected<'a> {
 /// Reads the current user. `attribute` is the key in `profile.externalUserIds` that names the role.
 pub fn immuta_user(body: &[u8], attribute: &str) -> Result<Word, Nonsense> {
     let user = Answer(body);
-    // First: a user must not stay enabled by what he wrote into his profile.
+    // First: a user must not stay enabled by what they wrote into their profile.
     if user.flag("disabled")? == Some(true) {
         return Ok(Word::Inactive);
     }
@@ -88,7 +88,12 @@ const LEEWAY: Duration = Duration::from_secs(30);
 
 /// What some servers call tokens that are no access tokens: in the member of RFC 7662, or in their own.
 const KINDS: [&str; 3] = ["token_type", "token_use", "typ"];
-const NO_ACCESS: [&str; 6] = ["refresh", "refresh_token", "offline", "offline_token", "id", "id_token"];
+const NO_ACCESS: [&str; 7] = ["refresh", "refresh_token", "offline", "offline_token", "id", "id_token", "logout"];
+
+/// Whether a server calls tokens so that are no access tokens.
+pub fn is_no_access_token(kind: &str) -> bool {
+    NO_ACCESS.iter().any(|no| kind.eq_ignore_ascii_case(no))
+}
 
 /// Reads an introspection response. Times may have a fraction.
 pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense> {
@@ -104,7 +109,7 @@ pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense>
     let begins = claims.number("nbf")?.map(Timestamp::from_unix);
     for kind in KINDS {
         let kind = claims.text(&[kind])?.unwrap_or_default();
-        if NO_ACCESS.iter().any(|no| kind.eq_ignore_ascii_case(no)) {
+        if is_no_access_token(&kind) {
             return Ok(Word::Unfit(Unfit::Kind));
         }
     }
@@ -378,7 +383,7 @@ mod tests {
         assert!(immuta_user(b"{\"iamid\":\"bim\",\"userid\":\"\xff\"}", "a").is_err());
     }
 
-    /// What a user can write into his profile must not turn "disabled" into no answer.
+    /// What a user can write into their profile must not turn "disabled" into no answer.
     #[test]
     fn what_does_not_count_is_skipped() {
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000_000));

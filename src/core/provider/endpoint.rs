@@ -8,6 +8,11 @@ const MAX_BYTES: usize = 2048;
 /// What is wrong with the URL of a service, or `None`: it must be absolute, have a host, and neither credentials
 /// (everybody may see a setting) nor query nor fragment.
 pub fn fault(url: &str) -> Option<&'static str> {
+    if url.contains('?') { Some("The URL must have neither query nor fragment.") } else { document_fault(url) }
+}
+
+/// What is wrong with the URL of a document: as [`fault`], but it may have a query.
+pub fn document_fault(url: &str) -> Option<&'static str> {
     if url.len() > MAX_BYTES {
         return Some("The URL is too long.");
     }
@@ -25,10 +30,7 @@ pub fn fault(url: &str) -> Option<&'static str> {
     if has_port && authority.port_u16().is_none_or(|port| port == 0) {
         return Some("The port must be a number from 1 to 65535.");
     }
-    if uri.query().is_some() || url.contains('#') {
-        return Some("The URL must have neither query nor fragment.");
-    }
-    None
+    url.contains('#').then_some("The URL must have neither query nor fragment.")
 }
 
 /// What is wrong with the URL of a proxy: as [`fault`], and nothing follows the host.
@@ -74,6 +76,14 @@ mod tests {
             assert!(fault(bad).is_some(), "{bad:?}");
         }
         assert!(fault(&format!("https://h/{}", "x".repeat(MAX_BYTES))).is_some());
+    }
+
+    #[test]
+    fn a_document_may_have_a_query() {
+        assert_eq!(document_fault("https://h/keys?p=policy"), None);
+        for bad in ["https://h/keys#x", "file:///etc/passwd", "https://u:p@h/", "//h/keys"] {
+            assert!(document_fault(bad).is_some(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod answers;
 pub mod cache;
 pub mod endpoint;
+pub mod jwt;
 pub mod outage;
 pub mod refusals;

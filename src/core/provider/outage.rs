@@ -26,6 +26,12 @@ pub enum Outage {
     ClientRefused,
     /// An answer that is not what it should be.
     Nonsense(&'static str),
+    /// The keys of an issuer, in which none can be used.
+    KeysUnusable,
+    /// Metadata that are another issuer's.
+    OtherIssuer,
+    /// No keys could be had a moment ago, and they are not asked for again yet; why, where that is known.
+    KeysMissing(String),
     /// Too many earlier requests of this session still hang.
     Busy,
     /// The request could not be made for lack of a thread or a descriptor.
@@ -44,6 +50,7 @@ impl Outage {
             | Outage::Proxy
             | Outage::Timeout
             | Outage::ConnectionLost
+            | Outage::KeysMissing(_)
             | Outage::Busy
             | Outage::NoResources => true,
             Outage::Status(status) => (500..600).contains(status),
@@ -53,6 +60,8 @@ impl Outage {
             | Outage::NotHttp
             | Outage::TooLarge
             | Outage::ClientRefused
+            | Outage::KeysUnusable
+            | Outage::OtherIssuer
             | Outage::Nonsense(_) => false,
         }
     }
@@ -75,6 +84,9 @@ impl Outage {
             Outage::Status(status) => format!("it answered with status {status}").into(),
             Outage::ClientRefused => "it refuses the client credentials of this server".into(),
             Outage::Nonsense(what) => format!("its answer {what}").into(),
+            Outage::KeysUnusable => "there is no key of its issuer that can be used".into(),
+            Outage::OtherIssuer => "the metadata of its issuer name another issuer".into(),
+            Outage::KeysMissing(why) => format!("the keys of its issuer could not be fetched: {why}").into(),
             Outage::Busy => "too many requests of this session hang".into(),
             Outage::NoResources => "no request could be made".into(),
         }

@@ -1,5 +1,6 @@
 //! What one backend remembers of tokens that a provider refused, so that whoever retries or guesses does not flood it.
 
+use crate::core::provider::jwt::token::Fault;
 use crate::core::time::Timestamp;
 use crate::core::token::{BuildDigestHasher, Digest};
 use lru::LruCache;
@@ -16,6 +17,8 @@ pub enum Refusal {
     Invalid,
     /// The token's user may not use the service.
     NotAllowed,
+    /// The token is valid, but does not suffice.
+    Insufficient(Fault),
 }
 
 pub struct Refusals {

@@ -16,6 +16,8 @@ pub struct Rule {
     pub allow: bool,
     /// `None`: from anywhere.
     pub networks: Option<Vec<Network>>,
+    /// Pattern for who acts for the user; nobody is the empty name.
+    pub actors: String,
 }
 
 /// An address and the number of its leading bits that count.
@@ -53,11 +55,20 @@ fn same(one: u128, other: u128, ignored: u32) -> bool {
     (one ^ other).checked_shr(ignored).unwrap_or(0) == 0
 }
 
-/// Whether `impersonator`, connected from `client` (`None`: by a local socket), may impersonate the user. Without any
+/// Whether `impersonator`, connected from `client` (`None`: by a local socket), may impersonate the user for whom
+/// `actor` acts (empty: nobody but the user). Without any
 /// rule everybody may; with rules, nobody whom none matches.
-pub fn allow(rules: &[Rule], impersonator: &str, identity: &Identity, client: Option<IpAddr>) -> bool {
-    rules.is_empty()
-        || rules.iter().find(|rule| rule.matches(impersonator, identity, client)).is_some_and(|r| r.allow)
+pub fn allow(
+    rules: &[Rule],
+    impersonator: &str,
+    identity: &Identity,
+    actor: &str,
+    client: Option<IpAddr>,
+) -> bool {
+    let matching = |rule: &&Rule| {
+        matched(&parts(&rule.actors, &[]), actor).is_some() && rule.matches(impersonator, identity, client)
+    };
+    rules.is_empty() || rules.iter().find(matching).is_some_and(|rule| rule.allow)
 }
 
 impl Rule {
@@ -130,6 +141,7 @@ mod tests {
             users: users.into(),
             allow,
             networks: None,
+            actors: "*".into(),
         }
     }
 
@@ -138,7 +150,7 @@ mod tests {
     }
 
     fn may(rules: &[Rule], impersonator: &str, userid: &str) -> bool {
-        allow(rules, impersonator, &user(userid), None)
+        allow(rules, impersonator, &user(userid), "", None)
     }
 
     #[test]
@@ -195,7 +207,20 @@ mod tests {
     fn the_identity_manager_counts() {
         let rules = [Rule { iamid: "okta".into(), ..rule("*", "*", true) }];
         assert!(!may(&rules, "svc", "alice"));
-        assert!(allow(&rules, "svc", &Identity { iamid: "okta".into(), userid: "alice".into() }, None));
+        assert!(allow(&rules, "svc", &Identity { iamid: "okta".into(), userid: "alice".into() }, "", None));
+    }
+
+    #[test]
+    fn rules_can_be_about_who_acts_for_the_user() {
+        let by = |actors: &str, actor: &str| {
+            allow(&[Rule { actors: actors.into(), ..rule("svc", "*", true) }], "svc", &user("alice"), actor, None)
+        };
+        assert!(by("*", "") && by("*", "agent") && by("", "") && by("agent-*", "agent-7"));
+        assert!(!by("", "agent") && !by("agent-*", "") && !by("agent-*", "other"));
+        let rules = [Rule { actors: "evil".into(), ..rule("*", "*", false) }, rule("svc", "*", true)];
+        assert!(
+            !allow(&rules, "svc", &user("alice"), "evil", None) && allow(&rules, "svc", &user("alice"), "", None)
+        );
     }
 
     #[test]
@@ -203,7 +228,7 @@ mod tests {
         let network = |text: &str| Network::parse(text);
         let networks = ["10.1.0.0/16", "::1", "192.168.7.9"].iter().filter_map(|text| network(text)).collect();
         let rules = [Rule { networks: Some(networks), ..rule("*", "*", true) }];
-        let from = |client: &str| allow(&rules, "svc", &user("alice"), client.parse().ok());
+        let from = |client: &str| allow(&rules, "svc", &user("alice"), "", client.parse().ok());
         assert!(from("10.1.255.3") && from("::1") && from("192.168.7.9") && from("::ffff:10.1.2.3"));
         assert!(!from("10.2.0.1") && !from("::2") && !from("192.168.7.10") && !from("no address"));
         assert!(network("0.0.0.0/0").is_some_and(|all| all.contains(IpAddr::from([1, 2, 3, 4]))));

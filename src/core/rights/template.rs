@@ -1,4 +1,4 @@
-//! The template for the names of roles that subscriptions make; `immuta.new_role_name()` fills it in.
+//! The template for the names of roles that subscriptions make; `immuta_internal.new_role_name()` fills it in.
 
 /// What is wrong with a template, if anything.
 pub fn fault(template: &str) -> Option<&'static str> {

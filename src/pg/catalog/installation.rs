@@ -31,7 +31,7 @@ pub struct Presence {
 /// Why the library does not work with what is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Something of this name is missing in schema immuta.
+    /// Something of this name is missing.
     Missing(&'static str),
     /// The SQL is that of another version.
     Version,
@@ -63,6 +63,8 @@ pub struct Installation {
     pub api_key_by_digest: u32,
     pub user_profile: u32,
     pub user_profile_by_user: u32,
+    pub token_revocation: u32,
+    pub token_revocation_by_key: u32,
     home: u32,
 }
 
@@ -109,7 +111,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 23] = [
+const RELATIONS: [&CStr; 25] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -131,6 +133,8 @@ const RELATIONS: [&CStr; 23] = [
     c"api_key_pkey",
     c"user_profile",
     c"user_profile_pkey",
+    c"token_revocation",
+    c"token_revocation_pkey",
     c"access_class",
     c"access_class_role_key",
 ];
@@ -189,8 +193,10 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             api_key_by_digest: oids[18],
             user_profile: oids[19],
             user_profile_by_user: oids[20],
-            access_class: oids[21],
-            access_class_by_role: oids[22],
+            token_revocation: oids[21],
+            token_revocation_by_key: oids[22],
+            access_class: oids[23],
+            access_class_by_role: oids[24],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)
@@ -214,10 +220,11 @@ fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
 
 fn find_presence() -> Option<Presence> {
     // SAFETY: look-ups by NUL-terminated names, missing_ok.
-    let (extension, schema) = unsafe {
+    let (extension, schema, internal) = unsafe {
         (
             pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true).to_u32(),
             pg_sys::get_namespace_oid(c"immuta".as_ptr(), true).to_u32(),
+            pg_sys::get_namespace_oid(c"immuta_internal".as_ptr(), true).to_u32(),
         )
     };
     let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
@@ -226,13 +233,15 @@ fn find_presence() -> Option<Presence> {
         owner,
         schema,
         control_roles: [
-            control_role(schema, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
-            control_role(schema, c"is_immuta_impersonation", c"immuta_impersonation"),
-            control_role(schema, c"is_immuta_admin", c"immuta_admin"),
+            control_role(internal, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
+            control_role(internal, c"is_immuta_impersonation", c"immuta_impersonation"),
+            control_role(internal, c"is_immuta_admin", c"immuta_admin"),
         ],
-        mappable: control_role(schema, c"is_immuta_mappable", c"immuta_mappable"),
+        mappable: control_role(internal, c"is_immuta_mappable", c"immuta_mappable"),
         marker_of_subscribers: role_by_name(c"immuta_subscriber"),
-        fault: (version != env!("CARGO_PKG_VERSION")).then_some(Fault::Version),
+        fault: (version != env!("CARGO_PKG_VERSION"))
+            .then_some(Fault::Version)
+            .or((internal == 0).then_some(Fault::Missing("immuta_internal"))),
     })
 }
 

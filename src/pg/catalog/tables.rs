@@ -5,6 +5,7 @@
 //! `sql/identity/tables.sql` and `sql/access/tables.sql`; columns are only ever appended.
 
 use crate::core::identity::{Identity, Mapping};
+use crate::core::provider::jwt::claims::RevocationKey;
 use crate::core::rights::rules::{Network, Rule};
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
@@ -160,6 +161,33 @@ pub fn iamid_of_issuer(installed: &Installation, issuer: &str) -> Option<String>
     scan(installed.token_issuer, installed.token_issuer_by_issuer, &keys, |row| row.text(2))
 }
 
+/// An issuer: its identity manager, and what is accepted of it instead of what the settings say, as PostgreSQL writes a
+/// jsonb.
+pub fn issuer(installed: &Installation, issuer: &str) -> Option<(String, String)> {
+    let keys = [(1, pg_sys::F_TEXTEQ, text_key(issuer)?)];
+    scan(installed.token_issuer, installed.token_issuer_by_issuer, &keys, |row| {
+        Some((row.text(2)?, row.output(3, pg_sys::F_JSONB_OUT)?))
+    })
+}
+
+/// All issuers.
+pub fn issuers(installed: &Installation) -> Vec<String> {
+    let mut issuers = Vec::new();
+    visit(installed.token_issuer, 0, &[], |row| {
+        issuers.extend(row.text(1));
+        true
+    });
+    issuers
+}
+
+/// When something was revoked, by its key in `immuta.token_revocation`.
+pub fn revoked_at(installed: &Installation, key: &RevocationKey) -> Option<Timestamp> {
+    let keys = [(1, pg_sys::F_BYTEAEQ, key.as_slice().into_datum()?)];
+    scan(installed.token_revocation, installed.token_revocation_by_key, &keys, |row| {
+        row.value::<i64>(2).map(Timestamp)
+    })
+}
+
 /// The rules of `immuta.impersonation_rule`, in their order. A network that cannot be read matches nobody.
 pub fn impersonation_rules(installed: &Installation) -> Vec<Rule> {
     let mut rules = Vec::new();
@@ -182,6 +210,7 @@ fn impersonation_rule(row: &Row) -> Option<Rule> {
         allow: row.value::<bool>(4)?,
         iamid: row.text(5)?,
         networks,
+        actors: row.text(7)?,
     })
 }
 

@@ -37,7 +37,7 @@ pub extern "C" fn pg_finfo_immuta_explained() -> *const pg_sys::Pg_finfo_record 
     &RECORD
 }
 
-/// SQL function `immuta.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
+/// SQL function `immuta_internal.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
 /// Plain frame: it owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
 #[allow(ffi_unwind_calls)]
 #[unsafe(no_mangle)]

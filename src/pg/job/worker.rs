@@ -19,7 +19,7 @@ unsafe extern "C-unwind" {
 const LIBRARY: &str = "immuta_ext";
 const ENTRY_POINT: &str = "immuta_ext_perform";
 
-/// Starts a worker that runs `immuta.perform(job)` in this database. A job is at most 127 bytes of text. With
+/// Starts a worker that runs `immuta_internal.perform(job)` in this database. A job is at most 127 bytes of text. With
 /// `wait`, returns when it is done. `false` if no worker slot is free: try again later.
 pub fn launch(job: &str, wait: bool) -> bool {
     start("immuta_ext recorder", ENTRY_POINT, crate::pg::catalog::database(), job, wait)
@@ -93,7 +93,7 @@ pub unsafe extern "C-unwind" fn immuta_ext_perform(database: pg_sys::Datum) {
         CStr::from_ptr((*pg_sys::MyBgworkerEntry).bgw_extra.as_ptr()).to_string_lossy().into_owned()
     };
     BackgroundWorker::transaction(|| {
-        if let Err(error) = Spi::run_with_args("SELECT immuta.perform($1)", &[job.into()]) {
+        if let Err(error) = Spi::run_with_args("SELECT immuta_internal.perform($1)", &[job.into()]) {
             pgrx::log!("immuta_ext could not record a use: {error}");
         }
     });

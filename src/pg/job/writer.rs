@@ -39,7 +39,7 @@ pub fn launch(database: u32) -> bool {
 pub fn store(records: &[String]) {
     BackgroundWorker::transaction(|| {
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
-        if let Err(error) = Spi::run_with_args("SELECT immuta.store_audit($1)", &[records.into()]) {
+        if let Err(error) = Spi::run_with_args("SELECT immuta_internal.store_audit($1)", &[records.into()]) {
             pgrx::error!("immuta_ext could not store audit records: {error}");
         }
     });

@@ -1,5 +1,6 @@
 //! The shared memory itself, and the counters in it.
 
+use crate::pg::shared::keys;
 use crate::pg::shared::sessions::Slot;
 use crate::pg::shared::writers::{WRITERS, Writer};
 use crate::pg::sys::{clock, compat};
@@ -93,6 +94,7 @@ impl Counters {
 pub(super) struct Shared {
     counters: Counters,
     pub(super) writers: [Writer; WRITERS],
+    keys: [keys::Slot; keys::SLOTS],
     slots: u32,
     first: [Slot; 0],
 }
@@ -107,6 +109,9 @@ pub(super) struct Own {
 
 // SAFETY: all fields are atomic integers, for which all bits zero is a value.
 pub(super) static OWN: Lazy<Own> = Lazy::new(|| unsafe { std::mem::zeroed() });
+
+/// The same for the keys of issuers, which are too many for a stack.
+static OWN_KEYS: [keys::Slot; keys::SLOTS] = [const { keys::Slot::new() }; keys::SLOTS];
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
@@ -187,6 +192,11 @@ pub fn will_be_shared() -> bool {
 
 pub fn counters() -> &'static Counters {
     shared().map_or_else(|| &OWN.counters, |shared| &shared.counters)
+}
+
+/// Where the keys of issuers are kept: with all sessions, then in this one.
+pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::Slot; keys::SLOTS]> {
+    shared().map(|shared| &shared.keys).into_iter().chain([&OWN_KEYS])
 }
 
 pub(super) fn slots(shared: &'static Shared) -> &'static [Slot] {

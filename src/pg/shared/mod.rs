@@ -3,6 +3,7 @@
 //! It lives in shared memory, which only `shared_preload_libraries` can reserve. Without it each session has a copy
 //! of its own and sees only itself. Everything is atomic: there is no lock to wait for, or to be left behind.
 
+pub mod keys;
 mod memory;
 mod sessions;
 mod writers;

@@ -1,4 +1,5 @@
-//! Every difference between the supported PostgreSQL versions.
+//! Every difference between the supported PostgreSQL versions. The newest is what is left when no older one is named, so
+//! that the next takes its way.
 
 use crate::core::guard::utility::{Object, Utility, for_each_object, for_each_statement};
 use pgrx::pg_sys;
@@ -23,7 +24,7 @@ pub trait Frames {
 
 // ExecutorRun lost `execute_once` in 18.
 
-#[cfg(not(feature = "pg18"))]
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"))]
 mod run {
     use super::*;
 
@@ -58,7 +59,7 @@ mod run {
     pub(super) static mut PREVIOUS: pg_sys::ExecutorRun_hook_type = None;
 }
 
-#[cfg(feature = "pg18")]
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
 mod run {
     use super::*;
 
@@ -298,9 +299,9 @@ pub fn reserve_prefix(prefix: &CStr) {
 /// What `pg_stat_activity` shows of a session that waits for a token provider. Before 17 PostgreSQL has one name for
 /// the waits of all extensions.
 pub fn provider_wait_event() -> u32 {
-    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
     return pg_sys::PG_WAIT_EXTENSION;
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
     {
         use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
         static EVENT: AtomicU32 = AtomicU32::new(0);
@@ -314,7 +315,10 @@ pub fn provider_wait_event() -> u32 {
 
 unsafe extern "C" {
     /// Installs a signal handler; the backend's function has another name since 18.
-    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
+    #[cfg_attr(
+        not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")),
+        link_name = "pqsignal_be"
+    )]
     pub fn pqsignal(
         signal: std::ffi::c_int,
         handler: Option<unsafe extern "C-unwind" fn(std::ffi::c_int)>,
@@ -438,16 +442,16 @@ pub fn virtual_transaction() -> (i32, u32) {
         }
         #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
         return ((*pg_sys::MyProc).backendId, (*pg_sys::MyProc).lxid);
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
         return ((*pg_sys::MyProc).vxid.procNumber, (*pg_sys::MyProc).vxid.lxid);
     }
 }
 
 /// The query id as `pg_stat_statements` shows it; signed since 18.
 pub fn query_id(plan: &pg_sys::PlannedStmt) -> i64 {
-    #[cfg(feature = "pg18")]
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
     return plan.queryId;
-    #[cfg(not(feature = "pg18"))]
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"))]
     return plan.queryId.cast_signed();
 }
 
