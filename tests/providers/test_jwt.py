@@ -4,11 +4,12 @@ import datetime
 import json
 import time
 
+import psycopg
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
 from harness.fixtures import carriers, refuses
 from harness.issuer import METADATA, Issuer, b64, unb64
-from harness.world import impersonate, query
+from harness.world import SERVICE, impersonate, query
 
 
 @pytest.fixture
@@ -186,6 +187,11 @@ def test_claims_feed_row_policies(world, token, connect, settings):
             assert query(connection, "SELECT immuta.user_in_group($$a\"b\\c$$)") == [(expected[0],)]
     assert query(connection, "SELECT immuta.user_attribute_values('region')") == [(None,)]
     connection.rollback()
+    with psycopg.connect(**world.server.dsn(*SERVICE, world.dbname)) as other:
+        for bearer, expected in [(low, (True, "low", ["eu", "us"])), (high, (False, "high", []))] * 4:
+            other.execute(f"SET LOCAL bodata.impersonation_token = '{bearer}'")
+            assert other.execute(ASK, prepare=True).fetchall() == [expected]
+            other.rollback()
     with transaction(connection, token()):
         assert query(connection, ASK) == [(False, None, [])]
 
