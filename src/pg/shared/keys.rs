@@ -99,7 +99,7 @@ impl Slot {
             {
                 break;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
         let done = change();
         self.changes.fetch_add(1, Release);
@@ -115,7 +115,7 @@ impl Slot {
             if before.is_multiple_of(2) && self.changes.load(Relaxed) == before {
                 return (seen, before);
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 
