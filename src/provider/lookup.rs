@@ -59,7 +59,7 @@ pub fn resolved(
     }
     let known = known.map(|known| known.answer);
     let (answer, is_new) = answer(installed, credential, text, known, now)?;
-    let is_costly = is_new && !matches!(answer.provider, Provider::Local | Provider::Name);
+    let is_costly = is_new && is_remote(answer.provider);
     let found = mapped(installed, answer, impersonator, generation, now).inspect_err(|_| {
         with_cache(|cache| cache.remove(digest));
         if is_costly {
@@ -158,11 +158,9 @@ fn ask(
     }
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));
-        let provider = settings::token_provider();
-        if is_remote(provider) {
+        // Guesses cost nobody but this session where nobody is asked.
+        if is_remote(settings::token_provider()) {
             REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
-        }
-        if provider != Provider::Local {
             hold_back(now);
         }
     }
