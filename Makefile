@@ -1,14 +1,16 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
-PG ?= 14 15 16 17 18
+PG ?= $(shell . tools/versions.sh && echo $$MAJORS)
 DEMO_PG ?= 15
 UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 # Those whose sources Debian has.
 CORE_PG ?= 15 18
 FUZZ_PG ?= 18
+INJECT_PG ?= 14 15 18
 MINUTES ?= 10
+TRANSACTIONS ?= 1000000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert upgrade fuzz unit bench clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject upgrade fuzz unit bench memory clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -61,6 +63,11 @@ assert:
 	@tools/install 18
 	@$(PYTHON) tests/run.py --only assert 18
 
+## make inject     an error, a cancel and a panic at every point of every hook (INJECT_PG="14 15 18")
+inject:
+	@tools/setup $(INJECT_PG)
+	@$(PYTHON) tests/run.py --only inject $(INJECT_PG)
+
 ## make upgrade    pg_upgrade, dump and restore between versions: who has which access (UPGRADES="15:18,17:18")
 upgrade:
 	@tools/setup $(PG)
@@ -78,6 +85,12 @@ bench:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/bench/run.py $(PG)
 	@$(PYTHON) tests/bench/subscriptions.py $(PG)
+
+## make memory     of one session over a million transactions with everything logged (TRANSACTIONS=1000000 FUZZ_PG=18)
+memory:
+	@tools/setup $(FUZZ_PG)
+	@tools/install $(FUZZ_PG)
+	@$(PYTHON) tests/bench/memory.py --transactions $(TRANSACTIONS) $(FUZZ_PG)
 
 ## make clean      removes everything that was built or installed below build/ and target/
 clean:

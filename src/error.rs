@@ -3,10 +3,12 @@
 //! Nothing here tells an unknown token from an expired or revoked one.
 
 use crate::core::guard;
-use crate::core::outage::Outage;
-use crate::core::refusals::Refusal;
+use crate::core::provider::jwt::token::Fault as TokenFault;
+use crate::core::provider::outage::Outage;
+use crate::core::provider::refusals::Refusal;
+use crate::core::rights::decision::Denial;
 use crate::pg::catalog::Fault;
-use crate::pg::report::Report;
+use crate::pg::sys::report::Report;
 use pgrx::PgSqlErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum Error {
     UserNotAllowed,
     /// No identity manager is mapped to the issuer of the token.
     UnknownIssuer,
+    /// The token is valid, but does not suffice; why.
+    TokenInsufficient(TokenFault),
     /// The impersonation rules do not allow this login to impersonate this user from here.
     RuleDenies,
     /// The session is for one user, and has impersonated another.
@@ -95,6 +99,7 @@ impl Error {
             | Error::Remapped
             | Error::UserNotAllowed
             | Error::UnknownIssuer
+            | Error::TokenInsufficient(_)
             | Error::RuleDenies
             | Error::AnotherUser
             | Error::TargetRefused(_)
@@ -131,6 +136,7 @@ impl Error {
             | Error::Remapped
             | Error::UserNotAllowed
             | Error::UnknownIssuer
+            | Error::TokenInsufficient(_)
             | Error::RuleDenies
             | Error::AnotherUser
             | Error::TargetRefused(_)
@@ -176,6 +182,7 @@ impl Error {
             }
             Error::UserNotAllowed => "the token provider does not allow this user".into(),
             Error::UnknownIssuer => "tokens of this issuer are not accepted".into(),
+            Error::TokenInsufficient(fault) => format!("the token is valid, but {}", fault.why()),
             Error::RuleDenies => "the impersonation rules do not allow this login to impersonate this user".into(),
             Error::AnotherUser => "this session is for the user that it has impersonated before".into(),
             Error::ProviderUnavailable(outage) => {
@@ -234,6 +241,7 @@ impl Error {
             Error::MidTransaction => "COMMIT or ROLLBACK first.",
             Error::UserNotAllowed => "Ask the administrator of the token provider.",
             Error::UnknownIssuer => "An administrator can accept the issuer with immuta.map_issuer().",
+            Error::TokenInsufficient(fault) => fault.hint(),
             Error::RuleDenies => "An administrator can see the rules with immuta.impersonation_rules().",
             Error::AnotherUser => "Connect again for another user; see bodata.single_impersonation_user.",
             Error::ProviderUnavailable(Outage::NotConfigured(_) | Outage::PlainHttp(_) | Outage::File(..)) => {
@@ -245,7 +253,7 @@ impl Error {
                 "Map the user with immuta.map_user(), or make the role of that name a member of immuta_mappable."
             }
             Error::OtherRoleInProject => {
-                "Map the user to a role with immuta.map_user(), or end the project for him: \
+                "Map the user to a role with immuta.map_user(), or end the project for them: \
                  immuta.set_current_project(NULL, userid)."
             }
             Error::SubscriptionEnded => "Retry the transaction; tell the administrator if it happens again.",
@@ -306,11 +314,23 @@ impl From<guard::Refusal> for Error {
     }
 }
 
+impl From<Denial> for Error {
+    fn from(denial: Denial) -> Error {
+        match denial {
+            Denial::Disabled => Error::TokenInvalid,
+            Denial::NotMapped => Error::NotMapped,
+            Denial::OtherRoleInProject => Error::OtherRoleInProject,
+        }
+    }
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         match refusal {
             Refusal::Invalid => Error::TokenInvalid,
             Refusal::NotAllowed => Error::UserNotAllowed,
+            Refusal::Insufficient(TokenFault::Issuer) => Error::UnknownIssuer,
+            Refusal::Insufficient(fault) => Error::TokenInsufficient(fault),
         }
     }
 }
@@ -348,6 +368,10 @@ mod tests {
             Error::AuditUnavailable,
             Error::UserNotAllowed,
             Error::UnknownIssuer,
+            Error::TokenInsufficient(TokenFault::Scope),
+            Error::TokenInsufficient(TokenFault::Claims),
+            Error::TokenInsufficient(TokenFault::Groups),
+            Error::TokenInsufficient(TokenFault::Actor),
             Error::RuleDenies,
             Error::AnotherUser,
             Error::ProviderUnavailable(Outage::Timeout),

@@ -1,6 +1,8 @@
 //! Files that settings name: certificates to trust, and a client secret. Read when the setting is set, to say at once
 //! what is wrong, and again when they are needed.
 
+use crate::core::provider::jwt::cache::keys_by_issuer;
+use crate::core::provider::jwt::keys::KeySet;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -12,6 +14,7 @@ use zeroize::Zeroizing;
 
 const MAX_CERTIFICATES_BYTES: u64 = 1024 * 1024;
 const MAX_SECRET_BYTES: u64 = 4096;
+const MAX_KEYS_BYTES: u64 = 1024 * 1024;
 
 /// The certificates in a PEM file, all of which can be trusted. The error tells what is wrong with the file: rustls would
 /// leave out silently what it cannot read.
@@ -69,6 +72,17 @@ pub fn secret(path: &str) -> Result<Zeroizing<String>, String> {
         return Err("holds no secret in a single line".into());
     }
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The keys of issuers in a file. They are no secret, but nobody else may change them.
+pub fn keys(path: &str) -> Result<Vec<(String, KeySet)>, String> {
+    let (about, content) = read(path, MAX_KEYS_BYTES)?;
+    if about.mode() & 0o022 != 0 {
+        return Err("may be changed by others than the server: use mode 0644".into());
+    }
+    keys_by_issuer(&content).ok_or_else(|| {
+        r#"is not {"<issuer>": {"keys": [...]}, ...} with at least one key each that can be used"#.into()
+    })
 }
 
 /// What is wrong with the path of a file that the server is to append to.
@@ -140,6 +154,19 @@ mod tests {
             assert!(read(bad, 0o600).is_err());
         }
         assert!(secret("/").is_err() && secret("/nonexistent/file").is_err());
+    }
+
+    #[test]
+    fn keys_are_a_file_that_others_cannot_change() {
+        let read =
+            |content: &str, mode| keys(Sample::of("keys", content.as_bytes(), mode).path()).map(|k| k.len());
+        let good = r#"{"https://id":{"keys":[{"kty":"OKP","crv":"Ed25519",
+            "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}}"#;
+        assert_eq!(read(good, 0o644), Ok(1));
+        for mode in [0o664, 0o646] {
+            assert!(read(good, mode).is_err(), "{mode:o}");
+        }
+        assert!(read("{", 0o644).is_err() && read(r#"{"https://id":{"keys":[]}}"#, 0o644).is_err());
     }
 
     #[test]

@@ -10,19 +10,23 @@
 //! * [`audit`] both identities on record
 //! * [`activity`] recording the use of tokens
 //! * [`api`] the functions that `sql/` gives names to
+//! * [`sql`] what CREATE EXTENSION runs
 //! * [`pg`] the unsafe layer
 
-mod activity;
 mod api;
 mod audit;
-mod config;
 mod core;
 mod error;
 mod files;
+mod guard;
 mod hooks;
-mod mapping;
+mod jobs;
 mod pg;
-mod resolve;
+mod provider;
+mod rights;
+mod session;
+mod settings;
+mod sql;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 #[cfg(test)]
@@ -30,36 +34,14 @@ pub use tests::pg_test;
 
 pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
 
-pgrx::extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
-pgrx::extension_sql_file!("../sql/home.sql", name = "home", requires = ["roles"]);
-pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["home"]);
-pgrx::extension_sql_file!("../sql/users.sql", name = "users", requires = ["tables"]);
-pgrx::extension_sql_file!("../sql/tokens.sql", name = "tokens", requires = ["users"]);
-pgrx::extension_sql_file!("../sql/issuers.sql", name = "issuers", requires = ["tokens"]);
-pgrx::extension_sql_file!("../sql/logins.sql", name = "logins", requires = ["issuers"]);
-pgrx::extension_sql_file!("../sql/rules.sql", name = "rules", requires = ["logins"]);
-pgrx::extension_sql_file!("../sql/session.sql", name = "session", requires = ["rules"]);
-pgrx::extension_sql_file!("../sql/by_name.sql", name = "by_name", requires = ["session"]);
-pgrx::extension_sql_file!("../sql/projects.sql", name = "projects", requires = ["by_name"]);
-pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["projects"]);
-pgrx::extension_sql_file!("../sql/audit.sql", name = "audit", requires = ["doctor"]);
-pgrx::extension_sql_file!("../sql/observability.sql", name = "observability", requires = ["audit"]);
-pgrx::extension_sql_file!("../sql/connection.sql", name = "connection", requires = ["observability"]);
-pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["connection"]);
-pgrx::extension_sql_file!("../sql/data_sources.sql", name = "data_sources", requires = ["grants"]);
-pgrx::extension_sql_file!("../sql/subscriptions.sql", name = "subscriptions", requires = ["data_sources"]);
-pgrx::extension_sql_file!("../sql/policies.sql", name = "policies", requires = ["subscriptions"]);
-pgrx::extension_sql_file!("../sql/row_policies.sql", name = "row_policies", requires = ["policies"]);
-pgrx::extension_sql_file!("../sql/adoption.sql", name = "adoption", requires = ["row_policies"]);
-pgrx::extension_sql_file!("../sql/sync.sql", name = "sync", requires = ["adoption"]);
-
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
+    hooks::answer();
     if pg::preload::is_preloading() {
-        pg::report::disable_backtraces();
+        pg::sys::report::disable_backtraces();
         pg::shared::reserve();
-        config::init();
+        settings::init();
         hooks::install();
         hooks::catch_up();
     }

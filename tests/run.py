@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,core,assert,upgrade] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade] VERSION…
 
 One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
 and for time to pass.
@@ -21,11 +21,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "core", "assert", "upgrade")
+PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
 CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
+# `make inject` tries the faults on others as well.
+INJECT_VERSIONS = ("18",)
 # The shortest upgrade; `make upgrade` runs the others as well.
 UPGRADE = ("17", "18")
 
@@ -35,11 +37,13 @@ class Tally:
         self.passed = self.failed = 0
         self.failures = []
 
-    def add(self, name, passed, failed):
+    def add(self, name, passed, failed, output=""):
         self.passed += passed
         self.failed += failed
         if failed:
-            self.failures.append(name)
+            # The last lines of a run are often all that one gets to see of it.
+            which = re.findall(r"^(?:FAILED|ERROR) (\S+)|^\[core\] failed: (.*);|^test (\S+) .*FAILED$", output, re.M)
+            self.failures.append(" ".join([name, *("".join(found) for found in which[:5])]))
         print(f"[test] {name}: {passed} passed, {failed} failed", flush=True)
 
 
@@ -68,8 +72,8 @@ def run(name, words, env):
 
 
 def check(tally, name, words, env):
-    succeeded, _ = run(name, words, env)
-    tally.add(name, int(succeeded), int(not succeeded))
+    succeeded, output = run(name, words, env)
+    tally.add(name, int(succeeded), int(not succeeded), output)
     return succeeded
 
 
@@ -90,7 +94,7 @@ def rust(tally, version, env):
     succeeded, output = run(name, words, env)
     counts = [tuple(map(int, m)) for m in re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", output)]
     passed, failed = (sum(column) for column in zip(*counts)) if counts else (0, 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def install(tally, version, env):
@@ -113,7 +117,7 @@ def pytest(tally, name, suite, version, env):
     count = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?)", last)}
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
     passed = count.get("passed", 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def asserting(tally, version, env, suites):
@@ -124,6 +128,17 @@ def asserting(tally, version, env, suites):
             pytest(tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
 
 
+def install_with_faults(tally, version, env):
+    """The library with the points of src/pg/sys/inject.rs, into a tree of its own."""
+    tree = BUILD / "pg-inject" / version
+    source = BUILD / "pg" / version
+    if not (tree / ".version").exists() or (tree / ".version").read_text() != (source / ".version").read_text():
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(source, tree, symlinks=True)
+    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "install", version],
+                 dict(env, IMMUTA_PG_TREES=str(tree.parent), IMMUTA_FEATURES="inject"))
+
+
 def core(tally, version, env):
     """PostgreSQL's own tests; install() has put the library there."""
     name = f"core, PostgreSQL {version}"
@@ -131,7 +146,7 @@ def core(tally, version, env):
     succeeded, output = run(name, words, env)
     count = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
     passed, failed = map(int, count.groups()) if count else (0, 0)
-    tally.add(name, passed, failed or int(not succeeded or not passed))
+    tally.add(name, passed, failed or int(not succeeded or not passed), output)
 
 
 def main():
@@ -149,14 +164,19 @@ def main():
 
         if "format" in parts:
             check(tally, "format", ["cargo", "fmt", "--check"], env)
+            pytest(tally, "house", "house", arguments.versions[-1], env)
         for version in arguments.versions:
             if "lint" in parts:
-                check(tally, f"clippy, PostgreSQL {version}",
-                      ["cargo", "clippy", "-q", "--all-targets", "--no-default-features",
-                       "--features", f"pg{version} pg_test", "--", "-D", "warnings"], env)
+                for feature in ("pg_test", "inject") if version in INJECT_VERSIONS else ("pg_test",):
+                    check(tally, f"clippy, PostgreSQL {version}, {feature}",
+                          ["cargo", "clippy", "-q", *(["--all-targets"] if feature == "pg_test" else []), "--no-default-features",
+                           "--features", f"pg{version} {feature}", "--", "-D", "warnings"], env)
             if "rust" in parts:
                 # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
+            if "inject" in parts and (version in INJECT_VERSIONS or len(parts) == 1) and install_with_faults(tally, version, env):
+                later(pytest, tally, f"faults, PostgreSQL {version}", "inject", version,
+                      dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")))
             if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:

@@ -10,21 +10,23 @@ mod sinks;
 
 pub use sinks::{Store, queue_bytes, wake_writer};
 
-use crate::config::{self, QueryText};
+use crate::core::audit::trail::{Key, Open, Role, Trail};
 use crate::core::audit::{
-    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What,
+    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What, redact,
 };
 use crate::core::identity::Identity;
-use crate::core::redact;
 use crate::core::session::Impersonation;
 use crate::core::time::Timestamp;
-use crate::core::trail::{Key, Open, Role, Trail};
 use crate::error::Error;
-use crate::pg::chain::{Beginning, Change};
-use crate::pg::nodes::Permissions;
-use crate::pg::report::Report;
-use crate::pg::statement::{self, Opening, Progress};
-use crate::pg::{catalog, client, compat, exit, gate, raw, role, shared, xact};
+use crate::pg::catalog::{self, roles};
+use crate::pg::hook::frames::{Beginning, Change};
+use crate::pg::hook::nodes::Permissions;
+use crate::pg::hook::statement::{self, Opening, Progress};
+use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::report::Report;
+use crate::pg::sys::{client, clock, compat, exit, raw, running};
+use crate::pg::{gate, shared, switch};
+use crate::settings::{self, QueryText};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -56,6 +58,8 @@ struct State {
     statements: u64,
     /// When the message came that called a function last.
     call_message: i64,
+    /// When the message came whose last statement is on its way or over: an error is that statement's.
+    last_message: i64,
     /// What was accessed while no statement was open: by functions that the planner calls, by deferred triggers. It
     /// goes to the next record of a statement.
     pending: Objects,
@@ -80,6 +84,7 @@ thread_local! {
             ids: None,
             statements: 0,
             call_message: i64::MIN,
+            last_message: i64::MIN,
             pending: Objects::new(),
             is_ending: false,
             is_leaving: false,
@@ -89,13 +94,32 @@ thread_local! {
     };
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    STATE.with_borrow(|state| {
+        format!(
+            "audit {} {:?} {:?} {} {} {} {} {:?} {:?} {}",
+            state.trail.is_empty(),
+            state.actor.as_ref().map(|actor| &actor.identity),
+            state.former.as_ref().map(|actor| &actor.identity),
+            state.candidate.is_none(),
+            state.pending.list().len(),
+            state.is_ending,
+            state.is_leaving,
+            state.reason,
+            state.failed_with,
+            sinks::state(),
+        )
+    })
+}
+
 fn now() -> Timestamp {
-    Timestamp(xact::clock())
+    Timestamp(clock::clock())
 }
 
 /// Whether there is a place for records.
 fn is_on() -> bool {
-    config::audit_sinks() != 0
+    settings::audit_sinks() != 0
 }
 
 // ---- the impersonation itself
@@ -110,7 +134,7 @@ pub fn started(begun: &Impersonation) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| state.start(begun))
 }
 
-/// An error of ours is about to be raised. While somebody is impersonated it is that of his statement.
+/// An error of ours is about to be raised. While somebody is impersonated it is that of their statement.
 pub fn refused(report: &Report) {
     shared::counters().refused(report.detail);
     if !is_on() {
@@ -138,22 +162,38 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
     STATE.with_borrow_mut(|state| {
         let actor = Actor {
             identity: Rc::new(identity),
-            mapped_role: role::name(role).unwrap_or_default(),
+            mapped_role: roles::name(role).unwrap_or_default(),
             provider: "none",
             scope: "dry run",
+            bearer: None,
         };
-        let (before, statements) = (state.actor.replace(actor), state.statements);
         let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
         let opening = Opening { command: "EXPLAIN", ..Opening::unseen(statement) };
         let now = now();
         let figures = Figures { begun: now, active: 0, rows: 0 };
-        let written = state.conclude(opening, Objects::default(), 0, outcome, figures, now);
-        (state.actor, state.statements) = (before, statements);
+        let written = OnBehalf::of(state, actor).0.conclude(opening, Objects::default(), 0, outcome, figures, now);
+        inject::point(Point::DryRunRecorded);
         written
     })
 }
 
-/// The session ends its impersonation. The statement that does so is still the user's.
+/// While it lives, records are of another user; also an error ends it.
+struct OnBehalf<'a>(&'a mut State, Option<Actor>, u64);
+
+impl OnBehalf<'_> {
+    fn of(state: &mut State, actor: Actor) -> OnBehalf<'_> {
+        let (before, statements) = (state.actor.replace(actor), state.statements);
+        OnBehalf(state, before, statements)
+    }
+}
+
+impl Drop for OnBehalf<'_> {
+    fn drop(&mut self) {
+        (self.0.actor, self.0.statements) = (self.1.take(), self.2);
+    }
+}
+
+// The session ends its impersonation. The statement that does so is still the user's.
 pub fn left() {
     shared::exit();
     STATE.with_borrow_mut(|state| {
@@ -194,7 +234,7 @@ pub fn transaction_ended(committed: bool, active: Option<&Impersonation>) {
             }
             Some(_) => {}
         }
-        state.is_leaving = false;
+        (state.is_leaving, state.candidate) = (false, None);
     });
 }
 
@@ -211,7 +251,7 @@ pub fn before_commit() -> Result<(), Error> {
 
 /// A statement or query begins, `depth` hooks deep.
 pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
-    let is_top = depth == 0 && xact::runs_a_statement();
+    let is_top = depth == 0 && running::runs_a_statement();
     STATE.with_borrow_mut(|state| {
         if !gate::is_audited() {
             if state.actor.is_none() || !is_on() || !raw::IsTransactionState() {
@@ -230,14 +270,14 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 state.note_relations(&query.permissions());
                 return Ok(());
             }
-            if !config::audit_nested() {
+            if !settings::audit_nested() {
                 if let Beginning::Query(query) = beginning {
                     state.note_relations(&query.permissions());
                 }
                 return Ok(());
             }
         }
-        let opening = beginning.opening(config::audit_query_text() != QueryText::None);
+        let opening = beginning.opening(settings::audit_query_text() != QueryText::None);
         let ended = state.end_call();
         if opening.ends_transaction {
             state.is_ending |= is_top;
@@ -255,6 +295,9 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
         // Deferred triggers run queries at depth 0, too, when no statement is running any more.
         let depth = if is_top { 0 } else { depth.max(1) };
         let key = beginning.key(depth);
+        if is_top && opening.is_last {
+            state.last_message = raw::GetCurrentStatementStartTimestamp();
+        }
         if let Some(open) = state.trail.go_on(key, depth) {
             if opening.is_original {
                 open.statement.opening.command = opening.command;
@@ -264,10 +307,11 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 shared::count_statement();
             }
             let role = opening.role;
-            let parts = if is_top { xact::statements_of_portal() } else { 1 };
+            let parts = if is_top { running::statements_of_portal() } else { 1 };
             let objects = std::mem::take(&mut state.pending);
             let remembered = Remembered { opening, objects, created: Vec::new() };
             state.trail.begin(key, role, parts, depth, now(), remembered);
+            inject::point(Point::StatementOpened);
         }
         if let Beginning::Query(query) = beginning {
             state.note_relations(&query.permissions());
@@ -282,7 +326,13 @@ pub fn runs(execution: usize) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        state.trail.run(execution, now);
+        // By another message than that which began it.
+        if let Some(open) = state.trail.run(execution, now)
+            && open.depth == 0
+            && open.statement.opening.is_last
+        {
+            state.last_message = raw::GetCurrentStatementStartTimestamp();
+        }
     });
 }
 
@@ -319,7 +369,7 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
         if let Some(mut open) = state.trail.end_utility(depth, now) {
             open.rows = open.rows.max(rows);
             if !open.statement.created.is_empty() {
-                xact::make_changes_visible();
+                running::make_changes_visible();
             }
             state.name_created(&mut open);
             state.complete(open, Outcome::Success, now)?;
@@ -338,10 +388,10 @@ pub fn failed(sqlstate: i32) {
         let (now, sqlstate) = (now(), SqlState::unpacked(sqlstate));
         let failed = state.trail.fail(0);
         if failed.is_empty() {
-            let at_end = state.is_ending || state.statements > 0 && !xact::is_block();
-            if at_end || !statement::has_message_text() {
+            let at_end = state.is_ending || state.statements > 0 && !running::is_block();
+            if at_end || !running::has_message_text() {
                 state.failed_with = Some(sqlstate);
-            } else {
+            } else if state.last_message != raw::GetCurrentStatementStartTimestamp() {
                 // It failed before any hook saw it: while it was read, or its names were looked up.
                 let _ = state.unseen(now, sqlstate);
             }
@@ -386,7 +436,7 @@ pub fn calls(function: u32) {
         return;
     }
     STATE.with_borrow_mut(|state| {
-        if !statement::has_message_text() {
+        if !running::has_message_text() {
             let message = raw::GetCurrentStatementStartTimestamp();
             if state.call_message != message {
                 // What is owed to a sink is asked for by the next statement.
@@ -425,9 +475,10 @@ impl State {
         if is_on() || begun.is_for_session() {
             self.actor = Some(Actor {
                 identity: Rc::clone(&begun.identity),
-                mapped_role: role::name(begun.role).unwrap_or_default(),
+                mapped_role: roles::name(begun.role).unwrap_or_default(),
                 provider: begun.provider.name(),
                 scope: begun.scope.name(),
+                bearer: begun.claims.as_ref().map(|claims| Rc::clone(&claims.bearer)),
             });
         }
         if begun.is_for_session() {
@@ -438,6 +489,7 @@ impl State {
 
     fn enter(&mut self, begun: &Impersonation) -> Result<(), Error> {
         shared::enter(&begun.identity, begun.role, begun.impersonator, begun.established.0);
+        inject::point(Point::SlotTaken);
         (self.candidate, self.statements, self.is_leaving) = (None, 0, false);
         (self.is_ending, self.failed_with) = (false, None);
         self.pending = Objects::default();
@@ -447,6 +499,7 @@ impl State {
 
     fn record_start(&mut self) -> Result<(), Error> {
         gate::set_audited(true);
+        inject::point(Point::Audited);
         sinks::check()?;
         self.write(now(), What::Started)
     }
@@ -577,7 +630,9 @@ impl State {
             outcome,
             reason: self.reason.filter(|_| outcome != Outcome::Success),
         };
-        self.record(now, What::Statement(&statement), figures)
+        self.record(now, What::Statement(&statement), figures)?;
+        inject::point(Point::StatementClosed);
+        Ok(())
     }
 
     /// Writes a record of an event.
@@ -588,7 +643,7 @@ impl State {
     /// Writes a record to all sinks. An error only where `bodata.audit_required` makes it one.
     fn record(&mut self, at: Timestamp, what: What, figures: Figures) -> Result<(), Error> {
         let session = self.session();
-        let ids = self.ids.get_or_insert_with(|| Ids::new(xact::random()));
+        let ids = self.ids.get_or_insert_with(|| Ids::new(clock::random()));
         let values = Values {
             id: ids.next(),
             at,
@@ -613,7 +668,7 @@ impl State {
     /// What all records of the session have in common, looked up again when roles or databases may have changed. In
     /// a transaction that failed nothing can be looked up.
     fn session(&mut self) -> Rc<Session> {
-        let (generation, user) = (gate::generation(), role::session_user());
+        let (generation, user) = (gate::generation(), switch::session_user());
         match &self.session {
             Some((seen, of, session)) if *of == user && (*seen == generation || !raw::IsTransactionState()) => {
                 Rc::clone(session)
@@ -624,7 +679,7 @@ impl State {
                     id: client::session_id(),
                     cluster: client::cluster_name(),
                     database: if known { catalog::database_name() } else { String::new() },
-                    impersonator: if known { role::name(user).unwrap_or_default() } else { String::new() },
+                    impersonator: if known { roles::name(user).unwrap_or_default() } else { String::new() },
                     client_address: client::address().map(|address| address.to_string()),
                 });
                 if known {
@@ -642,9 +697,13 @@ fn shown(text: String, command: &str) -> Option<Text> {
         let (shown, is_masked) = redact::normalized(text.as_bytes());
         (String::from_utf8_lossy(&shown).into_owned(), is_masked)
     };
-    let (mut shown, is_masked) = match config::audit_query_text() {
+    let (mut shown, is_masked) = match settings::audit_query_text() {
         QueryText::None => return None,
-        QueryText::Full if redact::takes_password(command) || redact::is_sensitive(text.as_bytes()) => {
+        QueryText::Full
+            if redact::takes_password(command)
+                || redact::is_sensitive(text.as_bytes())
+                || redact::speaks_of_password(text.as_bytes()) =>
+        {
             (without_literals(&text).0, true)
         }
         QueryText::Full => (text, false),

@@ -3,9 +3,9 @@
 use crate::core::audit::{Access, Object};
 use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog::{self, Relation};
-use crate::pg::chain::Change;
 use crate::pg::gate;
-use crate::pg::statement::Accessed;
+use crate::pg::hook::frames::Change;
+use crate::pg::hook::statement::Accessed;
 use foldhash::fast::RandomState;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,11 +22,14 @@ struct Known {
     columns: HashMap<i16, Rc<str>, RandomState>,
 }
 
+/// None for those of this extension, which its functions and event triggers read on behalf of everybody.
+type Relations = HashMap<u32, Option<Known>, RandomState>;
+
 thread_local! {
-    static KNOWN: RefCell<(u64, HashMap<u32, Known, RandomState>)> = RefCell::default();
+    static KNOWN: RefCell<(u64, Relations)> = RefCell::default();
 }
 
-/// A relation of a query. `None` for one that is gone.
+/// A relation of a query. `None` for one that is gone, or of this extension.
 pub fn relation(accessed: &Accessed) -> Option<Object> {
     KNOWN.with_borrow_mut(|(generation, known)| {
         let current = gate::relations();
@@ -37,10 +40,12 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
         let known = match known.entry(accessed.relation) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
+                let is_ours = catalog::presence().is_some_and(|installed| installed.owns(accessed.relation));
                 let Relation { kind, name } = catalog::described_relation(accessed.relation)?;
-                place.insert(Known { kind, name: name.into(), columns: HashMap::default() })
+                place.insert((!is_ours).then(|| Known { kind, name: name.into(), columns: HashMap::default() }))
             }
-        };
+        }
+        .as_mut()?;
         let columns = accessed.columns.iter().filter_map(|&column| {
             if let Some(name) = known.columns.get(&column) {
                 return Some(Rc::clone(name));
@@ -67,7 +72,9 @@ pub fn function(oid: u32) -> Option<Object> {
     }
     let function = catalog::function(oid)?;
     let schema = catalog::schema_name(function.schema)?;
-    if schema == "immuta" && catalog::presence().is_some_and(|i| catalog::is_ours(oid, i.extension)) {
+    if matches!(&*schema, "immuta" | "immuta_internal")
+        && catalog::presence().is_some_and(|i| catalog::is_ours(oid, i.extension))
+    {
         return None;
     }
     Some(Object {

@@ -3,12 +3,15 @@
 //! Nothing is lost: a record that its sink does not take goes to the server's log instead. Where
 //! `bodata.audit_required` is on, no impersonated work goes on before the sink takes it after all.
 
-use super::file::{Appender, Rotation};
-use crate::config::{self, Sink};
+use crate::audit::file::{Appender, Rotation};
+use crate::core::audit::form::{Format, Forms, in_ascii};
 use crate::core::audit::{Record, Values};
-use crate::core::record::{Format, Forms, in_ascii};
 use crate::error::Error;
-use crate::pg::{catalog, log, raw, report, shared, text, wait, writer, xact};
+use crate::pg::job::writer;
+use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::{clock, raw, report, text, wait};
+use crate::pg::{catalog, log, shared};
+use crate::settings::{self, Sink};
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -35,12 +38,17 @@ thread_local! {
     static SINKS: RefCell<Sinks> = RefCell::default();
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> bool {
+    SINKS.with_borrow(|sinks| sinks.owed.is_none())
+}
+
 /// Refuses impersonated work while a record could not be written that is required to be.
 pub fn check() -> Result<(), Error> {
     let _uninterrupted = wait::Uninterrupted::begin();
     SINKS.with_borrow_mut(|sinks| {
         let Some((sink, line)) = sinks.owed.take() else { return Ok(()) };
-        if !config::audit_required() || config::audit_sinks() & sink.bit() == 0 {
+        if !settings::audit_required() || settings::audit_sinks() & sink.bit() == 0 {
             return Ok(());
         }
         sinks.put(sink, &line, true).map_err(|_| {
@@ -52,30 +60,34 @@ pub fn check() -> Result<(), Error> {
 
 /// Writes a record to every sink that is set. An error only where `bodata.audit_required` makes it one.
 pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
-    let wanted = config::audit_sinks();
+    let wanted = settings::audit_sinks();
     shared::counters().audit_records.fetch_add(1, Relaxed);
     // PostgreSQL serves interrupts whenever it has logged something: a record is in all sinks or in none.
     let _uninterrupted = wait::Uninterrupted::begin();
+    inject::point(Point::RecordCounted);
     SINKS.with_borrow_mut(|sinks| {
         let mut owed = None;
         let mut uam = None;
         if wanted & (Sink::Log.bit() | Sink::File.bit()) != 0 {
-            let format = config::audit_format();
+            let format = settings::audit_format();
             let line = sinks.line(record, values, format);
             if wanted & Sink::Log.bit() != 0 {
                 log::audit(&line);
+                inject::point(Point::RecordLogged);
             }
             if wanted & Sink::File.bit() != 0 {
                 owed = sinks.offer(Sink::File, &line, record);
+                inject::point(Point::RecordFiled);
             }
             uam = Some(line).filter(|_| format == Format::Uam);
         }
         if wanted & Sink::Table.bit() != 0 {
             let line = uam.unwrap_or_else(|| sinks.line(record, values, Format::Uam));
             owed = sinks.offer(Sink::Table, &line, record).or(owed);
+            inject::point(Point::RecordQueued);
         }
         match owed {
-            Some(owed) if config::audit_required() => {
+            Some(owed) if settings::audit_required() => {
                 sinks.owed = Some(owed);
                 Err(Error::AuditUnavailable)
             }
@@ -87,7 +99,7 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
 impl Sinks {
     /// A record as a line, with its end.
     fn line(&mut self, record: &Record, values: &Values, format: Format) -> Vec<u8> {
-        let secret = || u128::from(xact::random()) << 64 | u128::from(xact::random());
+        let secret = || u128::from(clock::random()) << 64 | u128::from(clock::random());
         let mut line = self.forms.get_or_insert_with(|| Forms::new(secret())).line(record, values, format);
         line.push(b'\n');
         line
@@ -99,7 +111,7 @@ impl Sinks {
         let may_wait = record.is_success() && raw::IsTransactionState();
         let error = self.put(sink, line, may_wait).err()?;
         shared::counters().audit_fallbacks.fetch_add(1, Relaxed);
-        if config::audit_sinks() & Sink::Log.bit() == 0 {
+        if settings::audit_sinks() & Sink::Log.bit() == 0 {
             log::audit(line);
         }
         const PAUSE: Duration = Duration::from_secs(60);
@@ -128,11 +140,11 @@ impl Sinks {
     }
 
     fn put_in_file(&mut self, line: &[u8]) -> io::Result<()> {
-        let path = PathBuf::from(config::audit_file());
+        let path = PathBuf::from(settings::audit_file());
         if self.file.as_ref().is_none_or(|file| file.path() != path) {
             self.file = Some(Appender::new(path));
         }
-        let rotation = Rotation { bytes: config::audit_file_max_size(), age: config::audit_file_max_age() };
+        let rotation = Rotation { bytes: settings::audit_file_max_size(), age: settings::audit_file_max_age() };
         match &mut self.file {
             Some(file) => file.log(line, rotation),
             None => Err(ErrorKind::NotFound.into()),
@@ -142,7 +154,7 @@ impl Sinks {
     /// Waits for room in the queue up to `bodata.audit_queue_wait`, where that is possible.
     fn put_in_queue(&mut self, line: &[u8], may_wait: bool) -> io::Result<()> {
         if self.queue.is_none() {
-            if xact::is_standby() {
+            if clock::is_standby() {
                 return Err(io::Error::other("a standby writes no table"));
             }
             let store = Store::of(catalog::database());
@@ -154,10 +166,10 @@ impl Sinks {
         let line = plain.as_deref().unwrap_or(line);
         let mut waited_since = None;
         // An empty queue takes a line of any length: one that is longer than the queue would never fit.
-        while shared::backlog() > 0 && shared::backlog() + line.len() as u64 > config::audit_queue_size() {
+        while shared::backlog() > 0 && shared::backlog() + line.len() as u64 > settings::audit_queue_size() {
             wake_writer();
             let since = *waited_since.get_or_insert_with(Instant::now);
-            let goes_on = may_wait && since.elapsed() < config::audit_queue_wait();
+            let goes_on = may_wait && since.elapsed() < settings::audit_queue_wait();
             if !goes_on || !wait::nap(Duration::from_millis(5)) {
                 return Err(io::Error::other("its queue is full"));
             }
@@ -190,7 +202,7 @@ impl Store {
     /// Puts what is in the queue, if it is so many bytes, with the files that are to be stored.
     fn take(&self, least: u64) -> io::Result<bool> {
         // Names are times in digits, all of the same length.
-        let path = self.folder.join(format!("{:020}.taken", xact::clock()));
+        let path = self.folder.join(format!("{:020}.taken", clock::clock()));
         Appender::new(self.queue()).take(&path, least)
     }
 

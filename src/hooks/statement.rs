@@ -1,20 +1,23 @@
 //! The executor, utility and function hooks.
 
-use super::{
-    NAMES, SEEDED, SEEN_USERS, SESSION, by_name, guarded, impersonation, is_guarded, may_present, session_scope,
-};
-use crate::audit;
-use crate::config;
 use crate::core::guard::{self, Otherwise, Settable, Statement, Verdict};
-use crate::core::names::LookUp;
-use crate::core::presented::Seen;
+use crate::core::session::presented::Seen;
 use crate::error::Error;
-use crate::pg::chain::{Before, Beginning};
-use crate::pg::nodes::{Handled, Permission, Permissions, Query, References};
-use crate::pg::report::{self, Report};
-use crate::pg::statement::Progress;
-use crate::pg::{catalog, chain, gate, guc, role, xact};
-use std::cell::{Cell, RefCell};
+use crate::guard::names::require_usage;
+use crate::guard::watch::is_guarded;
+use crate::guard::{under_a_token, without_a_token};
+use crate::pg::hook::depth;
+use crate::pg::hook::frames::{Before, Beginning};
+use crate::pg::hook::nodes::{Found, Handled, Permission, Permissions, Query, References};
+use crate::pg::hook::statement::Progress;
+use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::report::{self, Report};
+use crate::pg::sys::running;
+use crate::pg::{gate, guc, switch};
+use crate::rights::login::may_present;
+use crate::session::state::{self, Encryption, Trial};
+use crate::session::{begin, by_name, confirm, lasting};
+use crate::{audit, settings};
 use std::ffi::CString;
 
 /// Before a utility statement.
@@ -22,25 +25,26 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
     forget_planned();
     if *statement == Statement::Rollback {
         // It undoes the parameter, too.
-        impersonation::settle();
+        begin::settle();
     }
     refuse_stray_token(depth)?;
     let statement = &*by_name::recognize(statement);
-    if gate::is_impersonating() && !session_scope::ended_by(statement, depth)? {
+    if gate::is_impersonating() && !lasting::ended_by(statement, depth)? {
         if guard::leaves_no_trace(statement) {
-            session_scope::lock();
+            lasting::lock();
         } else {
-            session_scope::resume()?;
+            lasting::resume()?;
         }
         guard::while_impersonating(statement, gate::is_lasting()).map_err(Error::from)?;
-        impersonation::check_handled(handled)?;
+        under_a_token::check_handled(handled)?;
+        under_a_token::check_owners(handled)?;
         if matches!(statement, Statement::Set(_)) {
-            SEEDED.set(true);
+            state::with(|state| state.transaction.is_seeded = true);
         }
         if depth == 0
             && !matches!(statement, Statement::TransactionControl | Statement::Savepoint | Statement::Rollback)
         {
-            impersonation::confirm()?;
+            confirm::confirm()?;
         }
         return Ok(Before {
             as_nested: statement.may_commit(),
@@ -51,19 +55,19 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
     if gate::is_dry_run() {
         guard::while_impersonating(statement, false).map_err(Error::from)?;
     }
-    if is_guarded() && !guarded::has_authority() {
+    if is_guarded() && !without_a_token::has_authority() {
         match guard::without_token(statement, depth == 0, settable)
             .map_err(|refused| refusal(statement, refused))?
         {
             Verdict::Runs => {}
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
         }
-        if *statement == Statement::Savepoint && xact::nest_level() == 1 {
-            SESSION.with_borrow_mut(|session| session.first_savepoint(guc::new_level));
+        if *statement == Statement::Savepoint && running::nest_level() == 1 {
+            state::with(|state| state.impersonations.first_savepoint(guc::new_level));
         }
         if *statement == Statement::ExplainQuery {
-            LONE.set(None);
-            return Ok(guarded::undoing_settings(depth));
+            state::with(|state| state.statement.lone = None);
+            return Ok(without_a_token::undoing_settings(depth));
         }
     }
     Ok(Before::default())
@@ -75,34 +79,36 @@ fn refusal(statement: &Statement, refused: guard::Refusal) -> Error {
         Statement::Set(name) if guard::resembles_ours(name) && guc::is_unknown(name) => {
             Error::NoSuchSetting(name.clone())
         }
-        _ => guarded::refusal(refused.into()),
+        _ => without_a_token::refusal(refused.into()),
     }
 }
 
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
 pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
     if gate::is_impersonating() {
-        session_scope::resume()?;
+        lasting::resume()?;
         return Ok(Before::default());
     }
+    let is_held = is_guarded();
+    let is_checked = is_held && !without_a_token::has_authority();
+    let found = if is_checked || gate::is_dry_run() { references.collect() } else { Found::default() };
     if gate::is_dry_run() {
-        references.collect().types.into_iter().try_for_each(guarded::check_type_of_dry_run)?;
+        found.types.iter().copied().try_for_each(without_a_token::check_type_of_dry_run)?;
     }
-    if !is_guarded() {
+    if !is_held {
         return Ok(Before::default());
     }
-    let before = guarded::undoing_settings(depth);
-    if !guarded::has_authority() {
-        let found = references.collect();
-        let reads_encryption = depth == 0 && guarded::reads_encryption_only(&found);
-        ENCRYPTION.set(if reads_encryption { Encryption::Planned } else { Encryption::NotRead });
-        found.relations.into_iter().try_for_each(guarded::check_relation)?;
+    let before = without_a_token::undoing_settings(depth);
+    if is_checked {
+        let reads_encryption = depth == 0 && without_a_token::reads_encryption_only(&found);
+        set_encryption(if reads_encryption { Encryption::Planned } else { Encryption::NotRead });
+        found.relations.into_iter().try_for_each(without_a_token::check_relation)?;
         found
             .functions
             .into_iter()
             .filter(|&function| !(reads_encryption && function == guard::ACTIVITY_FUNCTION))
-            .try_for_each(|function| guarded::check_function(function, true))?;
-        found.types.into_iter().try_for_each(guarded::check_type)?;
+            .try_for_each(|function| without_a_token::check_function(function, true))?;
+        found.types.into_iter().try_for_each(without_a_token::check_type)?;
     }
     Ok(Before { without_workers: true, ..before })
 }
@@ -111,30 +117,31 @@ pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report
 pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Before, Report> {
     refuse_stray_token(depth)?;
     if gate::is_impersonating() {
-        session_scope::resume()?;
+        lasting::resume()?;
         if depth == 0 {
-            impersonation::confirm()?;
+            confirm::confirm()?;
         }
         require_usage(query);
     }
     if gate::is_confined() {
-        SESSION.with_borrow_mut(|session| session.begin_execution(execution));
+        state::with(|state| state.impersonations.begin_execution(execution));
+        inject::point(Point::ExecutionBegun);
         // What they read in a worker would be on no record.
         let without_workers = gate::is_audited() && query.may_read_in_workers;
         return Ok(Before { without_workers, ..Before::default() });
     } else if is_guarded() {
         if depth == 0 {
-            LONE.set(query.has_one_row.then_some((execution, 0)));
+            state::with(|state| state.statement.lone = query.has_one_row.then_some((execution, 0)));
         }
-        if !guarded::has_authority() {
+        if !without_a_token::has_authority() {
             // Before PostgreSQL's own check, so that the answer is "a token is required" and not "permission denied".
-            guarded::check_relations(&query.permissions)?;
-            let is_planned = depth == 0 && ENCRYPTION.get() == Encryption::Planned;
-            let reads = |entry: &Permission| guarded::is_of_encryption(entry.relation);
+            without_a_token::check_relations(&query.permissions)?;
+            let is_planned = depth == 0 && encryption() == Encryption::Planned;
+            let reads = |entry: &Permission| without_a_token::is_of_encryption(entry.relation);
             let reads_encryption = is_planned && query.permissions.required().iter().any(reads);
-            ENCRYPTION.set(if reads_encryption { Encryption::Starting } else { Encryption::NotRead });
+            set_encryption(if reads_encryption { Encryption::Starting } else { Encryption::NotRead });
         }
-        return Ok(Before { without_workers: true, ..guarded::undoing_settings(depth) });
+        return Ok(Before { without_workers: true, ..without_a_token::undoing_settings(depth) });
     }
     Ok(Before::default())
 }
@@ -142,8 +149,8 @@ pub fn before_start(execution: usize, query: &Query, depth: u32) -> Result<Befor
 /// After a query was planned or started. What ran so far (a function that could be folded, a domain's check) is no
 /// statement that could present a token.
 pub fn prepared(before: Before) -> Result<(), Report> {
-    if ENCRYPTION.get() == Encryption::Starting {
-        ENCRYPTION.set(Encryption::NotRead);
+    if encryption() == Encryption::Starting {
+        set_encryption(Encryption::NotRead);
     }
     let presented = gate::has_presented();
     undo_settings(before.settings_level);
@@ -152,21 +159,21 @@ pub fn prepared(before: Before) -> Result<(), Report> {
 
 /// Before a query runs, for the first time or again.
 pub fn before_run(execution: usize, depth: u32) -> Result<Before, Report> {
-    session_scope::resume()?;
-    if gate::is_confined() && !SESSION.with_borrow(|session| session.has_begun(execution)) {
-        return Err(Error::WhileImpersonating(impersonation::OPENED_BEFORE.into()).into());
+    lasting::resume()?;
+    if gate::is_confined() && !state::with(|state| state.impersonations.has_begun(execution)) {
+        return Err(Error::WhileImpersonating(confirm::OPENED_BEFORE.into()).into());
     }
     if gate::is_impersonating() {
         audit::runs(execution);
         if depth == 0 {
-            impersonation::confirm()?;
+            confirm::confirm()?;
         }
         return Ok(Before::default());
     }
     if depth == 0 {
-        LONE.set(LONE.get().filter(|&(started, _)| started == execution));
+        state::with(|state| state.statement.lone.take_if(|(started, _)| *started != execution));
     }
-    Ok(if is_guarded() { guarded::undoing_settings(depth) } else { Before::default() })
+    Ok(if is_guarded() { without_a_token::undoing_settings(depth) } else { Before::default() })
 }
 
 /// After a statement completed without an error.
@@ -174,8 +181,8 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
     if before.is_trial {
         return end_trial(before.settings_level);
     }
-    let presented = if depth == 0 && gate::has_presented() { impersonation::presented()? } else { None };
-    // What the application sets in the statement that presents a user is meant for that user: it is set again with his
+    let presented = if depth == 0 && gate::has_presented() { begin::presented()? } else { None };
+    // What the application sets in the statement that presents a user is meant for that user: it is set again with their
     // rights.
     let set_along = match presented {
         Some(_) if before.settings_level > 0 && !sets_only_one() => {
@@ -187,17 +194,18 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
         undo_settings(before.settings_level);
     }
     if before.reimposes {
-        impersonation::impose_again();
+        begin::impose_again();
     }
     if let Some(presented) = presented {
-        impersonation::establish(&presented)?;
+        begin::establish(&presented)?;
         guc::set_again(&set_along);
+        inject::point(Point::SetAgain);
     }
     Ok(())
 }
 
 pub fn ended(execution: usize) -> Result<(), Report> {
-    SESSION.with_borrow_mut(|session| session.end_execution(execution));
+    state::with(|state| state.impersonations.end_execution(execution));
     Ok(audit::query_ended(execution)?)
 }
 
@@ -220,17 +228,17 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
 pub fn permissions(permissions: Permissions) -> Result<(), Report> {
     if gate::is_confined() {
         audit::accesses(&permissions);
-        impersonation::check_relations(&permissions)?;
-    } else if is_guarded() && !guarded::has_authority() {
-        guarded::check_relations(&permissions)?;
+        under_a_token::check_relations(&permissions)?;
+    } else if is_guarded() && !without_a_token::has_authority() {
+        without_a_token::check_relations(&permissions)?;
     }
     Ok(())
 }
 
 /// In a parallel worker: what a function reads there. Of the leader's state only who it is came along.
 pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
-    if role::is_locked_outside_definers() && may_present(role::session_user()) {
-        impersonation::check_relations(&permissions)?;
+    if switch::is_locked_outside_definers() && may_present(switch::session_user()) {
+        under_a_token::check_relations(&permissions)?;
     }
     Ok(())
 }
@@ -238,67 +246,51 @@ pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
 /// Before a function is executed.
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
     if guard::may_seed(function) {
-        SEEDED.set(true);
-        LONE.set(LONE.get().map(|(execution, calls)| (execution, calls + 1)));
+        state::with(|state| {
+            state.transaction.is_seeded = true;
+            if let Some((_, calls)) = &mut state.statement.lone {
+                *calls += 1;
+            }
+        });
     }
     if gate::is_impersonating() {
         audit::calls(function);
-        session_scope::resume()?;
+        lasting::resume()?;
     }
     if gate::is_confined() {
-        return impersonation::check_function(function).map_err(Report::from);
+        return under_a_token::check_function(function).map_err(Report::from);
     }
-    if function == guard::ACTIVITY_FUNCTION && ENCRYPTION.get() == Encryption::Starting {
-        ENCRYPTION.set(Encryption::NotRead);
+    if function == guard::ACTIVITY_FUNCTION && encryption() == Encryption::Starting {
+        set_encryption(Encryption::NotRead);
         return Ok(());
     }
-    if is_guarded() && !guarded::has_authority() {
+    if is_guarded() && !without_a_token::has_authority() {
         // Outside any statement (a function call message, input of a parameter) nothing would be undone.
-        guarded::check_function(function, depth > 0 || chain::undoes_settings())?;
+        without_a_token::check_function(function, depth > 0 || depth::undoes_settings())?;
     }
     Ok(())
-}
-
-thread_local! {
-    /// The query of the client's that started last, if it evaluates everything once at most, and how many functions of it
-    /// may set something.
-    static LONE: Cell<Option<(usize, u32)>> = const { Cell::new(None) };
 }
 
 /// Whether the statement that ran can have set one thing only, as the usual one that presents a user: then there is
 /// nothing to be looked for among all settings, which takes its time.
 fn sets_only_one() -> bool {
-    LONE.get().is_some_and(|(_, calls)| calls == 1)
+    state::with(|state| state.statement.lone.is_some_and(|(_, calls)| calls == 1))
 }
 
-/// How far a query of the client's has come that reads how connections are encrypted (see
-/// [`guarded::reads_encryption_only`]): only as it starts, right after it was planned, may it call the function for that,
-/// once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encryption {
-    NotRead,
-    Planned,
-    Starting,
+fn encryption() -> Encryption {
+    state::with(|state| state.statement.encryption)
 }
 
-thread_local! {
-    static ENCRYPTION: Cell<Encryption> = const { Cell::new(Encryption::NotRead) };
+fn set_encryption(to: Encryption) {
+    state::with(|state| state.statement.encryption = to);
 }
 
-/// A query that was planned and did not start, because of an error, makes nothing possible for the next one.
+/// What was planned, or tried, and came to no end because of an error, makes nothing possible for the next statement.
 pub fn forget_planned() {
-    ENCRYPTION.set(Encryption::NotRead);
-}
-
-/// A SET that is about to run and may change nothing.
-struct Trial {
-    name: CString,
-    value: Option<CString>,
-    otherwise: Otherwise,
-}
-
-thread_local! {
-    static TRIAL: RefCell<Option<Trial>> = const { RefCell::new(None) };
+    state::try_with(|state| {
+        state.statement.encryption = Encryption::NotRead;
+        state.statement.trial = None;
+    });
 }
 
 /// Lets a SET run, so that PostgreSQL compares and checks values; what comes of it is undone in any case.
@@ -308,17 +300,22 @@ fn trial(statement: &Statement, otherwise: Otherwise) -> Before {
         _ => CString::default(),
     };
     let value = guc::shown(&name);
-    TRIAL.set(Some(Trial { name, value, otherwise }));
-    Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() }
+    state::with(|state| state.statement.trial = Some(Trial { name, value, otherwise }));
+    let before = Before { is_trial: true, settings_level: guc::new_level(), ..Before::default() };
+    inject::point(Point::TrialBegun);
+    before
 }
 
 fn end_trial(settings_level: i32) -> Result<(), Report> {
-    let Some(Trial { name, value, otherwise }) = TRIAL.take() else { return Err(Error::Inconsistent.into()) };
+    let Some(Trial { name, value, otherwise }) = state::with(|state| state.statement.trial.take()) else {
+        return Err(Error::Inconsistent.into());
+    };
     let is_changed = guc::shown(&name) != value;
     guc::undo_settings(settings_level);
+    inject::point(Point::TrialUndone);
     match otherwise {
         _ if !is_changed => {}
-        Otherwise::Refused(refusal) => return Err(guarded::refusal(refusal.into()).into()),
+        Otherwise::Refused(refusal) => return Err(without_a_token::refusal(refusal.into()).into()),
         Otherwise::Ignored(row) => report::warn(
             format!("setting \"{}\" was not changed, because this session has had a user", row.name),
             row.harm,
@@ -335,13 +332,13 @@ fn end_trial(settings_level: i32) -> Result<(), Report> {
 
 /// Undoes what a statement has set, except what this session may set.
 fn undo_settings(level: i32) {
-    guc::undo_settings_except(level, config::session_settings_name_custom(), settable);
+    guc::undo_settings_except(level, settings::session_settings_name_custom(), settable);
 }
 
 /// What this session may set without a token.
 fn settable() -> Settable {
-    let has_had_a_user = SEEN_USERS.with_borrow(|seen| *seen != Seen::Nobody);
-    Settable { session: config::session_settings(), shared: has_had_a_user.then(config::shared_settings) }
+    let has_had_a_user = state::with(|state| state.session.seen != Seen::Nobody);
+    Settable { session: settings::session_settings(), shared: has_had_a_user.then(settings::shared_settings) }
 }
 
 /// A token that waits when a new statement begins came by a route that no statement of its own completed.
@@ -349,22 +346,7 @@ fn refuse_stray_token(depth: u32) -> Result<(), Error> {
     if depth == 0 && gate::has_presented() { Err(Error::OutOfStatement) } else { Ok(()) }
 }
 
-/// PostgreSQL checks USAGE of a schema when it looks names up, which for a cached plan was in another user's time.
-fn require_usage(query: &Query) {
-    let Some(look_up) = query.look_up() else { return };
-    if NAMES.with_borrow(|names| names.knows(&look_up, gate::generation())) {
-        return;
-    }
-    for entry in query.permissions.required().iter().filter(|entry| entry.checked_as == 0) {
-        catalog::require_usage(catalog::schema_of_relation(entry.relation), look_up.role);
-    }
-}
-
 /// After a statement was parsed: in a new transaction of a session that impersonates, the first thing that we see.
 pub fn parsed() {
-    session_scope::lock();
-}
-
-pub fn looked_up(look_up: &LookUp) {
-    NAMES.with_borrow_mut(|names| names.remember(look_up, gate::generation()));
+    lasting::lock();
 }

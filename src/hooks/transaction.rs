@@ -1,11 +1,20 @@
 //! The ends of transactions and subtransactions.
 
-use super::{CACHE, LABELLED, SEEDED, SESSION, impersonation, is_guarded, session_scope, statement};
 use crate::audit;
+use crate::core::session::phase::Event;
 use crate::core::session::{Impersonation, Scope};
 use crate::error::Error;
-use crate::pg::report::Report;
-use crate::pg::{catalog, chain, gate, guc, role, xact};
+use crate::guard::watch::is_guarded;
+use crate::hooks::statement;
+use crate::pg::guc::{self, names};
+use crate::pg::hook::depth;
+use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::report::Report;
+use crate::pg::sys::running;
+use crate::pg::{catalog, gate, residue, switch};
+use crate::provider::lookup;
+use crate::session::state::{self, OfTransaction};
+use crate::session::{begin, connection};
 use std::rc::Rc;
 
 /// Before a commit in a session of which nothing is known yet: what the log may show of its next message is decided
@@ -20,11 +29,12 @@ pub fn pre_commit() -> Result<(), Report> {
 }
 
 fn before_commit() -> Result<(), Report> {
+    inject::point(Point::CommitBegins);
     if gate::has_presented() {
         establish_for_connection()?;
     }
-    let found = SESSION.with_borrow(|session| {
-        let active = session.active.as_ref()?;
+    let found = state::with(|state| {
+        let active = state.impersonations.active.as_ref()?;
         match &active.scope {
             Scope::Transaction { settings_level, savepoint } => {
                 let before = savepoint.as_ref().map(|savepoint| Rc::clone(&savepoint.settings));
@@ -34,19 +44,23 @@ fn before_commit() -> Result<(), Report> {
         }
     });
     let Some((used, settings_level, before)) = found else { return Ok(()) };
-    if !used && !xact::is_block() {
+    if !used && !running::is_block() {
         return Err(Error::Alone.into());
     }
     audit::before_commit()?;
+    inject::point(Point::CommitAudited);
     if let Some(before) = before {
         // The role was set in a savepoint, too, and nothing of the user's runs any more.
-        role::unlock();
+        switch::unlock();
         guc::undo_settings(settings_level);
+        inject::point(Point::SavepointUndone);
         guc::set_again(&before);
     } else {
         guc::undo_settings(settings_level);
     }
-    xact::drop_temporary_objects();
+    inject::point(Point::SettingsUndone);
+    residue::drop_temporary_objects();
+    inject::point(Point::TemporaryDropped);
     Ok(())
 }
 
@@ -56,8 +70,11 @@ fn establish_for_connection() -> Result<(), Error> {
     if catalog::database() == 0 {
         return Err(Error::NoExtension);
     }
-    match impersonation::presented()? {
-        Some(presented) if presented.is_of_connection => impersonation::establish(&presented),
+    if connection::is_login() && (guc::presented().is_some() || !names::presented().is_empty()) {
+        return Err(Error::Together);
+    }
+    match begin::presented()? {
+        Some(presented) if presented.is_of_connection => begin::establish(&presented),
         _ => Err(Error::OutOfStatement),
     }
 }
@@ -69,74 +86,82 @@ pub fn prepare() -> Result<(), Report> {
 
 /// The transaction committed or aborted. Must not fail.
 pub fn end(has_committed: bool) {
+    inject::point(Point::EndsTransaction);
     if gate::is_impersonating() {
-        role::unlock();
+        switch::unlock();
     }
+    inject::point(Point::Unlocked);
     guc::forget_text();
     statement::forget_planned();
-    let Some((ended, goes_on)) = SESSION.with(|session| {
-        let mut session = session.try_borrow_mut().ok()?;
-        Some((session.end_transaction(has_committed), session.active.clone()))
+    let Some((ended, goes_on)) = state::try_with(|state| {
+        let ended = state.impersonations.end_transaction(has_committed);
+        (ended, state.impersonations.active.clone())
     }) else {
         return;
     };
-    gate::set_impersonating(goes_on.is_some());
-    gate::set_lasting(goes_on.is_some());
-    gate::set_resumes(goes_on.is_some());
-    gate::set_ended(false);
-    session_scope::settle();
+    inject::point(Point::TransactionClosed);
+    // Every phase can be followed by the end of a transaction.
+    let _ = state::enter(Event::TransactionEnded { goes_on: goes_on.is_some() });
+    connection::settle();
+    inject::point(Point::GateCleared);
     audit::transaction_ended(has_committed, goes_on.as_ref());
-    let goes_on = goes_on.is_some();
-    if !goes_on && LABELLED.take() {
-        guc::unlabel_application();
+    inject::point(Point::AuditClosed);
+    if goes_on.is_none() {
+        leave_nothing(ended.is_some());
     }
-    if !goes_on && SEEDED.take() {
-        xact::reseed();
+    if let Some(ended) = ended {
+        lookup::touch(&ended);
     }
-    let Some(ended) = ended else { return };
-    if !goes_on {
-        xact::forget_sequences();
-    }
-    count_use(&ended);
 }
 
-fn count_use(ended: &Impersonation) {
-    CACHE.with(|cache| {
-        if let Ok(mut cache) = cache.try_borrow_mut() {
-            cache.touch(&ended.digest, ended.last_used, ended.recorded);
-        }
-    });
+/// What undoing settings does not take back.
+fn leave_nothing(has_ended: bool) {
+    let OfTransaction { is_seeded, is_labelled } =
+        state::try_with(|state| std::mem::take(&mut state.transaction)).unwrap_or_default();
+    if is_labelled {
+        guc::unlabel_application();
+        inject::point(Point::Unlabelled);
+    }
+    if is_seeded {
+        residue::reseed();
+    }
+    if has_ended {
+        residue::forget_sequences();
+        inject::point(Point::Forgotten);
+    }
 }
 
 /// The savepoint was rolled back in which the user was presented. PostgreSQL has undone the lock and undoes the role: the
 /// session can do as much as before the token, which is nothing. Must not fail.
 fn rolled_back(gone: &Impersonation) {
-    gate::set_impersonating(false);
+    // Only an impersonation for the transaction goes so, which this can follow.
+    let _ = state::enter(Event::RolledBack);
+    inject::point(Point::RolledBack);
     audit::transaction_ended(false, None);
-    if LABELLED.take() {
-        guc::unlabel_application();
-    }
-    if SEEDED.get() {
-        xact::reseed();
-    }
-    xact::forget_sequences();
-    count_use(gone);
+    leave_nothing(true);
+    lookup::touch(gone);
 }
 
 pub fn subtransaction_started(subxact: u32) {
-    SESSION.with_borrow_mut(|session| session.start_subtransaction(subxact, chain::depth()));
+    inject::point(Point::SubtransactionStarts);
+    state::with(|state| state.impersonations.start_subtransaction(subxact, depth::depth()));
+    inject::point(Point::SubtransactionStarted);
 }
 
 pub fn subtransaction_committed(subxact: u32) {
-    SESSION.with_borrow_mut(|session| session.commit_subtransaction(subxact, xact::nest_level()));
+    inject::point(Point::SubtransactionCommits);
+    state::with(|state| state.impersonations.commit_subtransaction(subxact, running::nest_level()));
+    inject::point(Point::SubtransactionCommitted);
 }
 
 pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
-    let level = xact::nest_level();
-    let (depth, gone) = SESSION.with(|session| {
-        let Ok(mut session) = session.try_borrow_mut() else { return (None, None) };
-        (session.abort_subtransaction(subxact), session.roll_back(level))
-    });
+    inject::point(Point::SubtransactionAborts);
+    let level = running::nest_level();
+    let (depth, gone) = state::try_with(|state| {
+        (state.impersonations.abort_subtransaction(subxact), state.impersonations.roll_back(level))
+    })
+    .unwrap_or_default();
+    inject::point(Point::SubtransactionAborted);
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
     }

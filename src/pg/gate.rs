@@ -1,9 +1,11 @@
 //! The exit that every hook takes first: five loads and three comparisons for a session that has nothing to do
-//! with impersonation.
+//! with impersonation. What it says of the session is published by `session::state`.
 
-use super::{client, raw, statement};
+use crate::core::session::phase::Phase;
+use crate::pg::sys::{client, raw, running};
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
 /// Counts everything that may change who may impersonate whom: roles, memberships, schemas, our tables.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -12,18 +14,14 @@ static SEEN_GENERATION: AtomicU64 = AtomicU64::new(0);
 static SEEN_USER: AtomicU32 = AtomicU32::new(0);
 /// Whether the session user is nobody the guard has to watch.
 static ORDINARY: AtomicBool = AtomicBool::new(false);
-/// Whether an impersonation is in force.
-static IMPERSONATING: AtomicBool = AtomicBool::new(false);
+/// The phase that `session::state` published last; see [`Phase`].
+static PHASE: AtomicU32 = AtomicU32::new(Phase::Nobody as u32);
+/// Whether the login has impersonated by name, and is no superuser: then it is held whatever it may present.
+static HAS_NAMED: AtomicBool = AtomicBool::new(false);
 /// Whether statements of that impersonation are on record.
 static AUDITED: AtomicBool = AtomicBool::new(false);
-/// Whether the impersonation in force is the session's, and not only the transaction's.
-static LASTING: AtomicBool = AtomicBool::new(false);
-/// Whether an impersonation of the session goes on in a new transaction and has not been verified there.
-static RESUMES: AtomicBool = AtomicBool::new(false);
 /// What was presented and waits for its statement to complete: a bit for each parameter that can carry it.
 static PRESENTED: AtomicU32 = AtomicU32::new(0);
-/// Whether the impersonation of the session ended in this transaction, which may yet abort.
-static ENDED: AtomicBool = AtomicBool::new(false);
 /// Nesting level of the transaction in which a dry run began; 0 outside of one.
 static DRY_RUN: AtomicI32 = AtomicI32::new(0);
 
@@ -98,6 +96,12 @@ pub fn next_generation() {
     GENERATION.fetch_add(1, Relaxed);
 }
 
+#[cfg(feature = "inject")]
+pub fn state() -> String {
+    let phase = (PHASE.load(Relaxed), is_audited());
+    format!("gate {phase:?} {} {} {}", PRESENTED.load(Relaxed), dry_run(), RESTRICTION.load(Relaxed))
+}
+
 /// Whether there is nothing to do for the hooks.
 #[inline]
 pub fn is_idle() -> bool {
@@ -125,7 +129,7 @@ pub fn is_ordinary() -> bool {
 /// processes that have no session user, of which nothing was found.
 pub fn may_be_holder() -> bool {
     if SEEN_USER.load(Relaxed) == 0 {
-        return client::is_served() && statement::has_message_text();
+        return client::is_served() && running::has_message_text();
     }
     !ORDINARY.load(Relaxed) || !has_seen_user()
 }
@@ -144,23 +148,48 @@ pub fn is_ordinary_session() -> bool {
 /// Whether the session may present tokens, and impersonates nobody.
 #[inline]
 pub fn is_waiting_for_user() -> bool {
-    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) != 0 && !IMPERSONATING.load(Relaxed)
+    !ORDINARY.load(Relaxed) && SEEN_USER.load(Relaxed) != 0 && !is_impersonating()
 }
 
 #[inline]
 pub fn wants_attention() -> bool {
-    IMPERSONATING.load(Relaxed)
-        || PRESENTED.load(Relaxed) != 0
-        || ENDED.load(Relaxed)
-        || DRY_RUN.load(Relaxed) != 0
+    !is_in(Phase::Nobody) || PRESENTED.load(Relaxed) != 0 || DRY_RUN.load(Relaxed) != 0
 }
 
+/// Tells every hook where the session stands. Called by `session::state` only.
+pub fn publish(phase: Phase) {
+    PHASE.store(phase as u32, Relaxed);
+}
+
+#[inline]
+fn is_in(phase: Phase) -> bool {
+    PHASE.load(Relaxed) == phase as u32
+}
+
+/// Whether an impersonation is in force.
+#[inline]
 pub fn is_impersonating() -> bool {
-    IMPERSONATING.load(Relaxed)
+    !is_in(Phase::Nobody) && !is_in(Phase::Ended)
 }
 
-pub fn set_impersonating(on: bool) {
-    IMPERSONATING.store(on, Relaxed);
+/// Whether that is the session's, and not only the transaction's.
+pub fn is_lasting() -> bool {
+    is_in(Phase::ForSession) || resumes()
+}
+
+/// Whether it goes on in a new transaction and has not been verified there.
+pub fn resumes() -> bool {
+    is_in(Phase::Resuming)
+}
+
+pub fn has_named() -> bool {
+    HAS_NAMED.load(Relaxed)
+}
+
+/// From now on the login is held whatever it may present.
+pub fn set_has_named() {
+    HAS_NAMED.store(true, Relaxed);
+    forget_user();
 }
 
 pub fn is_audited() -> bool {
@@ -169,22 +198,6 @@ pub fn is_audited() -> bool {
 
 pub fn set_audited(on: bool) {
     AUDITED.store(on, Relaxed);
-}
-
-pub fn is_lasting() -> bool {
-    LASTING.load(Relaxed)
-}
-
-pub fn set_lasting(on: bool) {
-    LASTING.store(on, Relaxed);
-}
-
-pub fn resumes() -> bool {
-    RESUMES.load(Relaxed)
-}
-
-pub fn set_resumes(on: bool) {
-    RESUMES.store(on, Relaxed);
 }
 
 pub fn has_presented() -> bool {
@@ -202,10 +215,6 @@ pub fn set_presented(parameter: u32, waits: bool) {
 
 pub fn is_presented(parameter: u32) -> bool {
     PRESENTED.load(Relaxed) & (1 << parameter) != 0
-}
-
-pub fn set_ended(on: bool) {
-    ENDED.store(on, Relaxed);
 }
 
 /// Whether whatever runs now is called by the planner in a dry run.

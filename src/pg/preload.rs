@@ -1,8 +1,9 @@
 //! How the library was loaded.
 
-use super::{catalog, guc};
+use crate::pg::{catalog, guc};
 use pgrx::pg_sys;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 

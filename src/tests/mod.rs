@@ -23,8 +23,8 @@ mod tests {
 
     #[pg_test]
     fn new_secrets_differ_and_have_256_bits() {
-        assert!(truth("SELECT immuta.new_secret() <> immuta.new_secret()"));
-        assert!(truth("SELECT immuta.new_secret() ~ '^[A-Za-z0-9_-]{43}$'"));
+        assert!(truth("SELECT immuta_internal.new_secret() <> immuta_internal.new_secret()"));
+        assert!(truth("SELECT immuta_internal.new_secret() ~ '^[A-Za-z0-9_-]{43}$'"));
     }
 
     #[pg_test]

@@ -1,4 +1,7 @@
-"""G5: nobody learns a token, or anything of use, from inside the database. Rows 27, 29, 30, 37."""
+"""G5: nobody learns a token, or anything of use, from inside the database.
+
+Threats: 27, 29, 30, 37, 46 (docs/threats.md).
+"""
 
 import contextlib
 import time
@@ -17,7 +20,7 @@ UNLISTED = [
     "SELECT boot_val, reset_val, sourcefile FROM pg_settings WHERE name ~ 'bodata'",
     "SELECT * FROM pg_db_role_setting", "SELECT * FROM pg_settings WHERE name = 'bodata.impersonation_token'",
     "EXPLAIN (SETTINGS) SELECT 1", "SELECT proconfig FROM pg_proc WHERE proconfig IS NOT NULL",
-    "SELECT * FROM immuta.whoami()", "SELECT * FROM immuta.session_state()",
+    "SELECT * FROM immuta.whoami()",
     "SELECT wait_event, query FROM pg_stat_activity", "SELECT pg_stat_get_backend_activity(s) "
     "FROM pg_stat_get_backend_idset() s", "SELECT * FROM pg_stat_get_activity(pg_backend_pid())",
 ]
@@ -177,21 +180,39 @@ def test_a_planted_set_config_learns_no_token(world, connect):
 def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "
-    functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND "
-    everybody = {"current_project", "my_subscriptions", "request_my_subscription", "session_state", "set_current_project",
-                 "user_attribute", "user_attribute_values", "user_in_group", "whoami"}
+    everybody = {"actor", "client_id", "current_project", "my_subscriptions", "request_my_subscription", "set_current_project",
+                 "token_claim", "user_attribute", "user_attribute_values", "user_in_group", "whoami"}
     assert world.sql(f"{relations} WHEN relkind IN ('r', 'v') THEN "
                      "has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END") == []
     assert world.sql(f"{relations} relkind WHEN 'S' THEN "
                      "has_sequence_privilege('plain', oid, 'SELECT, USAGE, UPDATE') END") == []
     assert world.sql("SELECT has_schema_privilege('plain', 'immuta', 'CREATE')") == [(False,)]
     for login, allowed in (("plain", everybody),
-                           ("svc", everybody | {"authenticate", "authenticate_api_key", "check_token",
-                                               "is_bodata_impersonate_user"})):
+                           ("svc", everybody | {"authenticate", "authenticate_api_key", "check_token"})):
         assert {row[0] for row in world.sql(
-            f"{functions} has_function_privilege('{login}', oid, 'EXECUTE')")} == allowed
-    assert world.sql(f"{functions} prosecdef AND coalesce(proconfig::text, '') "
-                     "NOT LIKE '%search_path=pg_catalog, pg_temp%'") == []
+            f"SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace "
+            f"AND has_function_privilege('{login}', oid, 'EXECUTE')")} == allowed
+
+
+def test_what_is_internal_is_closed(world):
+    """As a whole: nobody can name anything in it, and who may use every schema may execute nothing of it. What views and
+    whoami() call needs EXECUTE all the same."""
+    inside = "FROM pg_proc WHERE pronamespace = 'immuta_internal'::regnamespace"
+    assert world.sql("SELECT rolname FROM pg_roles WHERE NOT rolsuper AND has_schema_privilege(oid, 'immuta_internal', "
+                     "'USAGE, CREATE') AND rolname !~ '^pg_(read|write)_all_data$'") == []
+    markers = {f"is_{role}" for role in ("bodata_impersonate_user", "immuta_impersonation", "immuta_admin", "immuta_mappable")}
+    executable = {name for (name,) in world.sql(
+        f"SELECT DISTINCT proname {inside} AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a "
+        "WHERE a.grantee <> proowner)")}
+    assert executable == markers | {"session_state", "token_state", "data_source_state", "list_impersonators", "list_projects", "counters",
+                                    "impersonating_sessions", "sees_all_sessions"}
+    assert world.value(f"SELECT count(*) {inside}") > 150
+    assert world.sql("SELECT oid::regprocedure FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^immuta' AND prosecdef "
+                     "AND coalesce(proconfig::text, '') NOT LIKE '%search_path=pg_catalog, pg_temp%'") == []
+    # What anybody but the owner runs as themselves calls nothing that is closed, unless it was parsed when it was made.
+    assert world.sql("SELECT proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang AND l.lanname <> 'c' "
+                     "WHERE pronamespace IN ('immuta'::regnamespace, 'immuta_procedures'::regnamespace) AND NOT prosecdef "
+                     "AND prosqlbody IS NULL") == [("impersonate_user",)]
 
 
 TABLES = ("user_account", "token", "api_key", "token_issuer", "impersonation_rule")
@@ -293,11 +314,11 @@ def test_no_oracle(world, connect):
     finally:
         world.sql("SELECT immuta.drop_user('grace')")
     session.begin()
-    for call in ("authenticate('alice', 'x')", "authenticate_api_key('x')", "check_token('x')",
-                 "active_token('x')",
-                 "hash_password('x')", "secret_digest('x')", "user_id('bob', 'bim')"):
+    for call in ("immuta.authenticate('alice', 'x')", "immuta.authenticate_api_key('x')", "immuta.check_token('x')",
+                 "immuta_internal.active_token('x')", "immuta_internal.hash_password('x')",
+                 "immuta_internal.secret_digest('x')", "immuta_internal.user_id('bob', 'bim')"):
         session.ok("SAVEPOINT s")
-        session.refused(f"SELECT immuta.{call}", *DENIED)
+        session.refused(f"SELECT {call}", *DENIED)
         session.ok("ROLLBACK TO s")
     session.ok("COMMIT")
     session.leaves_nothing()
@@ -339,7 +360,7 @@ def test_backtraces_stay_in_the_server(session):
 
 def test_statistics_show_no_secret(world):
     """pg_read_all_data sees pg_stats of tables that it must not read."""
-    world.sql("SELECT immuta.make_audit_partition(current_date - 50)")
+    world.sql("SELECT immuta_internal.make_audit_partition(current_date - 50)")
     world.sql("INSERT INTO immuta.audit_log (event_time, id, action, status, query, command, objects, record) "
               "SELECT current_date - 50 + interval '12 hours', gen_random_uuid(), 'QUERY', 'SUCCESS', 'secret', 'c', '{o}', '{}' "
               "FROM generate_series(1, 50)")

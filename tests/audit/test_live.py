@@ -77,13 +77,14 @@ def test_counters(world, connect):
     assert seen["immuta_audit_records_total", None] == 3 * 3 + 1 + 3 + 1
 
 
-def test_only_monitors_see_them(world, connect):
-    world.sql("CREATE ROLE monitor LOGIN PASSWORD 'm' IN ROLE pg_monitor")
+def test_only_monitors_and_administrators_see_them(world, connect):
+    world.sql("CREATE ROLE monitor LOGIN PASSWORD 'm' IN ROLE pg_monitor; CREATE ROLE manager LOGIN PASSWORD 'm' IN ROLE immuta_admin")
     statements = ("SELECT * FROM immuta.impersonations", "SELECT * FROM immuta.impersonation_stats",
                   "SELECT immuta.reset_impersonation_stats()")
-    with world.connect("monitor", "m") as connection:
-        for statement in statements:
-            query(connection, statement)
+    for login in ("monitor", "manager"):
+        with world.connect(login, "m") as connection:
+            for statement in statements:
+                query(connection, statement)
     session = connect()
     session.begin()
     for statement in statements:

@@ -1,4 +1,7 @@
-"""What a record says of each kind of statement, and of the begin, refusal and end of an impersonation."""
+"""What a record says of each kind of statement, and of the begin, refusal and end of an impersonation.
+
+Threats: 30, 51 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -686,3 +689,40 @@ def test_passwords_of_roles_are_not_on_record(session, trail):
         session.ok("ROLLBACK")
         record, = trail.queries()
         assert record["auditPayload"]["query"] == statement.format("********") and record["auditPayload"]["queryMasked"]
+
+
+def test_tables_of_the_extension_are_not_on_record(session, world, trail):
+    """Its event triggers read them whenever somebody changes a table."""
+    triggers = ("immuta_before", "immuta_ddl", "immuta_drop")
+    world.sql("; ".join(f"ALTER EVENT TRIGGER {name} ENABLE ALWAYS" for name in triggers))
+    try:
+        session.begin()
+        for statement in ("CREATE TABLE alice.watched (a int)", "ALTER TABLE alice.watched ADD b int",
+                          "ALTER TABLE alice.watched DROP a", "DROP TABLE alice.watched"):
+            session.ok(statement)
+        session.ok("COMMIT")
+    finally:
+        world.sql("; ".join(f"ALTER EVENT TRIGGER {name} DISABLE" for name in triggers))
+    made, added, without, dropped = (objects(record) for record in trail.queries())
+    assert [seen.get("alice.watched", (None, None))[1] for seen in (made, added, without, dropped)] == [
+        ["CREATE"], ["ALTER"], ["ALTER"], ["DROP"]]
+    tables = [(name, kind) for seen in (made, added, without, dropped)
+              for name, (kind, *_) in seen.items() if name.startswith("immuta.") and kind not in ("FUNCTION", "VIEW")]
+    assert tables == []
+
+
+@pytest.mark.parametrize("statement", [
+    "DO $$ BEGIN EXECUTE 'ALTER ROLE alice PASSWORD ''s3cret'''; EXCEPTION WHEN OTHERS THEN NULL; END $$",
+    "DO $$ BEGIN EXECUTE format('ALTER ROLE %I PASSWORD %L', 'alice', 's3cret'); EXCEPTION WHEN OTHERS THEN NULL; END $$",
+    "CREATE FUNCTION alice.sets() RETURNS void LANGUAGE sql AS $$ ALTER ROLE alice PASSWORD 's3cret' $$",
+    "CREATE FUNCTION alice.sets() RETURNS void LANGUAGE plpgsql AS "
+    "'BEGIN PERFORM dblink(''host=nowhere password=s3cret'', ''SELECT 1''); END'",
+    "SELECT 'host=nowhere sslpassword=s3cret' AS connection",
+    "ALTER ROLE alice PASSWORD 's3cret' BY MISTAKE"], ids=lambda statement: statement[:40])
+def test_no_text_that_sets_a_password_is_on_record(session, trail, statement):
+    session.begin()
+    session.run(statement)
+    session.ok("ROLLBACK")
+    records = trail.queries()
+    assert records and "s3cret" not in str(records)
+    assert all(record["auditPayload"]["queryMasked"] for record in records)

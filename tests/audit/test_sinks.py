@@ -1,4 +1,7 @@
-"""Where records go: nothing is lost, whatever happens to a sink, a session, the writer or the server."""
+"""Where records go: nothing is lost, whatever happens to a sink, a session, the writer or the server.
+
+Threats: 53 (docs/threats.md).
+"""
 
 import json
 import os
@@ -122,7 +125,7 @@ def test_only_administrators_read_the_table(all_three, session):
 
 
 def test_old_partitions_go(all_three):
-    all_three.sql("SELECT immuta.make_audit_partition(current_date - 100), immuta.make_audit_partition(current_date - 10)")
+    all_three.sql("SELECT immuta_internal.make_audit_partition(current_date - 100), immuta_internal.make_audit_partition(current_date - 10)")
     names = "SELECT count(*) FROM pg_class WHERE relname = 'audit_log_' || to_char(current_date - %s, 'YYYYMMDD')"
     all_three.sql("SET bodata.audit_retention = 0; SELECT immuta.expire_audit()")
     assert all_three.value(names, (100,)) == 1
@@ -393,7 +396,7 @@ def test_a_sink_may_be_switched_on_and_off_while_a_session_impersonates(fresh):
 def test_the_partition_of_a_new_day_waits_for_no_reader(all_three):
     with all_three.connect("postgres", all_three.server.superuser_password) as reader:
         query(reader, "SELECT count(*) FROM immuta.audit_log")
-        all_three.sql("SET lock_timeout = '5s'; SELECT immuta.make_audit_partition('2031-01-01')")
+        all_three.sql("SET lock_timeout = '5s'; SELECT immuta_internal.make_audit_partition('2031-01-01')")
         parts = all_three.sql("SELECT pg_get_expr(c.relpartbound, c.oid), (SELECT count(*) FROM pg_index WHERE indrelid = c.oid),"
                               " has_table_privilege('alice', c.oid, 'SELECT') FROM pg_class c"
                               " WHERE c.oid = 'immuta.audit_log_20310101'::regclass")

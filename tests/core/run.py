@@ -33,7 +33,7 @@ LISTS_ALL = {
     "event_trigger": [
         ("FROM pg_event_trigger as e,", "FROM (SELECT * FROM pg_event_trigger WHERE evtname !~ '^immuta') as e,"),
     ],
-    "opr_sanity": [("WHERE prosecdef\n", "WHERE prosecdef AND pronamespace <> to_regnamespace('immuta')\n")],
+    "opr_sanity": [("WHERE prosecdef\n", "WHERE prosecdef AND pronamespace::regnamespace::text !~ '^immuta'\n")],
     "type_sanity": [
         ("WHERE relkind NOT IN (", "WHERE relnamespace <> to_regnamespace('immuta') AND relkind NOT IN ("),
         ("WHERE c1.relkind NOT IN (", "WHERE c1.relnamespace <> to_regnamespace('immuta') AND c1.relkind NOT IN ("),

@@ -48,7 +48,7 @@ def test_psql_with_on_error_rollback(world, tokens, server):
 
 
 def test_pg_dump(reporter, tokens, server):
-    """Of a connection that is the user's: his rows."""
+    """Of a connection that is the user's: their rows."""
     dump = server.program("pg_dump")
     text = run(dump, "-t", "app.flights", "--data-only", "--enable-row-security",
                **{**server.client_environment(), **reporter, **as_user(tokens["bob"])})

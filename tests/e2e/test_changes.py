@@ -1,5 +1,9 @@
-"""A change of user, mapping, role or token reaches every session at its next transaction."""
+"""A change of user, mapping, role or token reaches every session at its next transaction.
 
+Threats: 19, 34, 48 (docs/threats.md).
+"""
+
+import psycopg2
 import pytest
 from conftest import carriers, refuses, rows_seen
 from harness.world import impersonate, query
@@ -249,5 +253,19 @@ def test_changes_are_announced_whatever_the_replication_role(world, user):
         world.sql("RESET session_replication_role")
     with refuses("28000"):
         impersonate(connection, token)
-    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta.announce_change()'::regprocedure AND tgenabled <> 'A'"
+    tables = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'immuta_internal.announce_change()'::regprocedure AND tgenabled <> 'A'"
     assert world.value(tables) == 0
+
+
+def test_sessions_that_impersonate_nobody_leave_no_predicate_locks(world):
+    """A table of ours that they read would be one more that SERIALIZABLE transactions fail for."""
+    ordinary = psycopg2.connect(**world.server.dsn(dbname=world.dbname))
+    ordinary.isolation_level = "SERIALIZABLE"
+    query(ordinary, "SELECT count(*) FROM pg_class")
+    # Makes every session look for the extension again.
+    world.sql("ALTER TABLE immuta.user_account SET (fillfactor = 90)")
+    world.sql("ALTER TABLE immuta.user_account RESET (fillfactor)")
+    query(ordinary, "CREATE TEMPORARY TABLE mine ()")
+    assert query(ordinary, "SELECT relation::regclass FROM pg_locks "
+                           "WHERE pid = pg_backend_pid() AND mode = 'SIReadLock'") == []
+    ordinary.close()

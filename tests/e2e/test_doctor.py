@@ -16,7 +16,7 @@ FINDINGS = [
     ("svc inherits from no other role", "CREATE ROLE readers; GRANT readers TO svc", "DROP ROLE readers", "readers"),
     ("svc has no rights through PUBLIC", "GRANT SELECT ON app.flights TO PUBLIC",
      "REVOKE SELECT ON app.flights FROM PUBLIC", "app.flights"),
-    ("svc is no member of mapped roles", "GRANT alice TO svc", "REVOKE alice FROM svc", "alice"),
+    ("svc is not a member of mapped roles", "GRANT alice TO svc", "REVOKE alice FROM svc", "alice"),
     ("svc does not administer", "GRANT immuta_admin TO svc", "REVOKE immuta_admin FROM svc", "immuta_admin"),
     ("svc is an ordinary role", "ALTER ROLE svc CREATEDB", "ALTER ROLE svc NOCREATEDB", "CREATEDB"),
     ("svc needs a token", "ALTER ROLE svc SET bodata.require_token = off", "ALTER ROLE svc RESET bodata.require_token",

@@ -1,4 +1,7 @@
-"""An administrator tests what a user may do: no code of his, or of anybody's, runs as that user for it."""
+"""An administrator tests what a user may do: no code of theirs, or of anybody's, runs as that user for it.
+
+Threats: 43 (docs/threats.md).
+"""
 
 import pytest
 from conftest import refuses
@@ -78,8 +81,8 @@ def test_functions_of_superusers_are_called(world, mallory):
 
 
 @pytest.mark.parametrize("call", [
-    "SELECT immuta.explained('alice', 'bim', 'SELECT 1', 'public')",
-    "SELECT immuta.record_dry_run('alice', 'bim', 'DELETE FROM app.flights', NULL)"])
+    "SELECT immuta_internal.explained('alice', 'bim', 'SELECT 1', 'public')",
+    "SELECT immuta_internal.record_dry_run('alice', 'bim', 'DELETE FROM app.flights', NULL)"])
 def test_what_it_is_made_of_is_nobodys(world, mallory, call):
     """Or a dry run could be made without a record, and a record without a dry run."""
     with refuses("42501"):

@@ -174,7 +174,7 @@ UNDONE = ("setting", "seed", "notification")
 
 @pytest.mark.parametrize("what, body", RESIDUE.items(), ids=RESIDUE.keys())
 def test_a_dry_run_leaves_nothing_behind(world, what, body):
-    """What an impersonated user could not leave, the planner cannot leave for him in an administrator's session."""
+    """What an impersonated user could not leave, the planner cannot leave for them in an administrator's session."""
     world.sql("CREATE SEQUENCE app.numbers; GRANT ALL ON app.numbers TO PUBLIC; "
               "GRANT SELECT ON immuta.user_account TO bob; GRANT USAGE ON SCHEMA immuta TO bob; "
               "CREATE FUNCTION app.connects(text, text) RETURNS text STRICT LANGUAGE c "
@@ -199,7 +199,7 @@ def test_a_dry_run_leaves_nothing_behind(world, what, body):
         assert query(connection, "SELECT random()") != random
         # It is over, however it ended.
         with pytest.raises(psycopg2.errors.DivisionByZero):
-            query(connection, "SELECT immuta.explained('bob', 'bim', 'SELECT 1/0', 'public')")
+            query(connection, "SELECT immuta_internal.explained('bob', 'bim', 'SELECT 1/0', 'public')")
         query(connection, "SELECT pg_advisory_lock(12), pg_advisory_unlock(12)")
     finally:
         connection.close()

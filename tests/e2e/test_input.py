@@ -162,7 +162,7 @@ def test_other_encodings():
         impersonate(service, ascii_world.token("alice"))
         assert query(service, "SELECT current_user") == [("alice",)]
         service.rollback()
-        strange = ascii_world.value("SELECT immuta.new_token(id) FROM immuta.user_account WHERE userid <> 'alice'")
+        strange = ascii_world.value("SELECT immuta_internal.new_token(id) FROM immuta.user_account WHERE userid <> 'alice'")
         with refuses("22021"):
             impersonate(service, strange)
         service.close()

@@ -68,6 +68,29 @@ def test_an_existing_schema_must_be_a_superusers(database):
     assert query(connection, "SELECT count(*) FROM pg_namespace WHERE nspname = 'immuta'") == [(1,)]
 
 
+def test_default_privileges_open_nothing(world, database):
+    connection = database("defaults")
+    query(connection, "CREATE SCHEMA immuta_internal")
+    with refuses("42P06"):
+        query(connection, "CREATE EXTENSION immuta_ext")
+    query(connection, "DROP SCHEMA immuta_internal; ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO plain, PUBLIC; "
+                      "ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO plain; "
+                      "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO plain; ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO plain")
+    query(connection, "CREATE EXTENSION immuta_ext")
+    assert query(connection, "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND has_schema_privilege(oid, "
+                             "'immuta_internal', 'USAGE, CREATE') AND rolname !~ '^pg_(read|write)_all_data$'") == []
+    query(connection, "SELECT immuta_internal.make_audit_partition('2031-01-01')")
+    plain = world.connect("plain", "plain-password", dbname="defaults")
+    for statement in ("SELECT * FROM immuta.audit_log_20310101", "SELECT immuta_internal.run_as(10, 'SELECT 1')", "SELECT immuta.set_system_account('plain')",
+                      "SELECT * FROM immuta.user_account", "SELECT nextval('immuta.token_id_seq')"):
+        with refuses("42501"):
+            query(plain, statement)
+        plain.rollback()
+    plain.close()
+    query(connection, "DROP EXTENSION immuta_ext")
+    assert query(connection, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^immuta'") == []
+
+
 @pytest.mark.skipif(int(VERSION) < 16, reason="who makes a role has ADMIN on it from 16 on")
 def test_who_made_a_control_role_before_is_named(world, database):
     """And what the WARNING and doctor() recommend takes it away."""
@@ -107,11 +130,13 @@ def test_every_object_has_a_comment_and_no_function_is_public(database):
           AND obj_description(objid, classid::regclass::name) IS NULL""") == []
     public = query(connection, """
         SELECT proname FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
-        WHERE pronamespace = 'immuta'::regnamespace AND a.grantee = 0 ORDER BY 1""")
-    assert [name for name, in public] == ["current_project", "my_subscriptions", "request_my_subscription", "session_state",
-                                          "set_current_project", "user_attribute", "user_attribute_values", "user_in_group", "whoami"]
+        WHERE pronamespace::regnamespace::text ~ '^immuta(_internal)?$' AND a.grantee = 0 ORDER BY 1""")
+    assert [name for name, in public] == ["actor", "client_id", "current_project", "my_subscriptions", "request_my_subscription",
+                                          "session_state", "set_current_project",
+                                          "token_claim", "token_state", "user_attribute", "user_attribute_values",
+                                          "user_in_group", "whoami"]
     unpinned = query(connection, """
-        SELECT proname FROM pg_proc WHERE pronamespace = 'immuta'::regnamespace AND prosecdef
+        SELECT proname FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^immuta' AND prosecdef
         AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)""")
     assert unpinned == []
     assert query(connection, "SELECT count(*) FROM pg_class c, aclexplode(relacl) a "

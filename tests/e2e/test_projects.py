@@ -55,7 +55,7 @@ def test_a_changed_mapping_changes_the_project(world, project, change, back):
 
 
 def test_a_disabled_member_counts(world, project):
-    """He may be enabled again."""
+    """They may be enabled again."""
     add(world, "alice", "carol")
     world.sql("SELECT immuta.disable_user('carol')")
     world.sql("SELECT immuta.equalise_projects()")
@@ -176,7 +176,7 @@ def test_who_may_enter(world, service, project):
         assert "no member" in seen.message
         query(service, "ROLLBACK TO s")
     for statement in ("SELECT immuta.set_current_project('mobility', 'alice')", "SELECT * FROM immuta.projects",
-                      "SELECT immuta.enter_project(1, 1)", "UPDATE immuta.project_member SET is_current = true",
+                      "SELECT immuta_internal.enter_project(1, 1)", "UPDATE immuta.project_member SET is_current = true",
                       "SELECT immuta.add_project_member('mobility', 'bob')", "SELECT immuta.equalise_projects()"):
         query(service, "SAVEPOINT s")
         with refuses("42501"):

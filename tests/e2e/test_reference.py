@@ -11,29 +11,37 @@ PAGES = REFERENCE + "".join((ROOT / f"docs/{name}.md").read_text() for name in (
 
 
 def test_settings(world):
-    """Names that begin with dots go on from the one before them."""
     there = {name for (name,) in world.sql(
         "SELECT name FROM pg_settings WHERE name ~ '^(bodata|immuta)[.]' UNION VALUES ('bodata.impersonation_token')")}
     table = REFERENCE[REFERENCE.index("| setting |"):REFERENCE.index("## Errors")]
-    named, before = set(), ""
-    for word in re.findall(r"`([^`]+)`", " ".join(line.split("|")[1] for line in table.splitlines() if line.count("|") > 3)):
-        if word.startswith("..."):
-            stem = before
-            while stem and stem + word[3:] not in there:
-                stem = stem.rpartition("_")[0]
-            word = stem + word[3:]
-        else:
-            before = word
-        named.add(word.replace('"', ""))
+    named = {word.replace('"', "") for line in table.splitlines() if line.count("|") > 3
+             for word in re.findall(r"`([^`]+)`", line.split("|")[1])}
     assert named - there == set()
     assert there - named == set()
+
+
+def test_defaults(world):
+    """What the page gives as default is the default of that setting."""
+    checked = 0
+    for line in REFERENCE.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        name = re.fullmatch(r"`(bodata\.\w+)`", cells[1]) if len(cells) > 3 else None
+        default = re.fullmatch(r"`(.+)`|empty", cells[2]) if name else None
+        if not default or name[1] == "bodata.impersonation_token":
+            continue
+        world.sql("BEGIN; SELECT set_config(%s, %s, true)", (name[1], default[1] or ""))
+        [(setting, boot)] = world.sql("SELECT setting, boot_val FROM pg_settings WHERE name = %s", (name[1],))
+        world.sql("ROLLBACK")
+        assert setting == boot, name[1]
+        checked += 1
+    assert checked > 35
 
 
 def test_functions(world):
     """What administrators, service logins or everybody may execute stands on a page."""
     callable_ones = world.sql(
         "SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'immuta'::regnamespace "
-        "AND obj_description(p.oid, 'pg_proc') !~ '^internal' AND EXISTS (SELECT FROM unnest(ARRAY['immuta_admin', "
+        "AND EXISTS (SELECT FROM unnest(ARRAY['immuta_admin', "
         "'bodata_impersonate_user', 'plain']::name[]) r WHERE has_function_privilege(r, p.oid, 'EXECUTE'))")
     assert len(callable_ones) > 40
     assert [name for (name,) in callable_ones if not re.search(rf"\b{name}\(", PAGES)] == []
@@ -48,7 +56,7 @@ def test_pages_and_tests_that_pages_name():
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if "://" not in link and not (page.parent / link).exists():
                 missing.append((page.name, link))
-        for file, test in re.findall(r"`(?:tests/)?((?:attacks|audit|drivers|e2e|providers|subscriptions|upgrade)/\w+\.py)(?:::(\w+))?`",
+        for file, test in re.findall(r"`(?:tests/)?((?:attacks|audit|drivers|e2e|inject|providers|subscriptions|upgrade)/\w+\.py)(?:::(\w+))?`",
                                      text):
             path = ROOT / "tests" / file
             if not path.exists() or test and f"def {test}(" not in path.read_text():
@@ -65,7 +73,7 @@ def test_state():
     for source in (ROOT / "src").rglob("*.rs"):
         text = source.read_text().split("#[cfg(test)]")[0]
         for name, kind in re.findall(r"static (?:mut )?([A-Z_0-9]+): ([^=;]+)", text):
-            if re.match(r"GucSetting|\[GucSetting|OnceCell|pg_sys::\w+_hook_type|pg_sys::Pg_finfo_record|Option<unsafe", kind):
+            if re.match(r"GucSetting|\[GucSetting|&\[&dyn|OnceCell|pg_sys::\w+_hook_type|pg_sys::Pg_finfo_record|Option<unsafe", kind):
                 continue
             # What it means differs between versions and never changes.
             if source.name == "compat.rs":

@@ -1,6 +1,7 @@
 """A private PostgreSQL server: made in the build folder, on 127.0.0.1 and a free port, stopped by its own pid."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMMUTA_BUILD", ROOT / "build"))
 # Other trees of PostgreSQL than those of the build (with assertions, say).
 TREES = Path(os.environ.get("IMMUTA_PG_TREES", BUILD / "pg"))
-VERSIONS = ("14", "15", "16", "17", "18")
+VERSIONS = tuple(re.findall(r"(\d+):\d", (ROOT / "tools/versions.sh").read_text()))
 NOBODY = 65534
 
 

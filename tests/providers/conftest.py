@@ -34,7 +34,7 @@ def server_name():
 
 @pytest.fixture(scope="session")
 def server(server_name):
-    server = Server(VERSION, server_name, environment=ENVIRONMENT, options=[*TALKATIVE, "bodata.api_allow_http=on"])
+    server = Server(VERSION, server_name, environment=ENVIRONMENT, options=[*TALKATIVE, "bodata.api_allow_http=on", "max_connections=250"])
     with server:
         prepare(server)
         yield server

@@ -1,10 +1,13 @@
-"""Elsewhere stored OIDs mean something else: everything is adopted by its names there, or grants nothing."""
+"""Elsewhere stored OIDs mean something else: everything is adopted by its names there, or grants nothing.
+
+Threats: 57 (docs/threats.md).
+"""
 
 import pytest
 from conftest import VERSION, clean, reads, refuses
 from harness.world import World, impersonate, query
 
-# How each stored OID gets to another place. `by name`: immuta.come_home(); `made anew`: immuta.take_stock();
+# How each stored OID gets to another place. `by name`: immuta_internal.come_home(); `made anew`: immuta_internal.take_stock();
 # `text`: a dump shows the name, and pg_upgrade and TEMPLATE keep the OID.
 RULES = {
     "home.database": "says which place it is",
@@ -92,7 +95,7 @@ def test_schemas_with_other_oids(subscribed, first):
         subscribed.sql("SELECT immuta.set_user_groups('ann', '{clerks}')")
     else:
         world.sql("SELECT immuta.expire_subscriptions()")
-    assert world.value("SELECT immuta.is_home()")
+    assert world.value("SELECT immuta_internal.is_home()")
     assert world.sql("SELECT schema_name, namespace::regnamespace::text FROM immuta.registered_schema") == [("sales", "sales")]
     assert access(subscribed) == before
     assert subscribed.drift() == [] == subscribed.sql("SELECT * FROM immuta.sync()")
@@ -228,7 +231,7 @@ def test_a_copy_leaves_its_original_alone(subscribed, copy):
     original = world.sql(ACL), world.sql(MEMBERS)
     assert copy.sql("SELECT object, detail FROM immuta.drift()") == [
         ("DATABASE copied", "it is a copy of immuta, whose roles it has: SELECT * FROM immuta.adopt()")]
-    # What somebody may read in the original he may read in the copy; nobody changes that.
+    # What somebody may read in the original they may read in the copy; nobody changes that.
     for change in ("SELECT * FROM immuta.sync()", "SELECT immuta.set_user_groups('ann', '{}')", "SELECT immuta.drop_user('ben')",
                    "SELECT immuta.map_user('ann', 'alice')", "SELECT immuta.drop_project('p')", "SELECT immuta.equalise_projects()",
                    "SELECT immuta.set_system_account('immuta_system')", "SELECT immuta.register_schema('other')"):
@@ -236,7 +239,7 @@ def test_a_copy_leaves_its_original_alone(subscribed, copy):
             copy.sql(change)
         assert "adopt()" in seen.hint, change
     copy.sql("CREATE TABLE sales.more (a int); ALTER TABLE sales.more ADD b int; DROP TABLE sales.more")
-    assert not copy.value("SELECT immuta.is_home()")
+    assert not copy.value("SELECT immuta_internal.is_home()")
     assert (world.sql(ACL), world.sql(MEMBERS)) == original
     service = world.connect(dbname="copied")
     impersonate(service, copy.token("ann"))

@@ -100,7 +100,7 @@ def test_ddl_of_the_owner(project):
     assert columns(project) == (3, 0)
     project.ddl("ALTER TABLE sales.orders SET SCHEMA other")
     assert columns(project) == (0, 0) and project.owner.notices == []
-    assert project.world.value("SELECT bool_and(ok) FROM immuta.doctor_of_projects()")
+    assert project.world.value("SELECT bool_and(ok) FROM immuta_internal.doctor_of_projects()")
 
 
 def test_sync_makes_up_for_grants_by_hand(project):
@@ -142,7 +142,7 @@ def two(office, level):
     for connection in pair:
         connection.autocommit = False
         query(connection, f"SET TRANSACTION ISOLATION LEVEL {level}")
-        query(connection, "SELECT count(*) FROM immuta.list_projects()")
+        query(connection, "SELECT count(*) FROM immuta.projects")
     return pair
 
 
@@ -174,7 +174,7 @@ def test_two_administrators_give_nobody_more(project, one, other, level, is_conn
     finally:
         if not is_connected:
             project.world.sql("INSERT INTO immuta.system_account SELECT * FROM public.account; DROP TABLE public.account")
-    assert project.world.value("SELECT bool_and(ok) FROM immuta.doctor_of_projects()")
+    assert project.world.value("SELECT bool_and(ok) FROM immuta_internal.doctor_of_projects()")
 
 
 def test_who_waits_sees_what_was_committed(project):

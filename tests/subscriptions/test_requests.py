@@ -52,7 +52,7 @@ def test_nobody_asks_for_others_or_sees_theirs(sales, ann):
     assert [row[1] for row in ann(MINE)] == ["orders"]
     for statement in ("SELECT immuta.request_subscription('ben', 'sales.orders')", "SELECT immuta.approve_subscription('ann', 'sales.customers')",
                       "SELECT * FROM immuta.subscription_requests", "SELECT * FROM immuta.subscriptions", "SELECT * FROM immuta.subscription",
-                      "SELECT immuta.add_request(1, 1, 'READ', NULL)", "SELECT immuta.impersonated_user()"):
+                      "SELECT immuta_internal.add_request(1, 1, 'READ', NULL)", "SELECT immuta_internal.impersonated_user()"):
         with refuses("42501"):
             ann(statement, end="rollback")
     # Without a user, whoever it is.

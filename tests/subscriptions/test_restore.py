@@ -58,7 +58,7 @@ def filled(sales):
 def record(world, day, identity=None):
     line = {"id": str(identity or uuid.uuid4()), "eventTimestamp": f"{day}T12:00:00Z", "action": "QUERY", "actionStatus": "SUCCESS",
             "actor": {}, "targets": [], "auditPayload": {"query": "SELECT 1"}}
-    world.sql("SELECT immuta.store_audit(ARRAY[%s])", (json.dumps(line),))
+    world.sql("SELECT immuta_internal.store_audit(ARRAY[%s])", (json.dumps(line),))
 
 
 RECORDS = "SELECT tableoid::regclass::text, event_time, id, record FROM immuta.audit_log WHERE event_time > '2031-01-01' ORDER BY 2"
@@ -178,7 +178,7 @@ def test_without_the_grants(filled, tmp_path):
         server.run_client("pg_restore", "-d", "bare", "--no-privileges", "--exit-on-error", tmp_path / "dump")
         bare = World(server, "bare")
         assert not any(row[2] for row in bare.sql(ACCESS))
-        # The owner's grants are gone, too, but the system account may act for him.
+        # The owner's grants are gone, too, but the system account may act for them.
         bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
         bare.sql("SELECT * FROM immuta.adopt()")
         assert bare.sql(ACCESS) == before

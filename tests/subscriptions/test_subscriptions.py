@@ -333,7 +333,7 @@ def test_a_renamed_system_account_stays_the_one(sales):
     ("ALTER ROLE immuta_system SUPERUSER", "ALTER ROLE immuta_system NOSUPERUSER"),
     ("UPDATE immuta.system_account SET role = 0", "SELECT immuta.set_system_account('immuta_system')")])
 def test_without_the_system_account_who_has_a_role_is_not_dropped(sales, lose, find):
-    """His role would keep its grants, and nobody would know."""
+    """Their role would keep its grants, and nobody would know."""
     sales.sql("SELECT immuta.subscribe('ann', 'sales.orders')")
     sales.world.sql(lose)
     try:
@@ -490,13 +490,13 @@ def test_nothing_without_a_system_account(world, tmp_path):
 def test_only_administrators(sales):
     plain = sales.login("plain", "plain-password")
     for statement in ("SELECT immuta.subscribe('ann', 'pg_class')", "SELECT immuta.sync()", "SELECT * FROM immuta.data_sources",
-                      "SELECT * FROM immuta.subscriber", "SELECT immuta.run_as(10, 'SELECT 1')", "SELECT immuta.as_system('SELECT 1')",
-                      "SELECT immuta.set_user_groups('ann', '{x}')", "SELECT immuta.lock_connection()"):
+                      "SELECT * FROM immuta.subscriber", "SELECT immuta_internal.run_as(10, 'SELECT 1')", "SELECT immuta_internal.as_system('SELECT 1')",
+                      "SELECT immuta.set_user_groups('ann', '{x}')", "SELECT immuta_internal.catch_up()"):
         with refuses("42501"):
             query(plain, statement)
     # The system account is an administrator here, but no superuser: it cannot choose whose rights are used.
-    for statement in ("SELECT immuta.set_system_account('postgres')", "SELECT immuta.run_as(10, 'SELECT 1')",
-                      "SELECT immuta.as_system('SELECT 1')", "UPDATE immuta.system_account SET role_name = 'postgres'"):
+    for statement in ("SELECT immuta.set_system_account('postgres')", "SELECT immuta_internal.run_as(10, 'SELECT 1')",
+                      "SELECT immuta_internal.as_system('SELECT 1')", "UPDATE immuta.system_account SET role_name = 'postgres'"):
         with refuses("42501"):
             sales.sql(statement)
 

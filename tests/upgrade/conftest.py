@@ -50,7 +50,7 @@ SELECT immuta.create_row_policy('region', 'sales.orders', 'region = (SELECT immu
 SELECT immuta.register_data_source('sales.totals');
 SELECT immuta.create_project('p'), immuta.add_project_data_source('p', 'app.everyone'),
        immuta.add_project_member('p', 'alice'), immuta.set_current_project('p', 'alice');
-SELECT immuta.store_audit(ARRAY['{{"id": "6b3a2b9e-0000-4000-8000-000000000001", "eventTimestamp": "2031-01-01T12:00:00Z",
+SELECT immuta_internal.store_audit(ARRAY['{{"id": "6b3a2b9e-0000-4000-8000-000000000001", "eventTimestamp": "2031-01-01T12:00:00Z",
     "action": "QUERY", "actionStatus": "SUCCESS", "actor": {{}}, "targets": [], "auditPayload": {{"query": "SELECT 1"}}}}']);
 """
 

@@ -1,5 +1,8 @@
 """docs/operations.md, "Upgrading PostgreSQL", step by step: the same people have the same access, and it can be taken
-away."""
+away.
+
+Threats: 57 (docs/threats.md).
+"""
 
 import re
 from pathlib import Path
@@ -21,7 +24,7 @@ def check(world, pair, before, records, token):
     """What an upgraded database owes: first as it is, then once it is adopted, then when everything is taken away."""
     assert sees(world) == before
     # From 16 on those of 14 and 15 have to be made revocable.
-    assert (world.value("SELECT count(*) FROM immuta.foreign_memberships()") > 0) == (int(pair[0]) < 16 <= int(pair[1]))
+    assert (world.value("SELECT count(*) FROM immuta_internal.foreign_memberships()") > 0) == (int(pair[0]) < 16 <= int(pair[1]))
     assert unwell(world) == ([("all that was brought here is adopted",)], [("not adopted", "DATABASE immuta")])
     system = world.connect(*SYSTEM)
     system.autocommit = True

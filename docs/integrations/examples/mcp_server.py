@@ -12,7 +12,7 @@ ROWS = 200
 
 
 def token():
-    """Of the user: given to this process when it is started for him. A server for many takes it from each request."""
+    """Of the user: given to this process when it is started for them. A server for many takes it from each request."""
     return os.environ["IMPERSONATION_TOKEN"]
 
 

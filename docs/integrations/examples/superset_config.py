@@ -1,4 +1,4 @@
-"""Superset: whoever looks at a chart reads as himself. Put this into superset_config.py; `token_of` is yours."""
+"""Superset: whoever looks at a chart reads as themselves. Put this into superset_config.py; `token_of` is yours."""
 
 import sqlalchemy as sa
 from flask import g

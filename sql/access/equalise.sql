@@ -1,0 +1,125 @@
+-- What the roles of projects may read: what all members may.
+
+CREATE FUNCTION immuta_internal.member_roles(project_id integer) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN immuta_internal.target_fault(f.role) IS NULL THEN f.role END
+    FROM immuta.project_member m JOIN immuta.user_account u ON u.id = m.user_id,
+         LATERAL (SELECT immuta_internal.role_of_user(convert_to(u.userid, 'UTF8'), convert_to(u.iamid, 'UTF8'))) f (role)
+    WHERE m.project_id = member_roles.project_id
+$$;
+COMMENT ON FUNCTION immuta_internal.member_roles(integer) IS 'the roles that the members of a project have outside it; NULL for one who has none';
+
+-- What all members may read: nobody gets more by a project than they have themselves. A member without a role has nothing.
+CREATE FUNCTION immuta_internal.equalised_columns(project_id integer, relation oid) RETURNS name[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}')
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+      AND EXISTS (SELECT FROM immuta_internal.member_roles(project_id))
+      AND NOT EXISTS (SELECT FROM immuta_internal.member_roles(project_id) r
+                      WHERE NOT coalesce(has_column_privilege(r, relation, a.attnum, 'SELECT')
+                                         AND has_schema_privilege(r, c.relnamespace, 'USAGE'), false))
+      -- What takes rows from some roles only (subscribers, say) would not take them from the role of the project.
+      AND NOT EXISTS (SELECT FROM pg_policy y, immuta.project p
+                      WHERE y.polrelid = relation AND NOT y.polpermissive
+                        AND p.id = project_id AND NOT y.polroles && ARRAY[0, p.postgres_role::oid])
+$$;
+COMMENT ON FUNCTION immuta_internal.equalised_columns(integer, oid) IS 'the columns that every member of a project may read';
+
+CREATE FUNCTION immuta_internal.granted_columns(relation oid, role oid) RETURNS name[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(a.attname ORDER BY a.attnum), '{}')
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+      AND (EXISTS (SELECT FROM aclexplode(c.relacl) g WHERE g.grantee = role AND g.privilege_type = 'SELECT')
+           OR EXISTS (SELECT FROM aclexplode(a.attacl) g WHERE g.grantee = role AND g.privilege_type = 'SELECT'))
+$$;
+COMMENT ON FUNCTION immuta_internal.granted_columns(oid, oid) IS 'the columns whose reading is granted to a role itself';
+
+CREATE FUNCTION immuta_internal.try_equalise(project_id integer) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    project_role regrole;
+    source record;
+    columns name[];
+    changed integer := 0;
+BEGIN
+    SELECT p.postgres_role INTO project_role FROM immuta.project p WHERE p.id = project_id;
+    IF NOT FOUND THEN
+        RETURN 0; -- It is being dropped.
+    END IF;
+    DELETE FROM immuta.project_data_source s
+    WHERE s.project_id = try_equalise.project_id AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation);
+    FOR source IN
+        -- Those of the project, and those that its role can still read.
+        SELECT c.oid, c.oid::regclass AS relation, n.nspname, n.oid AS namespace, n.nspacl,
+               EXISTS (SELECT FROM immuta.project_data_source s
+                       WHERE s.project_id = try_equalise.project_id AND s.relation = c.oid) AS is_member
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid IN (SELECT s.relation FROM immuta.project_data_source s
+                        WHERE s.project_id = try_equalise.project_id)
+           OR c.oid IN (SELECT d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = project_role
+                        AND d.classid = 'pg_class'::regclass AND d.deptype = 'a'
+                        AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
+        ORDER BY c.oid
+    LOOP
+        columns := CASE WHEN source.is_member THEN immuta_internal.equalised_columns(project_id, source.oid) ELSE '{}' END;
+        IF columns IS DISTINCT FROM immuta_internal.granted_columns(source.oid, project_role) THEN
+            changed := changed + 1;
+            EXECUTE format('REVOKE ALL ON TABLE %s FROM %s CASCADE', source.relation, project_role);
+            IF columns <> '{}' THEN
+                EXECUTE format('GRANT SELECT (%s) ON TABLE %s TO %s',
+                               (SELECT string_agg(quote_ident(c), ', ') FROM unnest(columns) c), source.relation, project_role);
+            END IF;
+        END IF;
+        IF columns <> '{}' AND NOT EXISTS (SELECT FROM aclexplode(source.nspacl) g
+                                           WHERE g.grantee = project_role AND g.privilege_type = 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', source.nspname, project_role);
+        END IF;
+    END LOOP;
+    RETURN changed;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.try_equalise(integer) IS 'see equalise()';
+
+-- Call it with the lock held. For the attempts see immuta_internal.apply_grants().
+CREATE FUNCTION immuta_internal.equalise(project_id integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    FOR attempt IN 1..5 LOOP
+        BEGIN
+            RETURN immuta_internal.try_equalise(project_id);
+        EXCEPTION WHEN internal_error OR undefined_table OR invalid_schema_name THEN
+            IF attempt = 5 THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.equalise(integer) IS 'gives the role of a project what all its members have; how many tables that changed';
+
+-- After a change of access: of these users, to these relations or to all in these schemas. NULL stands for all.
+CREATE FUNCTION immuta_internal.equalise_after(user_ids bigint[], objects oid[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM immuta_internal.equalise(a.id) FROM (
+        SELECT p.id FROM immuta.project p
+        WHERE (user_ids IS NULL OR EXISTS (
+                  SELECT FROM immuta.project_member m
+                  WHERE m.project_id = p.id AND m.user_id IN (SELECT unnest(user_ids))))
+          AND (objects IS NULL OR EXISTS (
+                  SELECT FROM immuta.project_data_source s JOIN pg_class c ON c.oid = s.relation
+                  WHERE s.project_id = p.id
+                    AND (c.oid IN (SELECT unnest(objects)) OR c.relnamespace IN (SELECT unnest(objects)))))
+        ORDER BY p.id) a;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.equalise_after(bigint[], oid[]) IS
+    'equalises the projects that a change of access concerns';

@@ -1,0 +1,8 @@
+//! JSON Web Tokens, as access tokens (RFC 9068): read, verified and judged, without I/O. No text from a token is shown to
+//! anybody, and no URL in one is ever followed.
+
+pub mod cache;
+pub mod claims;
+pub mod json;
+pub mod keys;
+pub mod token;

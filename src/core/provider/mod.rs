@@ -1,0 +1,8 @@
+//! What providers say, and for how long it counts.
+
+pub mod answers;
+pub mod cache;
+pub mod endpoint;
+pub mod jwt;
+pub mod outage;
+pub mod refusals;

@@ -1,0 +1,368 @@
+//! What of the extension is in this database, and that it changes.
+
+use crate::pg::catalog::lookup::{schema_of_relation, table_of_toast};
+use crate::pg::catalog::tables;
+use crate::pg::gate;
+use foldhash::fast::RandomState;
+use pgrx::{FromDatum, pg_guard, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What tells whether a login is held, and nothing else does: that the extension is in this database, and its control
+/// roles (OIDs).
+#[derive(Clone, Copy)]
+pub struct Presence {
+    pub extension: u32,
+    pub owner: u32,
+    /// 0 if it was renamed.
+    pub schema: u32,
+    /// `bodata_impersonate_user`, `immuta_impersonation`, `immuta_admin`; 0 for one that was dropped.
+    pub control_roles: [u32; 3],
+    pub mappable: u32,
+    /// `immuta_subscriber`.
+    pub marker_of_subscribers: u32,
+    /// What keeps the library from working with it.
+    pub fault: Option<Fault>,
+}
+
+/// Why the library does not work with what is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Something of this name is missing.
+    Missing(&'static str),
+    /// The SQL is that of another version.
+    Version,
+}
+
+/// What `CREATE EXTENSION immuta_ext` left in this database (OIDs), when nothing is missing.
+#[derive(Clone, Copy)]
+pub struct Installation {
+    pub presence: Presence,
+    pub user_account: u32,
+    pub user_account_by_id: u32,
+    pub user_account_by_identity: u32,
+    pub token: u32,
+    pub token_by_digest: u32,
+    pub token_issuer: u32,
+    pub token_issuer_by_issuer: u32,
+    pub impersonation_rule: u32,
+    pub subscription: u32,
+    pub subscription_by_user: u32,
+    pub subscriber: u32,
+    pub subscriber_by_role: u32,
+    pub access_class: u32,
+    pub access_class_by_role: u32,
+    pub project: u32,
+    pub project_by_id: u32,
+    pub project_member: u32,
+    pub project_member_current: u32,
+    pub api_key: u32,
+    pub api_key_by_digest: u32,
+    pub user_profile: u32,
+    pub user_profile_by_user: u32,
+    pub token_revocation: u32,
+    pub token_revocation_by_key: u32,
+    home: u32,
+}
+
+impl Installation {
+    /// Whether the OIDs of roles in these tables hold in this cluster. Read where it is needed: reading a table leaves a
+    /// predicate lock in a SERIALIZABLE transaction, which is no business of sessions that impersonate nobody.
+    pub fn knows_roles(&self) -> bool {
+        let generation = gate::generation();
+        let (seen, known) = KNOWS_ROLES.get();
+        if seen == generation {
+            return known;
+        }
+        let known = tables::knows_roles(self.home);
+        KNOWS_ROLES.set((generation, known));
+        known
+    }
+}
+
+impl Presence {
+    /// Whether this is a table or a sequence of ours, or a partition, an index or the TOAST table of one: what only our
+    /// functions, and superusers, read, write, lock and rebuild.
+    pub fn owns(&self, relation: u32) -> bool {
+        OWNED.with_borrow_mut(|(generation, known)| {
+            let current = gate::relations();
+            if *generation != current {
+                known.clear();
+                *generation = current;
+            }
+            *known.entry(relation).or_insert_with(|| {
+                let table = table_of_toast(relation).unwrap_or(relation);
+                // SAFETY: takes an OID by value, searches the system cache.
+                let kind = unsafe { pg_sys::get_rel_relkind(table.into()) };
+                schema_of_relation(table) == self.schema && matches!(kind as u8, b'r' | b'p' | b'S' | b'i' | b'I')
+            })
+        })
+    }
+}
+
+thread_local! {
+    static FOUND: Cell<(u64, Option<Presence>, Option<Installation>)> = const { Cell::new((0, None, None)) };
+    /// What [`Installation::knows_roles`] found.
+    static KNOWS_ROLES: Cell<(u64, bool)> = const { Cell::new((0, false)) };
+    /// What [`Presence::owns`] found.
+    static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
+}
+
+const RELATIONS: [&CStr; 25] = [
+    c"user_account",
+    c"user_account_id_key",
+    c"user_account_pkey",
+    c"token",
+    c"token_pkey",
+    c"token_issuer",
+    c"token_issuer_pkey",
+    c"impersonation_rule",
+    c"subscription",
+    c"subscription_pkey",
+    c"subscriber",
+    c"subscriber_role_key",
+    c"project",
+    c"project_pkey",
+    c"project_member",
+    c"project_member_current_key",
+    c"home",
+    c"api_key",
+    c"api_key_pkey",
+    c"user_profile",
+    c"user_profile_pkey",
+    c"token_revocation",
+    c"token_revocation_pkey",
+    c"access_class",
+    c"access_class_role_key",
+];
+
+/// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
+static WATCHED: [AtomicU32; RELATIONS.len()] = [const { AtomicU32::new(0) }; RELATIONS.len()];
+
+/// Whether the extension is in this database, complete or not.
+pub fn presence() -> Option<Presence> {
+    find().0
+}
+
+/// The installation in this database, if there is one and nothing is missing.
+pub fn installation() -> Option<Installation> {
+    find().1
+}
+
+fn find() -> (Option<Presence>, Option<Installation>) {
+    let generation = gate::generation();
+    let (seen, presence, installation) = FOUND.get();
+    if seen == generation {
+        return (presence, installation);
+    }
+    let mut presence = find_presence();
+    let mut relations = None;
+    if let Some(found) = &mut presence {
+        match find_relations(found.schema) {
+            Ok(oids) => relations = Some(oids),
+            Err(missing) => found.fault = found.fault.or(Some(Fault::Missing(missing))),
+        }
+    }
+    for (at, watched) in WATCHED.iter().enumerate() {
+        watched.store(relations.map_or(0, |oids| oids[at]), Relaxed);
+    }
+    let installation =
+        presence.zip(relations).filter(|(found, _)| found.fault.is_none()).map(|(presence, oids)| Installation {
+            presence,
+            user_account: oids[0],
+            user_account_by_id: oids[1],
+            user_account_by_identity: oids[2],
+            token: oids[3],
+            token_by_digest: oids[4],
+            token_issuer: oids[5],
+            token_issuer_by_issuer: oids[6],
+            impersonation_rule: oids[7],
+            subscription: oids[8],
+            subscription_by_user: oids[9],
+            subscriber: oids[10],
+            subscriber_by_role: oids[11],
+            project: oids[12],
+            project_by_id: oids[13],
+            project_member: oids[14],
+            project_member_current: oids[15],
+            home: oids[16],
+            api_key: oids[17],
+            api_key_by_digest: oids[18],
+            user_profile: oids[19],
+            user_profile_by_user: oids[20],
+            token_revocation: oids[21],
+            token_revocation_by_key: oids[22],
+            access_class: oids[23],
+            access_class_by_role: oids[24],
+        });
+    FOUND.set((generation, presence, installation));
+    (presence, installation)
+}
+
+/// The relations of [`RELATIONS`], in their order; else the name of the first that is missing.
+fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
+    if schema == 0 {
+        return Err("immuta");
+    }
+    let mut found = [0; RELATIONS.len()];
+    for (oid, name) in found.iter_mut().zip(RELATIONS) {
+        // SAFETY: a NUL-terminated name and an OID by value.
+        *oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema.into()) }.to_u32();
+        if *oid == 0 {
+            return Err(name.to_str().unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+fn find_presence() -> Option<Presence> {
+    // SAFETY: look-ups by NUL-terminated names, missing_ok.
+    let (extension, schema, internal) = unsafe {
+        (
+            pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true).to_u32(),
+            pg_sys::get_namespace_oid(c"immuta".as_ptr(), true).to_u32(),
+            pg_sys::get_namespace_oid(c"immuta_internal".as_ptr(), true).to_u32(),
+        )
+    };
+    let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
+    Some(Presence {
+        extension,
+        owner,
+        schema,
+        control_roles: [
+            control_role(internal, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
+            control_role(internal, c"is_immuta_impersonation", c"immuta_impersonation"),
+            control_role(internal, c"is_immuta_admin", c"immuta_admin"),
+        ],
+        mappable: control_role(internal, c"is_immuta_mappable", c"immuta_mappable"),
+        marker_of_subscribers: role_by_name(c"immuta_subscriber"),
+        fault: (version != env!("CARGO_PKG_VERSION"))
+            .then_some(Fault::Version)
+            .or((internal == 0).then_some(Fault::Missing("immuta_internal"))),
+    })
+}
+
+fn role_by_name(name: &CStr) -> u32 {
+    // SAFETY: a NUL-terminated name; missing_ok.
+    unsafe { pg_sys::get_role_oid(name.as_ptr(), true) }.to_u32()
+}
+
+/// The role that may execute a function which only it and the owner may, whatever it is called by now; where that is not
+/// to be found, the role of this name.
+fn control_role(schema: u32, function: &CStr, name: &CStr) -> u32 {
+    // SAFETY: the function is looked up by its name and no arguments; its tuple is read before the release, and the
+    // access list is detoasted.
+    let grantees: Vec<u32> = unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as c_int;
+        let tuple = pg_sys::SearchSysCache3(
+            cache,
+            pg_sys::Datum::from(function.as_ptr()),
+            pg_sys::Datum::from(pg_sys::buildoidvector(std::ptr::null(), 0)),
+            pg_sys::Oid::from(schema).into(),
+        );
+        if tuple.is_null() {
+            return role_by_name(name);
+        }
+        let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc)).proowner;
+        let mut is_null = false;
+        let list = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_proacl as i16, &mut is_null);
+        let mut roles = std::ptr::null_mut();
+        let count = if is_null {
+            0
+        } else {
+            pg_sys::aclmembers(pg_sys::pg_detoast_datum(list.cast_mut_ptr()).cast(), &mut roles)
+        };
+        let members = (0..usize::try_from(count).unwrap_or(0)).map(|at| *roles.add(at));
+        let grantees = members.filter(|&role| role != owner).map(|role| role.to_u32()).collect();
+        pg_sys::ReleaseSysCache(tuple);
+        grantees
+    };
+    match grantees[..] {
+        [role] => role,
+        _ => role_by_name(name),
+    }
+}
+
+/// Of a row of pg_extension, which has no syscache before 18.
+fn extension_owner_and_version(extension: u32) -> Option<(u32, String)> {
+    // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is read before the scan ends, and the
+    // version is text.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as c_int);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            pg_sys::Anum_pg_extension_oid as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_OIDEQ.into(),
+            pg_sys::Oid::from(extension).into(),
+        );
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::ExtensionOidIndexId.into(),
+            true,
+            std::ptr::null_mut(),
+            1,
+            &mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let found = (!tuple.is_null()).then(|| {
+            let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32();
+            let mut is_null = false;
+            let column = pg_sys::Anum_pg_extension_extversion as c_int;
+            let version = pg_sys::heap_getattr(tuple, column, (*relation).rd_att, &mut is_null);
+            (owner, String::from_datum(version, is_null).unwrap_or_default())
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+        found
+    }
+}
+
+/// Asks to be told of every change that may matter. Called once, from `_PG_init`.
+pub fn watch() {
+    use pg_sys::SysCacheIdentifier::*;
+    // SAFETY: the callbacks stay valid for the life of the process and only count.
+    unsafe {
+        for cache in [AUTHOID, AUTHMEMMEMROLE, NAMESPACEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(catalog_changed), 0.into());
+        }
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), 0.into());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: c_int, _hash: u32) {
+    gate::next_generation();
+    gate::next_relations();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    gate::next_relations();
+    let relation = relation.to_u32();
+    // Invalid: all relations. Not installed, or not all of it so far: any relation may be ours.
+    if relation == 0
+        || WATCHED[0].load(Relaxed) == 0
+        || WATCHED.iter().any(|watched| watched.load(Relaxed) == relation)
+    {
+        gate::next_generation();
+    }
+}
+
+/// Takes in what other sessions have committed so far, which a transaction otherwise does where it takes a lock.
+pub fn take_in_changes() {
+    // SAFETY: calls the invalidation callbacks; in a transaction only, as look-ups are.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
+/// Makes every backend look at our tables again, once this transaction has committed.
+pub fn announce_change() {
+    if let Some(found) = installation() {
+        // SAFETY: takes an OID by value.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(found.user_account.into()) };
+    }
+}

@@ -1,0 +1,11 @@
+//! Frames around PostgreSQL's hooks and callbacks, and what they are passed.
+
+pub mod cursor;
+pub mod depth;
+pub mod dry_run;
+pub mod frames;
+pub mod login;
+pub mod nodes;
+pub mod reported;
+pub mod statement;
+pub mod xact;

@@ -1,0 +1,4 @@
+//! Background workers.
+
+pub mod worker;
+pub mod writer;

@@ -1,0 +1,167 @@
+//! Roles: looking at them, and the switch itself.
+
+use crate::pg::catalog::roles::{exists, is_superuser, name_in_server_encoding};
+use crate::pg::gate::{Restricted, Restriction};
+use crate::pg::guc::Lasting;
+use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::raw;
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::ffi::{CStr, c_int};
+
+const LOCK: c_int = pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
+
+pub fn session_user() -> u32 {
+    raw::GetSessionUserId().to_u32()
+}
+
+/// The current user and whether the role is locked (by us, or by a SECURITY DEFINER function).
+pub fn current_user() -> (u32, bool) {
+    let mut user = pg_sys::Oid::INVALID;
+    let mut context: c_int = 0;
+    // SAFETY: writes the two variables.
+    unsafe { raw::GetUserIdAndSecContext(&mut user, &mut context) };
+    (user.to_u32(), context & LOCK != 0)
+}
+
+/// Whether the role is locked, and not by a SECURITY DEFINER function of another role's.
+pub fn is_locked_outside_definers() -> bool {
+    let (user, is_locked) = current_user();
+    is_locked && user == raw::GetOuterUserId().to_u32()
+}
+
+/// Does the effect of `SET [LOCAL] ROLE` and locks the role: until the transaction ends, or for the session anew in each
+/// of its transactions.
+///
+/// The role GUC checks that the *session* user is a member of the role, which the service login must not be: around
+/// the one call the session user is the bootstrap superuser. Must be called at nesting level 1 of the transaction,
+/// outside any SECURITY DEFINER function. Returns whether the role is in effect afterwards.
+pub fn switch_to(role: u32, lasting: Lasting) -> bool {
+    let Some(name) = name_in_server_encoding(role) else { return false };
+    let session_user = session_user();
+    set_role(&name, lasting);
+    inject::point(Point::RoleSet);
+    lock();
+    inject::point(Point::Locked);
+    is_in_effect(role, session_user)
+}
+
+/// Ends a switch that was made for the session: back to the role (or "none") that the session had chosen before.
+pub fn switch_back(before: &CStr) {
+    unlock();
+    let is_known = before == c"none" || exists(before);
+    set_role(if is_known { before } else { c"none" }, Lasting::ForSession);
+}
+
+fn set_role(name: &CStr, lasting: Lasting) {
+    let session_user = session_user();
+    let session_is_superuser = is_superuser(session_user);
+    PgTryBuilder::new(|| {
+        // SAFETY: raises errors only, which are caught below; `name` outlives the call.
+        unsafe {
+            pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
+            inject::point(Point::SessionUserRaised);
+            pg_sys::set_config_option(
+                c"role".as_ptr(),
+                name.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                lasting.action(),
+                true,
+                0,
+                false,
+            );
+        }
+    })
+    .finally(|| restore_session_user(session_user, session_is_superuser))
+    .execute();
+}
+
+/// A session that stayed the bootstrap superuser would be worse than none: if the way back fails, end it.
+fn restore_session_user(user: u32, is_superuser: bool) {
+    PgTryBuilder::new(|| {
+        // SAFETY: raises errors only, which are caught below.
+        unsafe { pg_sys::SetSessionAuthorization(user.into(), is_superuser) }
+    })
+    .catch_others(|_| {
+        pgrx::ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "could not restore the session user"
+        );
+    })
+    .execute();
+}
+
+/// Runs a statement (in the database encoding) as `role`, which the statement cannot leave again. An error restores
+/// the user where it ends the (sub)transaction.
+pub fn run_as(role: u32, statement: &CStr) {
+    let _restricted = Restricted::to(Restriction::Trusted);
+    let result = acting_as(role, || {
+        // SAFETY: connected; SPI copies what it keeps of the statement.
+        unsafe { pg_sys::SPI_execute(statement.as_ptr(), false, 0) }
+    });
+    if result < 0 {
+        pgrx::error!("a statement of the system account was not executed (SPI result {result})");
+    }
+}
+
+/// Looks the names and types of a statement (in the database encoding) up as `role`, 0 for whoever sent the statement
+/// that is running. Literals are read meanwhile, and with them constraints of domains run.
+pub fn analyse_as(role: u32, statement: &CStr) {
+    let role = if role == 0 { raw::GetOuterUserId().to_u32() } else { role };
+    let _restricted = Restricted::to(Restriction::Analysis);
+    acting_as(role, || {
+        // SAFETY: connected; the plan goes with SPI_finish().
+        unsafe { pg_sys::SPI_prepare(statement.as_ptr(), 0, std::ptr::null_mut()) };
+    });
+}
+
+/// Does something connected to SPI.
+fn acting_as<T>(role: u32, act: impl FnOnce() -> T) -> T {
+    let mut user = pg_sys::Oid::INVALID;
+    let mut context: c_int = 0;
+    // SAFETY: assigns the two static variables and back.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut user, &mut context);
+        raw::SetUserIdAndSecContext(role.into(), context | LOCK);
+        pg_sys::SPI_connect();
+        inject::point(Point::ActingBegins);
+        let result = act();
+        inject::point(Point::ActingEnds);
+        pg_sys::SPI_finish();
+        raw::SetUserIdAndSecContext(user, context);
+        result
+    }
+}
+
+/// Whether the lock is on, or something that refuses as much.
+pub fn is_locked() -> bool {
+    current_user().1
+}
+
+/// From now on PostgreSQL refuses every change of role and session authorization, by any route.
+pub fn lock() {
+    let mut user = pg_sys::Oid::INVALID;
+    let mut context: c_int = 0;
+    // SAFETY: reads and assigns the two static variables.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut user, &mut context);
+        raw::SetUserIdAndSecContext(user, context | LOCK);
+    }
+}
+
+/// Lifts the lock, before the role itself is undone at the end of the transaction. Cannot fail.
+pub fn unlock() {
+    let mut user = pg_sys::Oid::INVALID;
+    let mut context: c_int = 0;
+    // SAFETY: reads and assigns the two static variables.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut user, &mut context);
+        raw::SetUserIdAndSecContext(user, context & !LOCK);
+    }
+}
+
+/// Whether the session runs as `role` on behalf of `session_user`, locked.
+pub fn is_in_effect(role: u32, impersonator: u32) -> bool {
+    raw::GetOuterUserId().to_u32() == role && session_user() == impersonator && current_user().1
+}

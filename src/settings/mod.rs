@@ -1,0 +1,43 @@
+//! The settings, a row each: name, default, limits, who may set it, what a change makes stale, and its description. Each
+//! is private to its file, validated when it is set, and read through a typed getter.
+
+mod audit;
+mod guard;
+mod impersonation;
+mod jwt;
+mod provider;
+mod read;
+mod token;
+
+pub use audit::*;
+pub use guard::*;
+pub use impersonation::*;
+pub use jwt::*;
+pub use provider::*;
+pub use token::*;
+
+use crate::core::identity::Provider;
+use crate::pg::guc;
+use crate::pg::guc::names;
+use crate::pg::sys::compat;
+
+/// The settings of a file, as `ROWS`, in the order in which they are defined: what one is checked against comes first.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty = $row:expr;)*) => {
+        $($(#[$doc])* static $name: Setting<$kind> = $row;)*
+
+        pub(super) static ROWS: &[&dyn crate::pg::guc::Row] = &[$(&$name),*];
+    };
+}
+use settings;
+
+/// Defines all settings. Called once, from `_PG_init`.
+pub fn init() {
+    for rows in [token::ROWS, guard::ROWS, impersonation::ROWS, provider::ROWS, jwt::ROWS, audit::ROWS] {
+        rows.iter().for_each(|row| row.define());
+    }
+    guc::define_token(|| token_provider() != Provider::Local);
+    names::define();
+    compat::reserve_prefix(c"bodata");
+    compat::reserve_prefix(c"immuta");
+}
