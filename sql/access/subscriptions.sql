@@ -107,19 +107,15 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT requested_at + nullif(coalesce(current_setting('bodata.request_lapse_after', true), '0')::interval, interval '0')
 $$;
-REVOKE ALL ON FUNCTION immuta_internal.request_lapses_at(timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION immuta_internal.request_lapses_at(timestamptz) IS 'internal: when a request lapses that was made then; NULL: never';
+COMMENT ON FUNCTION immuta_internal.request_lapses_at(timestamptz) IS 'when a request lapses that was made then; NULL: never';
 
 -- The state of a subscription as it is now.
 CREATE FUNCTION immuta_internal.state_of(subscription immuta.subscription) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN subscription.state = 'approved' AND subscription.valid_until <= now() THEN 'expired'
-                WHEN subscription.state = 'requested' AND immuta_internal.request_lapses_at(subscription.created_at) <= now() THEN 'lapsed'
-                ELSE subscription.state END
-$$;
-REVOKE ALL ON FUNCTION immuta_internal.state_of(immuta.subscription) FROM PUBLIC;
-COMMENT ON FUNCTION immuta_internal.state_of(immuta.subscription) IS 'internal: the state of a subscription, with what time has made of it';
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN subscription.state = 'approved' AND subscription.valid_until <= now() THEN 'expired'
+            WHEN subscription.state = 'requested' AND immuta_internal.request_lapses_at(subscription.created_at) <= now() THEN 'lapsed'
+            ELSE subscription.state END;
+COMMENT ON FUNCTION immuta_internal.state_of(immuta.subscription) IS 'the state of a subscription, with what time has made of it';
 
 -- Whoever waits for requests is told that there is one, and not of whom: everybody may LISTEN.
 CREATE FUNCTION immuta_internal.add_request(user_id bigint, source_id bigint, access text, reason text) RETURNS void
@@ -140,13 +136,12 @@ BEGIN
         PERFORM pg_notify('immuta_requests', '');
     ELSIF (SELECT immuta_internal.state_of(s) FROM immuta.subscription s
            WHERE s.user_id = add_request.user_id AND s.data_source_id = source_id) = 'approved' THEN
-        RAISE EXCEPTION 'the user is subscribed already' USING ERRCODE = 'duplicate_object',
+        RAISE EXCEPTION 'the user is already subscribed' USING ERRCODE = 'duplicate_object',
             HINT = 'An administrator can change the access with immuta.subscribe().';
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta_internal.add_request(bigint, bigint, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION immuta_internal.add_request(bigint, bigint, text, text) IS 'internal: records a request and tells who waits for them';
+COMMENT ON FUNCTION immuta_internal.add_request(bigint, bigint, text, text) IS 'records a request and tells who waits for them';
 
 CREATE FUNCTION immuta.request_subscription(
     userid text, data_source regclass, access text = 'READ', iamid text = 'bim', reason text = NULL)
@@ -181,8 +176,7 @@ BEGIN
     RETURN impersonated.id;
 END
 $$;
-REVOKE ALL ON FUNCTION immuta_internal.impersonated_user() FROM PUBLIC;
-COMMENT ON FUNCTION immuta_internal.impersonated_user() IS 'internal: the user who is impersonated in this session';
+COMMENT ON FUNCTION immuta_internal.impersonated_user() IS 'the user who is impersonated in this session';
 
 -- By name, as who asks for access may not be able to look the table up.
 CREATE FUNCTION immuta.request_my_subscription(data_source text, access text = 'READ', reason text = NULL) RETURNS void
@@ -225,18 +219,18 @@ AS $$
 DECLARE
     subscribed_user bigint;
     source_id bigint;
-    wished record;
+    wanted record;
 BEGIN
     PERFORM immuta_internal.catch_up();
     subscribed_user := immuta_internal.user_id(approve_subscription.userid, approve_subscription.iamid);
     source_id := immuta_internal.data_source_id(approve_subscription.data_source);
-    SELECT s.access, immuta_internal.state_of(s) AS state INTO wished FROM immuta.subscription s
+    SELECT s.access, immuta_internal.state_of(s) AS state INTO wanted FROM immuta.subscription s
     WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
-    IF NOT FOUND OR wished.state = 'lapsed' THEN
-        RAISE EXCEPTION '%', CASE wished.state WHEN 'lapsed' THEN 'the request has lapsed' ELSE 'there is no such request' END
+    IF NOT FOUND OR wanted.state = 'lapsed' THEN
+        RAISE EXCEPTION '%', CASE wanted.state WHEN 'lapsed' THEN 'the request has lapsed' ELSE 'there is no such request' END
             USING ERRCODE = 'undefined_object', HINT = 'Subscribe the user with immuta.subscribe().';
     END IF;
-    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wished.access, until, approve_subscription.reason);
+    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wanted.access, until, approve_subscription.reason);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) FROM PUBLIC;

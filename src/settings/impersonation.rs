@@ -108,8 +108,7 @@ settings! {
         details: c"A list of names, separated by commas.",
     };
 
-    /// How long a request for a subscription can be approved, in seconds; what a user needed a month ago they may need no
-    /// longer. Read by SQL.
+    /// How long, in seconds, a request for a subscription waits for a decision; read in SQL.
     REQUEST_LAPSE_AFTER: Number = Setting {
         name: c"bodata.request_lapse_after",
         value: GucSetting::<i32>::new(30 * 24 * 3600),

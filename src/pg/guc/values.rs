@@ -44,11 +44,6 @@ pub fn reload_if_asked() {
     }
 }
 
-/// Whether there is no setting of this name.
-pub fn is_unknown(name: &str) -> bool {
-    CString::new(name).is_ok_and(|name| compat::setting(&name).is_null())
-}
-
 /// The value of a setting as SHOW has it; `None` if there is none of this name.
 pub fn shown(name: &CStr) -> Option<CString> {
     // SAFETY: missing_ok; the value is null or a palloc'd string.
@@ -56,6 +51,11 @@ pub fn shown(name: &CStr) -> Option<CString> {
         let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
         (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
     }
+}
+
+/// Whether there is no setting of this name.
+pub fn is_unknown(name: &str) -> bool {
+    CString::new(name).is_ok_and(|name| compat::setting(&name).is_null())
 }
 
 /// How long a change of a setting lasts.
