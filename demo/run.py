@@ -18,6 +18,7 @@ import terminal
 from flights import TABLE, Flights
 from immuta import ImmutaAct
 from subscriptions import SubscriptionsAct
+from tokens import TokensAct
 from harness.server import BUILD, ROOT
 
 DATABASE, SERVICE = "immuta", "flights_app"
@@ -70,7 +71,9 @@ class Demo:
         self.ask_the_same(tokens)
         self.ask_without_a_valid_token()
         self.try_to_escape(tokens["ursula"])
-        ImmutaAct(self).play(heading, table)
+        immuta = ImmutaAct(self)
+        immuta.play(heading, table)
+        TokensAct(self, immuta.configure).play(heading, table)
         SubscriptionsAct(self).play(heading, table)
         self.tell_how_to_go_on()
 

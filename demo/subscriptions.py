@@ -26,7 +26,7 @@ class SubscriptionsAct:
         self.demo = demo
 
     def play(self, heading, table):
-        heading("9. Subscriptions: a policy instead of grants")
+        heading("10. Subscriptions: a policy instead of grants")
         self.demo.run(CONNECT)
         self.do("SELECT immuta.tag_data_source('air.carriers', 'public')")
         self.do(POLICY)

@@ -191,7 +191,7 @@ BEGIN
     PERFORM immuta_internal.find_missing();
     DELETE FROM immuta.home;
     INSERT INTO immuta.home
-    SELECT c.system_identifier, b.oid FROM pg_control_system() c, pg_database b WHERE b.datname = current_database();
+    SELECT * FROM immuta_internal.here();
     -- From here on the OIDs are those of this database.
     IF EXISTS (SELECT FROM immuta.system_account) THEN
         UPDATE immuta.connection_state SET active = true;

@@ -27,17 +27,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.is_watching() IS 'whether DDL can concern data sources';
 
--- DDL may change the names by which everything is adopted.
+-- DDL may change the names by which everything is adopted. And a member of a role may DROP OWNED BY it: of immuta_subscriber, to
+-- which all row policies are granted, and of the roles that hold the grants.
 CREATE FUNCTION immuta_internal.before_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
+DECLARE
+    who name := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
-    IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND NOT immuta_internal.is_home()
-       AND immuta_internal.original() IS NULL THEN
-        PERFORM immuta_internal.catch_up();
+    IF TG_TAG = 'DROP OWNED' THEN
+        IF EXISTS (SELECT FROM pg_roles u, pg_roles m WHERE u.rolname = who AND NOT u.rolsuper
+                   AND m.rolname = 'immuta_subscriber' AND pg_has_role(u.oid, m.oid, 'USAGE')) THEN
+            RAISE EXCEPTION 'DROP OWNED would take off privileges and row policies that others gave'
+                USING ERRCODE = 'insufficient_privilege', HINT = 'Drop the objects one by one.';
+        END IF;
+        RETURN;
     END IF;
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'the data sources of immuta_ext are not adopted yet: %', SQLERRM USING HINT = 'Run immuta.sync().';
+    BEGIN
+        IF EXISTS (SELECT FROM immuta.connection_state s WHERE s.active) AND NOT immuta_internal.is_home()
+           AND immuta_internal.original() IS NULL THEN
+            PERFORM immuta_internal.catch_up();
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'the data sources of immuta_ext are not adopted yet: %', SQLERRM USING HINT = 'Run immuta.sync().';
+    END;
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.before_ddl() IS 'a database that came from elsewhere is adopted before its tables change';
@@ -86,7 +99,7 @@ COMMENT ON FUNCTION immuta_internal.after_drop() IS 'data sources go with their 
 
 CREATE EVENT TRIGGER immuta_before ON ddl_command_start
 WHEN TAG IN ('ALTER TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SCHEMA', 'DROP TABLE',
-             'DROP VIEW', 'DROP MATERIALIZED VIEW', 'DROP FOREIGN TABLE', 'DROP SCHEMA')
+             'DROP VIEW', 'DROP MATERIALIZED VIEW', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED')
 EXECUTE FUNCTION immuta_internal.before_ddl();
 COMMENT ON EVENT TRIGGER immuta_before IS 'data sources of immuta_ext are adopted before DDL changes their names';
 CREATE EVENT TRIGGER immuta_ddl ON ddl_command_end

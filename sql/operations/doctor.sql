@@ -8,6 +8,48 @@ CREATE FUNCTION immuta_internal.provider_fault() RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_provider_fault_wrapper';
 COMMENT ON FUNCTION immuta_internal.provider_fault() IS 'asks the token provider about a token that nobody has; why it cannot be asked, or NULL';
 
+-- Lines of pg_hba.conf by which people log in with tokens (PostgreSQL 18).
+CREATE FUNCTION immuta_internal.login_lines()
+RETURNS TABLE (file_name text, line_number integer, type text, database text[], user_name text[], issuer text, scope text,
+               problems text[])
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH lines AS (
+        SELECT to_jsonb(h) AS h,
+               (SELECT jsonb_object_agg(split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)) FROM unnest(h.options) o) AS o
+        FROM pg_hba_file_rules h WHERE h.auth_method = 'oauth')
+    SELECT l.h ->> 'file_name', (l.h ->> 'line_number')::integer, l.h ->> 'type',
+           ARRAY(SELECT jsonb_array_elements_text(nullif(l.h -> 'database', 'null'))),
+           ARRAY(SELECT jsonb_array_elements_text(nullif(l.h -> 'user_name', 'null'))),
+           l.o ->> 'issuer', l.o ->> 'scope', ARRAY(
+        SELECT p.problem FROM (VALUES
+            (l.h ->> 'error' IS NOT NULL, 'PostgreSQL does not take it: ' || (l.h ->> 'error')),
+            (l.h ->> 'type' <> 'hostssl', 'tokens travel in the clear: use hostssl'),
+            (coalesce(l.o ->> 'delegate_ident_mapping', '') NOT IN ('1', 'true', 'on', 'yes'),
+             'it lacks delegate_ident_mapping=1, without which immuta_ext refuses'),
+            (current_setting('oauth_validator_libraries', true) !~ '(^|[ ,"/])immuta_ext(\.so)?($|[ ,"])',
+             'immuta_ext is not in oauth_validator_libraries'),
+            (NOT immuta_internal.sees_all_sessions(), 'immuta_ext is not in shared_preload_libraries'),
+            (current_setting('bodata.token_provider') <> 'jwt', 'bodata.token_provider is not jwt'),
+            (current_setting('bodata.jwt_audience') = '', 'bodata.jwt_audience is not set'),
+            (NOT EXISTS (SELECT FROM immuta.token_issuer i
+                         WHERE i.issuer = regexp_replace(l.o ->> 'issuer', '/\.well-known/[^/]+', '')),
+             'its issuer is not mapped: see map_issuer()'),
+            (NOT EXISTS (SELECT FROM pg_roles r
+                         WHERE NOT r.rolsuper AND r.rolcanlogin AND pg_has_role(r.oid, 'bodata_impersonate_user', 'MEMBER')
+                           AND (l.h -> 'user_name') ?| ARRAY['all', r.rolname::text]),
+             'none of its roles is a service login')) p(is_one, problem)
+        WHERE p.is_one)
+    FROM lines l
+$$;
+GRANT EXECUTE ON FUNCTION immuta_internal.login_lines() TO immuta_admin;
+COMMENT ON FUNCTION immuta_internal.login_lines() IS 'see the view login_settings';
+
+CREATE VIEW immuta.login_settings AS SELECT * FROM immuta_internal.login_lines();
+REVOKE ALL ON immuta.login_settings FROM PUBLIC;
+GRANT SELECT ON immuta.login_settings TO immuta_admin;
+COMMENT ON VIEW immuta.login_settings IS 'lines of pg_hba.conf by which people log in with tokens, and what is wrong with them';
+
 CREATE FUNCTION immuta_internal.doctor_of_server() RETURNS TABLE ("check" text, ok boolean, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -82,6 +124,11 @@ AS $$
         ELSE 'Put immuta_ext into shared_preload_libraries: each new session fetches them anew.' END
     FROM (SELECT immuta_internal.sees_all_sessions() AS shared) k
     WHERE current_setting('bodata.token_provider') = 'jwt'
+    UNION ALL
+    SELECT 'logins with tokens', count(*) FILTER (WHERE l.problems <> '{}') = 0, coalesce(
+        string_agg('line ' || l.line_number || ': ' || array_to_string(l.problems, '; '), ' -- ' ORDER BY l.line_number)
+            FILTER (WHERE l.problems <> '{}'), count(*) || ' lines of pg_hba.conf')
+    FROM immuta_internal.login_lines() l HAVING count(*) > 0
     UNION ALL
     SELECT 'keys of issuers travel safely', count(*) = 0, CASE count(*) WHEN 0 THEN 'no issuer is asked over http'
         ELSE 'Whoever is on the way can put keys of their own in the place of: ' || string_agg(i.issuer, ', ' ORDER BY i.issuer) END

@@ -2,23 +2,25 @@
 -- schemas other OIDs, a restore everything. CREATE DATABASE ... TEMPLATE keeps them, but roles belong to the original.
 -- There what may have another OID is adopted by its names (immuta_internal.come_home()) before anything looks at one.
 
+CREATE FUNCTION immuta_internal.here(OUT system_identifier bigint, OUT database oid)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database() $$;
+COMMENT ON FUNCTION immuta_internal.here() IS 'this cluster and database';
+
 -- A dump brings the row of its database along: then there are two, until it is adopted.
 CREATE TABLE immuta.home (
     system_identifier bigint NOT NULL,
     database oid NOT NULL
 );
 REVOKE ALL ON immuta.home FROM PUBLIC;
-INSERT INTO immuta.home
-SELECT c.system_identifier, d.oid FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d
-WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+INSERT INTO immuta.home SELECT * FROM immuta_internal.here();
 COMMENT ON TABLE immuta.home IS 'cluster and database for which the OIDs in the other tables were written';
 SELECT pg_catalog.pg_extension_config_dump('immuta.home', '');
 
 CREATE FUNCTION immuta_internal.is_home() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT count(*) = 1 AND bool_and(h.system_identifier = c.system_identifier AND h.database = d.oid)
-    FROM immuta.home h, pg_control_system() c, pg_database d WHERE d.datname = current_database()
+    SELECT count(*) = 1 AND bool_and(h IS NOT DISTINCT FROM n) FROM immuta.home h, immuta_internal.here() n
 $$;
 COMMENT ON FUNCTION immuta_internal.is_home() IS 'whether the stored OIDs were written for this cluster and database';
 
@@ -33,9 +35,9 @@ CREATE FUNCTION immuta_internal.original() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT min(b.datname::text)::name
-    FROM immuta.home h JOIN pg_database b ON b.oid = h.database, pg_control_system() c
-    WHERE NOT immuta_internal.is_home() AND b.datname <> current_database()
-      AND (h.system_identifier = c.system_identifier OR immuta_internal.was_moved())
+    FROM immuta.home h JOIN pg_database b ON b.oid = h.database, immuta_internal.here() n
+    WHERE NOT immuta_internal.is_home() AND h.database <> n.database
+      AND (h.system_identifier = n.system_identifier OR immuta_internal.was_moved())
       AND (EXISTS (SELECT FROM immuta.system_account) OR EXISTS (SELECT FROM immuta.project))
 $$;
 COMMENT ON FUNCTION immuta_internal.original() IS 'the database of this cluster whose copy this is, and whose roles it has; NULL if there is none';

@@ -84,13 +84,13 @@ fn immuta_cached_tokens() -> TableIterator<
                     iamid,
                     userid,
                     pg_sys::Oid::from(entry.role),
-                    entry.provider.name(),
-                    timestamptz(entry.last_used),
-                    timestamptz(entry.validated),
+                    entry.answer.provider.name(),
+                    timestamptz(entry.answer.last_used),
+                    timestamptz(entry.answer.validated),
                     timestamptz(end_of_life(
-                        entry.last_used,
-                        entry.expires,
-                        settings::idle_ttl_of(entry.provider),
+                        entry.answer.last_used,
+                        entry.answer.expires,
+                        settings::idle_ttl_of(entry.answer.provider),
                     )),
                 )
             })

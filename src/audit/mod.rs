@@ -134,7 +134,7 @@ pub fn started(begun: &Impersonation) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| state.start(begun))
 }
 
-/// An error of ours is about to be raised. While somebody is impersonated it is that of his statement.
+/// An error of ours is about to be raised. While somebody is impersonated it is that of their statement.
 pub fn refused(report: &Report) {
     shared::counters().refused(report.detail);
     if !is_on() {

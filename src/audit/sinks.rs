@@ -4,7 +4,7 @@
 //! `bodata.audit_required` is on, no impersonated work goes on before the sink takes it after all.
 
 use crate::audit::file::{Appender, Rotation};
-use crate::core::audit::record::{Format, Forms, in_ascii};
+use crate::core::audit::form::{Format, Forms, in_ascii};
 use crate::core::audit::{Record, Values};
 use crate::error::Error;
 use crate::pg::job::writer;

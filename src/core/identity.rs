@@ -1,9 +1,5 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
-use crate::core::provider::jwt::claims::Claims;
-use crate::core::time::Timestamp;
-use std::rc::Rc;
-
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -25,6 +21,27 @@ impl Identity {
     pub fn is_well_formed(name: &str) -> bool {
         (1..=MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
     }
+}
+
+/// What in a template stands for the name that was presented.
+const PLACE: &str = "{userid}";
+
+/// Why a template is unacceptable. An empty one is none.
+pub fn template_fault(template: &str) -> Option<&'static str> {
+    if !template.is_empty() && template.matches(PLACE).count() != 1 {
+        Some("The template must contain {userid} once.")
+    } else if template.chars().any(char::is_control) {
+        Some("Control characters are not allowed.")
+    } else {
+        None
+    }
+}
+
+/// The user that a name stands for. `None` for what can be no user id.
+pub fn of_template(name: &str, iamid: &str, template: &str) -> Option<Identity> {
+    let userid = if template.is_empty() { name.to_owned() } else { template.replacen(PLACE, name, 1) };
+    let fits = Identity::is_well_formed(&userid) && Identity::is_well_formed(iamid);
+    fits.then(|| Identity { iamid: iamid.to_owned(), userid })
 }
 
 /// What names a user to people.
@@ -109,28 +126,29 @@ pub enum Authority {
     Issuer(String),
 }
 
-/// The user a token stands for, as the provider describes him.
+/// The user a token stands for, as the provider describes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     pub authority: Authority,
     pub userid: String,
-    /// The role that the provider names for him.
+    /// The role that the provider names for them.
     pub role_name: Option<String>,
 }
 
-/// What a provider answered about a token that is active.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resolution {
-    pub provider: Provider,
-    pub subject: Subject,
-    /// Last use that the provider knows of.
-    pub last_used: Timestamp,
-    /// When the token ends whatever its use, if the provider says so.
-    pub expires: Option<Timestamp>,
-    /// Key of the row in the token table; 0 for tokens that have none.
-    pub token_id: i64,
-    /// What the token itself says of its user.
-    pub claims: Option<Rc<Claims>>,
+/// Who acts for the user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Actor {
+    pub id: String,
+    pub issuer: Option<String>,
+}
+
+/// Who uses a token: what audit records say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bearer {
+    pub token_id: Option<String>,
+    pub client: Option<String>,
+    /// The outermost, who acts now, first.
+    pub actors: Vec<Actor>,
 }
 
 #[cfg(test)]
@@ -144,6 +162,22 @@ mod tests {
         assert_eq!(label.fill("{application_name} as {userid}@{iamid} ({role})"), "app as {role}@bim (r)");
         assert_eq!(label.fill("{ {x} {userid"), "{ {x} {userid");
         assert_eq!(label.fill(""), "");
+    }
+
+    #[test]
+    fn a_template_completes_the_name() {
+        let user = |name, template| of_template(name, "okta", template).map(|found| found.userid);
+        assert_eq!(user("jdoe", "{userid}@mycompany.com").as_deref(), Some("jdoe@mycompany.com"));
+        assert_eq!(user("jdoe", "{userid}").as_deref(), Some("jdoe"));
+        assert_eq!(user("{userid}", "x{userid}").as_deref(), Some("x{userid}"), "what came is not read again");
+        assert_eq!(user("jdoe", "").as_deref(), Some("jdoe"));
+        assert_eq!(user("a\nb", "{userid}"), None);
+        assert_eq!(user(&"x".repeat(250), "{userid}@mycompany.com"), None);
+        assert_eq!(of_template("jdoe", "", "{userid}"), None);
+        assert!(template_fault("{userid}@x").is_none() && template_fault("").is_none());
+        for bad in ["x", "{userid}{userid}", "{userid}\n"] {
+            assert!(template_fault(bad).is_some(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::guard::without_a_token;
 use crate::pg::catalog;
 use crate::pg::hook::nodes::{Handled, Permissions};
+use crate::rights::{login, mapping};
 
 /// What the executor itself does not stop.
 pub fn check_function(oid: u32) -> Result<(), Error> {
@@ -19,7 +20,7 @@ pub fn check_function(oid: u32) -> Result<(), Error> {
     }
 }
 
-/// The extension's own tables decide who is who: nobody reads or writes them under a token on his own rights, however
+/// The extension's own tables decide who is who: nobody reads or writes them under a token on their own rights, however
 /// far those go (`pg_write_all_data`, say), or through a view of somebody who is not trusted.
 pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
     let Some(installed) = catalog::presence() else { return Ok(()) };
@@ -30,6 +31,21 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
         Ok(())
     } else {
         Err(closed())
+    }
+}
+
+/// What roles of the extension own would run with rights that its user had once, and DROP OWNED in their name would take off
+/// everybody's row policies and grants. PostgreSQL leaves that to members.
+pub fn check_owners(handled: &Handled) -> Result<(), Error> {
+    let owners = handled.owners();
+    if owners.is_empty() || without_a_token::has_authority() {
+        return Ok(());
+    }
+    let installed = login::installed()?;
+    if owners.into_iter().any(|role| mapping::is_shared(&installed, role)) {
+        Err(Error::WhileImpersonating("nobody acts in the name of roles of immuta_ext".into()))
+    } else {
+        Ok(())
     }
 }
 

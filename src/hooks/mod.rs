@@ -5,14 +5,17 @@ mod transaction;
 
 use crate::audit;
 use crate::core::identity::Identity;
+use crate::core::token::Secret;
 use crate::error::Error;
 use crate::guard::watch::holds_back;
 use crate::guard::{names, without_a_token};
-use crate::pg::hook::{cursor, dry_run, frames, xact};
+use crate::pg::hook::{cursor, dry_run, frames, login, xact};
 use crate::pg::job::writer;
 use crate::pg::sys::{client, report, running};
 use crate::pg::{catalog, gate, log, preload};
+use crate::provider::jwt;
 use crate::rights::mapping;
+use crate::session::connection;
 
 /// What a session remembers, for tests to compare.
 #[cfg(feature = "inject")]
@@ -61,6 +64,7 @@ pub fn install() {
         utility_ended: statement::utility_ended,
         changes: audit::changes,
     });
+    login::install(accepts_login);
     xact::register(xact::Handlers {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
@@ -70,6 +74,14 @@ pub fn install() {
         subtransaction_committed: transaction::subtransaction_committed,
         subtransaction_aborted: transaction::subtransaction_aborted,
     });
+}
+
+/// Somebody logs in with a token. The user is established when the connection is made: only then our tables can be read.
+fn accepts_login(login: &login::Login) -> Result<String, String> {
+    let token = Secret::of(login.token.as_bytes()).ok_or("its token is too long, or none")?;
+    let user = jwt::accept_login(&token, login.issuer, login.scope)?;
+    connection::remember_login(token);
+    Ok(user)
 }
 
 /// What is answered whether or not the hooks are in place. Called once, from `_PG_init`.

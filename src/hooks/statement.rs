@@ -8,7 +8,7 @@ use crate::guard::watch::is_guarded;
 use crate::guard::{under_a_token, without_a_token};
 use crate::pg::hook::depth;
 use crate::pg::hook::frames::{Before, Beginning};
-use crate::pg::hook::nodes::{Handled, Permission, Permissions, Query, References};
+use crate::pg::hook::nodes::{Found, Handled, Permission, Permissions, Query, References};
 use crate::pg::hook::statement::Progress;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{self, Report};
@@ -37,6 +37,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         }
         guard::while_impersonating(statement, gate::is_lasting()).map_err(Error::from)?;
         under_a_token::check_handled(handled)?;
+        under_a_token::check_owners(handled)?;
         if matches!(statement, Statement::Set(_)) {
             state::with(|state| state.transaction.is_seeded = true);
         }
@@ -56,7 +57,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
     }
     if is_guarded() && !without_a_token::has_authority() {
         match guard::without_token(statement, depth == 0, settable)
-            .map_err(|refused| without_a_token::refusal(refused.into()))?
+            .map_err(|refused| refusal(statement, refused))?
         {
             Verdict::Runs => {}
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
@@ -72,21 +73,33 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
     Ok(Before::default())
 }
 
+/// Whoever mistypes the parameter that takes the token is told so, and not that the token is missing.
+fn refusal(statement: &Statement, refused: guard::Refusal) -> Error {
+    match statement {
+        Statement::Set(name) if guard::resembles_ours(name) && guc::is_unknown(name) => {
+            Error::NoSuchSetting(name.clone())
+        }
+        _ => without_a_token::refusal(refused.into()),
+    }
+}
+
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.
 pub fn before_plan(references: &References, depth: u32) -> Result<Before, Report> {
     if gate::is_impersonating() {
         lasting::resume()?;
         return Ok(Before::default());
     }
+    let is_held = is_guarded();
+    let is_checked = is_held && !without_a_token::has_authority();
+    let found = if is_checked || gate::is_dry_run() { references.collect() } else { Found::default() };
     if gate::is_dry_run() {
-        references.collect().types.into_iter().try_for_each(without_a_token::check_type_of_dry_run)?;
+        found.types.iter().copied().try_for_each(without_a_token::check_type_of_dry_run)?;
     }
-    if !is_guarded() {
+    if !is_held {
         return Ok(Before::default());
     }
     let before = without_a_token::undoing_settings(depth);
-    if !without_a_token::has_authority() {
-        let found = references.collect();
+    if is_checked {
         let reads_encryption = depth == 0 && without_a_token::reads_encryption_only(&found);
         set_encryption(if reads_encryption { Encryption::Planned } else { Encryption::NotRead });
         found.relations.into_iter().try_for_each(without_a_token::check_relation)?;
@@ -169,7 +182,7 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
         return end_trial(before.settings_level);
     }
     let presented = if depth == 0 && gate::has_presented() { begin::presented()? } else { None };
-    // What the application sets in the statement that presents a user is meant for that user: it is set again with his
+    // What the application sets in the statement that presents a user is meant for that user: it is set again with their
     // rights.
     let set_along = match presented {
         Some(_) if before.settings_level > 0 && !sets_only_one() => {

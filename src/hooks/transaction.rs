@@ -6,11 +6,12 @@ use crate::core::session::{Impersonation, Scope};
 use crate::error::Error;
 use crate::guard::watch::is_guarded;
 use crate::hooks::statement;
+use crate::pg::guc::{self, names};
 use crate::pg::hook::depth;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::running;
-use crate::pg::{catalog, gate, guc, residue, switch};
+use crate::pg::{catalog, gate, residue, switch};
 use crate::provider::lookup;
 use crate::session::state::{self, OfTransaction};
 use crate::session::{begin, connection};
@@ -68,6 +69,9 @@ fn before_commit() -> Result<(), Report> {
 fn establish_for_connection() -> Result<(), Error> {
     if catalog::database() == 0 {
         return Err(Error::NoExtension);
+    }
+    if connection::is_login() && (guc::presented().is_some() || !names::presented().is_empty()) {
+        return Err(Error::Together);
     }
     match begin::presented()? {
         Some(presented) if presented.is_of_connection => begin::establish(&presented),

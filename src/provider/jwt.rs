@@ -1,6 +1,8 @@
 //! Access tokens that are JSON Web Tokens, verified by the published keys of their issuers: nobody is asked about a token.
 
-use crate::core::identity::{Authority, Identity, Provider, Resolution, Subject};
+use crate::core::identity::{Authority, Identity, Provider, Subject};
+use crate::core::provider::cache::Resolution;
+use crate::core::provider::jwt::cache::issuer_of_line;
 use crate::core::provider::jwt::claims::{self, Accepted, CHECKS, Claims, Keys, Policy};
 use crate::core::provider::jwt::json::Json;
 use crate::core::provider::jwt::keys::KeySet;
@@ -9,9 +11,8 @@ use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token::Secret;
-use crate::pg::catalog::Installation;
-use crate::pg::catalog::tables;
-use crate::pg::sys::report;
+use crate::pg::catalog::{Installation, tables};
+use crate::pg::sys::{clock, report};
 use crate::provider::Failure;
 use crate::provider::keys::{Known, Source};
 use crate::settings;
@@ -123,6 +124,40 @@ pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Resu
             Err(Failure::Refused(if is_valid { Refusal::Insufficient(fault) } else { Refusal::Invalid }))
         }
     }
+}
+
+/// Whether somebody may log in with this token by a line for this issuer and these scopes; who they are by the settings, or why
+/// not. No table can be read: what rows say of the issuer counts later, when the connection is made.
+pub fn accept_login(token: &Secret, issuer: &str, scope: &str) -> Result<String, String> {
+    if settings::token_provider() != Provider::Jwt {
+        return Err("bodata.token_provider is not jwt for the whole server".into());
+    }
+    let mut policy = settings::jwt_policy();
+    if policy.audiences.is_empty() {
+        return Err(format!("{AUDIENCE} is not set for the whole server"));
+    }
+    policy.scopes.extend(scope.split_whitespace().map(str::to_owned));
+    login_problem(token.reveal(), &issuer_of_line(issuer), &policy).map_err(|problem| match problem {
+        Problem::Fault(fault) => format!("its token {}", fault.why()),
+        Problem::Outage(outage) => format!("its token could not be checked: {}", outage.why()),
+    })
+}
+
+fn login_problem(text: &str, issuer: &str, policy: &Policy) -> Result<String, Problem> {
+    let token = Token::read(text)?;
+    token.check_extensions()?;
+    if token.issuer()? != issuer {
+        return Err(Fault::Issuer.into());
+    }
+    token.check_type(&policy.types)?;
+    check_signature(&token, issuer, policy)?;
+    let now = Timestamp(clock::clock());
+    for (name, check) in CHECKS {
+        if !claims::OF_ROWS.contains(&name) {
+            check(&token.claims, policy, now)?;
+        }
+    }
+    Ok(claims::user(&token.claims, policy).unwrap_or_default())
 }
 
 /// What a check found, for the administrator: its name, whether it was passed, what is wrong and what to do.

@@ -1,6 +1,7 @@
 //! The embedded provider: tokens in the extension's own tables, stored as digests.
 
-use crate::core::identity::{Authority, Provider, Resolution, Subject};
+use crate::core::identity::{Authority, Provider, Subject};
+use crate::core::provider::cache::Resolution;
 use crate::core::time::{Timestamp, is_alive};
 use crate::core::token::Digest;
 use crate::pg::catalog::{Installation, tables};

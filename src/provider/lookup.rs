@@ -1,7 +1,7 @@
 //! Who a token or a name stands for: remembered, asked and mapped.
 
-use crate::core::identity::{Authority, Identity, Provider, Resolution, Subject};
-use crate::core::provider::cache::{Cache, Entry};
+use crate::core::identity::{Authority, Identity, Provider, Subject};
+use crate::core::provider::cache::{Answer, Cache, Resolution, Resolved};
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::{Refusals, Throttle};
 use crate::core::session::Impersonation;
@@ -36,73 +36,94 @@ pub fn with_cache<T>(look: impl FnOnce(&mut Cache) -> T) -> T {
     CACHE.with_borrow_mut(look)
 }
 
-/// The cached entry if it still holds, else the provider's answer.
+/// Who a credential stands for, and which role they have: what is remembered if it still holds, else the provider's
+/// answer.
 pub fn resolved(
     installed: &Installation,
     credential: &Credential,
     text: Option<&Secret>,
     impersonator: u32,
     now: Timestamp,
-) -> Result<Entry, Error> {
+) -> Result<Resolved, Error> {
     forget_other_providers();
     let digest = &credential.digest();
     // Read first: an invalidation that arrives meanwhile makes what is found now stale.
     let generation = gate::generation();
-    let is_current = |entry: &Entry| {
-        entry.generation == generation
-            && entry.impersonator == impersonator
-            && entry.subscriptions_end.is_none_or(|end| now < end)
-    };
-    let map = |entry: Entry| {
-        locate(installed, &entry, impersonator)
-            .and_then(|(identity, role)| {
-                let subscriptions_end = jobs::end_subscriptions(installed, &identity, now)?;
-                let identity = Rc::new(identity);
-                Ok(Entry { identity, role, subscriptions_end, generation, impersonator, ..entry })
-            })
-            .map_err(|error| match error {
-                Error::TokenInvalid if credential.kind() == Kind::Name => Error::UserDisabled,
-                other => other,
-            })
-            .inspect_err(|_| with_cache(|cache| cache.remove(digest)))
-    };
-    let limits = settings::limits();
-
     let known = with_cache(|cache| cache.get(digest).cloned());
-    let known_use = known.as_ref().map(|entry| entry.last_used);
-    let entry = match (credential, known) {
-        (_, Some(entry)) if entry.is_fresh(now, &limits) && is_current(&entry) => {
-            shared::counters().cache_hits.fetch_add(1, Relaxed);
-            return Ok(entry);
+    if let Some(known) = &known
+        && known.answer.is_fresh(now, &settings::limits())
+        && known.is_current(generation, impersonator, now)
+    {
+        shared::counters().cache_hits.fetch_add(1, Relaxed);
+        return Ok(known.clone());
+    }
+    let known = known.map(|known| known.answer);
+    let (answer, is_new) = answer(installed, credential, text, known, now)?;
+    let is_costly = is_new && is_remote(answer.provider);
+    let found = mapped(installed, answer, impersonator, generation, now).inspect_err(|_| {
+        with_cache(|cache| cache.remove(digest));
+        if is_costly {
+            hold_back(now);
         }
-        (Credential::Name(identity), _) => map(named(identity, now))?,
-        // What changed in this database says nothing about a token that another server vouches for.
-        (_, Some(entry)) if entry.is_fresh(now, &limits) && is_remote(entry.provider) => map(entry)?,
-        (_, Some(entry)) if entry.may_serve(now, &limits) && is_down(now) => map(entry)?,
-        (_, known) => match ask(installed, digest, text, known_use, now) {
-            Ok(answer) => {
-                let provider = answer.provider;
-                map(Entry::of(answer, now)).inspect_err(|_| {
-                    if provider != Provider::Local {
-                        hold_back(now);
-                    }
-                })?
-            }
-            Err(Failure::Refused(refusal)) => return Err(refusal.into()),
-            Err(Failure::Outage(outage)) => match known.filter(|entry| entry.may_serve(now, &limits)) {
-                Some(entry) if outage.is_silence() => {
-                    report_outage(&outage, now);
-                    map(entry)?
-                }
-                _ => return Err(Error::ProviderUnavailable(outage)),
-            },
-        },
-    };
+    });
+    let resolved = found.map_err(|error| match error {
+        Error::TokenInvalid if credential.kind() == Kind::Name => Error::UserDisabled,
+        other => other,
+    })?;
     let capacity = settings::token_cache_size();
-    let evicted = with_cache(|cache| cache.insert(*digest, entry.clone(), capacity));
+    let evicted = with_cache(|cache| cache.insert(*digest, resolved.clone(), capacity));
     shared::counters().cache_evictions.fetch_add(evicted, Relaxed);
     inject::point(Point::Cached);
-    Ok(entry)
+    Ok(resolved)
+}
+
+/// What is known of a credential, as far as it may serve, else what its provider says; and whether that is new.
+fn answer(
+    installed: &Installation,
+    credential: &Credential,
+    text: Option<&Secret>,
+    known: Option<Answer>,
+    now: Timestamp,
+) -> Result<(Answer, bool), Error> {
+    if let Credential::Name(identity) = credential {
+        return Ok((named(identity, now), true));
+    }
+    let limits = settings::limits();
+    let known_use = known.as_ref().map(|known| known.last_used);
+    match known {
+        // What changed in this database says nothing about a token that another server vouches for.
+        Some(known) if known.is_fresh(now, &limits) && is_remote(known.provider) => Ok((known, false)),
+        Some(known) if known.may_serve(now, &limits) && is_down(now) => Ok((known, false)),
+        known => match ask(installed, &credential.digest(), text, known_use, now) {
+            Ok(resolution) => Ok((Answer::of(resolution, now), true)),
+            Err(Failure::Refused(refusal)) => Err(refusal.into()),
+            Err(Failure::Outage(outage)) => match known.filter(|known| known.may_serve(now, &limits)) {
+                Some(known) if outage.is_silence() => {
+                    report_outage(&outage, now);
+                    Ok((known, false))
+                }
+                _ => Err(Error::ProviderUnavailable(outage)),
+            },
+        },
+    }
+}
+
+/// What this database makes of an answer: the identity, the rules, the role.
+fn mapped(
+    installed: &Installation,
+    answer: Answer,
+    impersonator: u32,
+    generation: u64,
+    now: Timestamp,
+) -> Result<Resolved, Error> {
+    let identity = mapping::identity(installed, &answer.subject)?;
+    audit::presented_for(&identity);
+    let actor = answer.claims.as_ref().and_then(|claims| claims.bearer.actors.first());
+    let actor = actor.map_or("", |actor| actor.id.as_str());
+    mapping::check_rules(installed, &identity, actor, impersonator)?;
+    let role = mapping::mapped_role(installed, &identity, answer.subject.role_name.as_deref(), impersonator)?;
+    let subscriptions_end = jobs::end_subscriptions(installed, &identity, now)?;
+    Ok(Resolved { answer, identity: Rc::new(identity), role, subscriptions_end, generation, impersonator })
 }
 
 /// What was learned from another provider, or from the same one elsewhere, counts no longer.
@@ -113,17 +134,6 @@ fn forget_other_providers() {
         REFUSALS.with_borrow_mut(|refusals| refusals.clear());
         LAST_OUTAGE.set(None);
     }
-}
-
-/// The identity and role of a subject, as this database has them now.
-fn locate(installed: &Installation, entry: &Entry, impersonator: u32) -> Result<(Identity, u32), Error> {
-    let identity = mapping::identity(installed, &entry.subject)?;
-    audit::presented_for(&identity);
-    let actor = entry.claims.as_ref().and_then(|claims| claims.bearer.actors.first());
-    let actor = actor.map_or("", |actor| actor.id.as_str());
-    mapping::check_rules(installed, &identity, actor, impersonator)?;
-    let role = mapping::mapped_role(installed, &identity, entry.subject.role_name.as_deref(), impersonator)?;
-    Ok((identity, role))
 }
 
 /// Asks the provider. What a remote one refused it is not asked again for a while, and who presents many such tokens
@@ -148,11 +158,9 @@ fn ask(
     }
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));
-        let provider = settings::token_provider();
-        if is_remote(provider) {
+        // Guesses cost nobody but this session where nobody is asked.
+        if is_remote(settings::token_provider()) {
             REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
-        }
-        if provider != Provider::Local {
             hold_back(now);
         }
     }
@@ -191,10 +199,10 @@ pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, 
     forget_other_providers();
     let (now, limits, digest) = (now(), settings::limits(), Digest::of(token));
     let known = with_cache(|cache| cache.peek(&digest).cloned());
-    let known_use = known.as_ref().map(|entry| entry.last_used);
+    let known_use = known.as_ref().map(|known| known.answer.last_used);
     let answered = match known {
-        Some(entry) if is_remote(entry.provider) && entry.is_fresh(now, &limits) => {
-            Ok((entry.subject, entry.provider, entry.last_used, entry.expires))
+        Some(Resolved { answer, .. }) if is_remote(answer.provider) && answer.is_fresh(now, &limits) => {
+            Ok((answer.subject, answer.provider, answer.last_used, answer.expires))
         }
         _ => ask(&installed, &digest, Some(&text), known_use, now)
             .map(|answer| (Rc::new(answer.subject), answer.provider, answer.last_used, answer.expires)),
@@ -227,15 +235,15 @@ pub fn provider_fault() -> Option<Outage> {
 }
 
 /// What a name says, in the form of what a provider answers.
-fn named(identity: &Identity, now: Timestamp) -> Entry {
+fn named(identity: &Identity, now: Timestamp) -> Answer {
     let subject = Subject {
         authority: Authority::Iam(identity.iamid.clone()),
         userid: identity.userid.clone(),
         role_name: None,
     };
-    let answer =
+    let resolution =
         Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0, claims: None };
-    Entry::of(answer, now)
+    Answer::of(resolution, now)
 }
 
 /// Uses count whatever becomes of the transaction. Must not fail.

@@ -8,8 +8,9 @@ mod keys;
 mod local;
 pub mod lookup;
 
-use crate::core::identity::{Provider, Resolution};
+use crate::core::identity::Provider;
 use crate::core::provider::answers::{Unfit, Word};
+use crate::core::provider::cache::Resolution;
 use crate::core::provider::endpoint::is_plain_http;
 use crate::core::provider::jwt::token::has_shape;
 use crate::core::provider::outage::Outage;

@@ -6,7 +6,7 @@ use crate::core::rights::rules;
 use crate::core::rights::target::{self, OffLimits};
 use crate::error::Error;
 use crate::pg::catalog::tables::{self, UserAccount};
-use crate::pg::catalog::{self, Installation, roles};
+use crate::pg::catalog::{self, Installation, Presence, roles};
 use crate::pg::sys::client;
 use crate::settings;
 
@@ -113,6 +113,18 @@ impl Facts for Known<'_> {
     fn check(&self, role: u32) -> Result<(), Error> {
         check_target(self.installed, role, self.impersonator)
     }
+}
+
+/// Whether a role is one of this extension's, which many users are members of.
+pub fn is_shared(installed: &Installation, role: u32) -> bool {
+    let Presence { control_roles, mappable, marker_of_subscribers, .. } = installed.presence;
+    [mappable, marker_of_subscribers].contains(&role)
+        || control_roles.contains(&role)
+        || if installed.knows_roles() {
+            tables::is_access_role(installed, role)
+        } else {
+            roles::name(role).is_some_and(|name| tables::is_access_role_name(installed, &name))
+        }
 }
 
 /// Refuses roles that do not exist or carry privileges beyond those on data.

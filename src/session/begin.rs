@@ -1,7 +1,7 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
 use crate::core::identity::{Identity, Label, Provider};
-use crate::core::provider::cache::Entry;
+use crate::core::provider::cache::Resolved;
 use crate::core::session::phase::Event;
 use crate::core::session::presented::{Credential, Kind, Presented};
 use crate::core::session::{Impersonation, Savepoint, Scope};
@@ -63,7 +63,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !login::holds(kind, impersonator) {
         return Err(login::not_holder(kind));
     }
-    if !presented.is_local && !settings::allow_session_impersonation() {
+    if !presented.is_local && !settings::allow_session_impersonation() && !connection::is_login() {
         return Err(Error::NotLocal);
     }
     let savepoint = savepoint(presented)?;
@@ -83,29 +83,33 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let digest = presented.credential.digest();
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
-    let entry = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
+    let user = lookup::resolved(&installed, &presented.credential, text.as_deref(), impersonator, now)?;
     inject::point(Point::Resolved);
-    by_name::check_single_user(kind, &entry.identity)?;
+    connection::check_login(&user.identity)?;
+    by_name::check_single_user(kind, &user.identity)?;
     inject::point(Point::SingleUserSeen);
     settle();
     inject::point(Point::Settled);
-    if presented.is_of_connection {
-        connection::remember_connection(presented, text.clone());
+    if presented.is_of_connection || connection::is_login() {
+        connection::remember_connection(
+            &Presented { is_local: false, is_of_connection: true, ..presented.clone() },
+            text.clone(),
+        );
         // Whatever was set meanwhile, to end the impersonation of another, say.
         names::reset();
     }
     client::forget_credentials();
-    let scope = switch_to(&entry, presented.is_local, savepoint)?;
+    let scope = switch_to(&user, presented.is_local, savepoint)?;
     inject::point(Point::Switched);
-    let mut begun = Impersonation::new(kind, scope, digest, &entry, now);
-    match entry.provider {
+    let mut begun = Impersonation::new(kind, scope, digest, &user, now);
+    match user.answer.provider {
         Provider::Name => {}
         Provider::Local => {
             begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
             inject::point(Point::UseRecorded);
         }
         Provider::Immuta | Provider::Introspection | Provider::Jwt => {
-            begun.shown = text.map(|text| (text, entry.validated))
+            begun.shown = text.map(|text| (text, user.answer.validated))
         }
     }
     let started = audit::started(&begun);
@@ -162,23 +166,23 @@ fn label(identity: &Identity, role: u32, lasting: Lasting) {
 }
 
 /// The switch itself, for the transaction or for the session.
-fn switch_to(entry: &Entry, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
+fn switch_to(user: &Resolved, is_local: bool, savepoint: Option<(i32, Savepoint)>) -> Result<Scope, Error> {
     let before = (!is_local).then(lasting::before);
     let lasting = if is_local { Lasting::Locally } else { Lasting::ForSession };
     // For a token and one transaction it would cost more than all of the rest that is ours.
-    if entry.provider == Provider::Name || !is_local {
-        names::show(&entry.identity.userid, lasting);
+    if user.answer.provider == Provider::Name || !is_local {
+        names::show(&user.identity.userid, lasting);
         inject::point(Point::NameShown);
     }
-    if !switch::switch_to(entry.role, lasting) {
+    if !switch::switch_to(user.role, lasting) {
         return Err(Error::Inconsistent);
     }
-    // As the user: some values are checked against what he may do.
+    // As the user: some values are checked against what they may do.
     if settings::apply_role_settings() {
-        guc::apply_settings_of(entry.role, lasting, Which::All);
+        guc::apply_settings_of(user.role, lasting, Which::All);
         inject::point(Point::SettingsApplied);
     }
-    label(&entry.identity, entry.role, lasting);
+    label(&user.identity, user.role, lasting);
     Ok(match (before, savepoint) {
         (Some(before), _) => Scope::Session { before: Rc::new(before) },
         // What is set from here on is undone before commit. Not the role: that cannot change while it is locked.

@@ -1,8 +1,8 @@
 //! Users who are presented by name, by a login that may do that.
 
 use crate::core::guard::{How, Statement};
-use crate::core::identity::Identity;
-use crate::core::session::presented::{self, Kind};
+use crate::core::identity::{self, Identity};
+use crate::core::session::presented::Kind;
 use crate::error::Error;
 use crate::pg::guc::names;
 use crate::pg::{catalog, gate};
@@ -35,7 +35,7 @@ fn is_our_procedure(procedure: u32) -> bool {
 /// The user that a presented name stands for.
 pub fn identity(presented: &names::Presented) -> Result<Identity, Error> {
     let (iamid, template) = (settings::impersonation_iamid(), settings::impersonation_userid_template());
-    presented::identity(&presented.name, &iamid, &template).ok_or(Error::NameInvalid)
+    identity::of_template(&presented.name, &iamid, &template).ok_or(Error::NameInvalid)
 }
 
 /// Where a session is for one user only, it is that of the first. A name is no secret: unless that was switched off, it
@@ -56,7 +56,7 @@ pub fn check_single_user(kind: Kind, identity: &Rc<Identity>) -> Result<(), Erro
     })
 }
 
-/// From now on there may be a user in this session who sends what he likes: without an impersonation it gets no
+/// From now on there may be a user in this session who sends what they like: without an impersonation it gets no
 /// further than one that has to present tokens.
 pub fn guard_from_now_on() {
     if !gate::has_named() {

@@ -1,7 +1,9 @@
 //! The user in whose name the connection was made.
 
-use crate::core::session::presented::Presented;
-use crate::core::token::Secret;
+use crate::core::identity::Identity;
+use crate::core::session::presented::{Credential, Presented};
+use crate::core::token::{Digest, Secret};
+use crate::error::Error;
 use crate::pg::gate;
 use crate::session::state;
 use std::rc::Rc;
@@ -12,6 +14,39 @@ const OF_CONNECTION: u32 = 31;
 /// Notes the user in whose name the connection was made: they come back whenever another one goes.
 pub fn remember_connection(presented: &Presented, token: Option<Rc<Secret>>) {
     state::with(|state| state.connection.user = Some((presented.clone(), token)));
+}
+
+/// Notes the token with which somebody logs in. Who they are cannot be looked up yet: it is presented when the connection
+/// is made.
+pub fn remember_login(token: Secret) {
+    let presented = Presented {
+        credential: Credential::Token(Digest::of(token.reveal().as_bytes())),
+        is_well_formed: true,
+        is_local: false,
+        is_of_connection: true,
+    };
+    state::with(|state| {
+        state.connection.user = Some((presented, Some(Rc::new(token))));
+        state.connection.is_login = true;
+    });
+    come_back();
+}
+
+/// Whether the connection was made with a token, and not with the secret of a service login.
+pub fn is_login() -> bool {
+    state::with(|state| state.connection.is_login)
+}
+
+/// Such a connection stays its user's: only they can present another token, a fresh one.
+pub fn check_login(user: &Rc<Identity>) -> Result<(), Error> {
+    state::with(|state| {
+        let connection = &mut state.connection;
+        if !connection.is_login || connection.login_user.get_or_insert_with(|| Rc::clone(user)) == user {
+            Ok(())
+        } else {
+            Err(Error::AnotherUser)
+        }
+    })
 }
 
 /// The user of the connection, if they are to come back now.

@@ -65,8 +65,8 @@ fn verify(active: &Impersonation) -> Result<(), Error> {
         Kind::Name => Credential::Name((*active.identity).clone()),
     };
     let shown = active.shown.as_ref().map(|(token, _)| Rc::clone(token));
-    let entry = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
-    if entry.role != active.role || entry.identity != active.identity {
+    let user = lookup::resolved(&installed, &credential, shown.as_deref(), active.impersonator, now)?;
+    if user.role != active.role || user.identity != active.identity {
         return Err(Error::Remapped);
     }
     mapping::check_target(&installed, active.role, active.impersonator)

@@ -75,6 +75,9 @@ pub struct OfSession {
 pub struct OfConnection {
     /// The user in whose name the connection was made.
     pub user: Option<(Presented, Option<Rc<Secret>>)>,
+    /// Whether their token is that of the login itself, and who they are: nobody else can have such a connection.
+    pub is_login: bool,
+    pub login_user: Option<Rc<Identity>>,
 }
 
 thread_local! {

@@ -1,6 +1,6 @@
 //! Audit records: what is in them, and where they go.
 
-use crate::core::audit::record::Format;
+use crate::core::audit::form::Format;
 use crate::files;
 use crate::pg::guc::{Changes, Choice, Number, Setting, Switch, Text, TextCheck, WordSet, Words};
 use crate::pg::shared;
@@ -153,7 +153,7 @@ settings! {
     };
 
     /// What `application_name` becomes while a user is impersonated, so that ordinary log lines (`%a`) and
-    /// `pg_stat_activity` name him. Empty: it stays as it is.
+    /// `pg_stat_activity` name them. Empty: it stays as it is.
     APPLICATION_NAME_TEMPLATE: Text<Line> = Setting {
         name: c"bodata.application_name_template",
         value: GucSetting::<Option<CString>>::new(Some(c"")),

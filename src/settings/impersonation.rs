@@ -1,13 +1,14 @@
 //! Who may be impersonated how, and as which role.
 
-use crate::core::identity::Identity;
+use crate::core::identity::{self, Identity};
 use crate::core::rights::template;
-use crate::core::session::presented;
-use crate::pg::guc::{AnyList, Changes, Choice, List, Setting, Switch, Text, TextCheck, UserText, UserTextCheck};
+use crate::pg::guc::{
+    AnyList, Changes, Choice, List, Number, Setting, Switch, Text, TextCheck, UserText, UserTextCheck,
+};
 use crate::settings::read::{list, server_text};
 use crate::settings::settings;
 use pgrx::PostgresGucEnum;
-use pgrx::guc::GucSetting;
+use pgrx::guc::{GucFlags, GucSetting};
 use std::ffi::CString;
 use std::marker::PhantomData;
 
@@ -23,7 +24,7 @@ pub enum SingleUser {
     On,
 }
 
-/// A template that gives each user a name of his own, as far as names can.
+/// A template that gives each user a name of their own, as far as names can.
 struct RoleName;
 
 impl TextCheck for RoleName {
@@ -45,7 +46,7 @@ struct Template;
 
 impl UserTextCheck for Template {
     fn fault(text: &str) -> Option<&'static str> {
-        presented::template_fault(text)
+        identity::template_fault(text)
     }
 }
 
@@ -107,6 +108,17 @@ settings! {
         details: c"A list of names, separated by commas.",
     };
 
+    /// How long, in seconds, a request for a subscription waits for a decision; read in SQL.
+    REQUEST_LAPSE_AFTER: Number = Setting {
+        name: c"bodata.request_lapse_after",
+        value: GucSetting::<i32>::new(30 * 24 * 3600),
+        kind: Number { least: 0, most: 366 * 24 * 3600, unit: GucFlags::UNIT_S },
+        changes: Changes::Nothing,
+        is_shown: true,
+        what: c"How long a request for a subscription waits for a decision.",
+        details: c"Zero: for ever.",
+    };
+
     /// Names of the roles that subscriptions make. A prefix keeps them apart from logins and roles of your own.
     ROLE_NAME_TEMPLATE: Text<RoleName> = Setting {
         name: c"bodata.role_name_template",
@@ -118,7 +130,7 @@ settings! {
         details: c"{userid} and {iamid} stand for the user's.",
     };
 
-    /// Identity manager of a user who is presented by name, and what his user id is made of. Whoever presents the name may
+    /// Identity manager of a user who is presented by name, and what their user id is made of. Whoever presents the name may
     /// set these, too.
     IMPERSONATION_IAMID: UserText<AnyLine> = Setting {
         name: c"immuta.impersonation_iamid",

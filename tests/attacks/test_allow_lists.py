@@ -1,5 +1,8 @@
 """What may run under a token is on a list, kind by kind: every kind of statement and type of object that this major's
-headers know has its row, and an honest user loses nothing by it."""
+headers know has its row, and an honest user loses nothing by it.
+
+Threats: 18, 23, 45, 46, 56 (docs/threats.md).
+"""
 
 import re
 
@@ -135,7 +138,7 @@ HONEST = [
     ("GRANT SELECT ON LARGE OBJECT 4711 TO bob", "SELECT lo_create(4711)"), ("NOTIFY channel, 'hello'", ""),
     ("DECLARE c CURSOR FOR SELECT 1", ""), ("FETCH c", "DECLARE c CURSOR FOR SELECT 1"),
     ("CLOSE c", "DECLARE c CURSOR FOR SELECT 1"), ("EXPLAIN CREATE TABLE alice.x AS SELECT 1", ""),
-    ("DROP OWNED BY bob", None), ("REASSIGN OWNED BY alice TO alice", ""), ("SET LOCAL work_mem = '1MB'", ""),
+    ("DROP OWNED BY bob", None), ("DROP OWNED BY alice CASCADE", ""), ("REASSIGN OWNED BY alice TO alice", ""), ("SET LOCAL work_mem = '1MB'", ""),
     ("SHOW work_mem", ""), ("ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY alice SET TABLESPACE pg_default", ""),
 ]
 
@@ -203,6 +206,10 @@ SHARED = [
     "ALTER SUBSCRIPTION x DISABLE", "ALTER SUBSCRIPTION x OWNER TO alice", "COMMENT ON SUBSCRIPTION x IS 'x'",
     "CREATE EVENT TRIGGER x ON ddl_command_start EXECUTE FUNCTION alice.on_insert()", "ALTER EVENT TRIGGER x DISABLE",
     "DROP EVENT TRIGGER IF EXISTS x", "COMMENT ON EVENT TRIGGER x IS 'x'",
+    # In the name of roles that many are members of.
+    "DROP OWNED BY alice, immuta_subscriber", "DROP OWNED BY immuta_mappable", "REASSIGN OWNED BY alice TO immuta_subscriber",
+    "CREATE SCHEMA AUTHORIZATION immuta_mappable", "ALTER SCHEMA alice OWNER TO immuta_subscriber",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE immuta_subscriber GRANT SELECT ON TABLES TO PUBLIC",
 ] + (["ALTER DATABASE immuta REFRESH COLLATION VERSION", "GRANT SET ON PARAMETER work_mem TO bob"]
      if int(VERSION) >= 15 else [])
 

@@ -1,5 +1,8 @@
-"""G4: a user who has ended his transaction is, to the server, the application between two users. What he may set then
-the next one meets. Rows 21, 35; docs/limitations.md, "Shared by design"."""
+"""G4: a user who has ended their transaction is, to the server, the application between two users. What they may set then
+the next one meets.
+
+Threats: 21, 35 (docs/threats.md).
+"""
 
 import pytest
 from harness.fixtures import VERSION

@@ -1,5 +1,8 @@
 """Impersonation by name. The login itself is the credential: whoever sends SQL in its session needs no secret to name
-another user. Counterparts of rows 1-12, 14, 18, 20, 21-25, 35-38 of the threats."""
+another user.
+
+Threats: 1, 20, 37 (docs/threats.md).
+"""
 
 import pytest
 import test_identity

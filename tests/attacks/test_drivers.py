@@ -1,4 +1,4 @@
-"""The honest twins: what drivers, ORMs and poolers do works as ever, and each user gets his own rows."""
+"""The honest twins: what drivers, ORMs and poolers do works as ever, and each user gets their own rows."""
 
 import asyncio
 import io

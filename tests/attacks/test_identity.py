@@ -1,4 +1,7 @@
-"""G3: inside the transaction nothing that the end user sends changes who he is. Rows 1-8, 10, 12, 18, 39."""
+"""G3: inside the transaction nothing that the end user sends changes who they are.
+
+Threats: 1-8, 10, 12, 18, 39, 41 (docs/threats.md).
+"""
 
 import pytest
 from harness.fixtures import VERSION

@@ -1,5 +1,8 @@
-"""G1: without a token, before one was presented or after the end user ended the transaction himself, a service
-session has no authority at all. Rows 9, 35, 36, 39."""
+"""G1: without a token, before one was presented or after the end user ended the transaction themselves, a service
+session has no authority at all.
+
+Threats: 9, 35, 36, 39 (docs/threats.md).
+"""
 
 import threading
 
@@ -206,7 +209,7 @@ def expected(world, attack):
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=attack_id)
 def test_nothing_without_a_token(world, session, attack):
-    """In autocommit, in a block, and in the session of a user who has just ended his transaction."""
+    """In autocommit, in a block, and in the session of a user who has just ended their transaction."""
     statement, sqlstate, code = expected(world, attack)
     before = settings(session)
     for prelude in ([], ["BEGIN"], ["alice", "COMMIT"], ["alice", "ROLLBACK AND CHAIN"]):

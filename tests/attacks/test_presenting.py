@@ -1,4 +1,7 @@
-"""How a token is presented, and what happens where it cannot be. Rows 8, 11, 12, 14, 17, 19, 20, 31, 38, 40."""
+"""How a token is presented, and what happens where it cannot be.
+
+Threats: 8, 11, 12, 14, 17, 19, 20, 31, 38, 40 (docs/threats.md).
+"""
 
 import itertools
 import time

@@ -1,5 +1,7 @@
 """What drivers can send and SQL cannot: function calls, portals, named statements, several messages before a Sync.
-Rows 13, 15, 16, 17, 38, 39."""
+
+Threats: 9, 13, 15-17, 38, 39 (docs/threats.md).
+"""
 
 import pytest
 from harness.fixtures import VERSION
@@ -304,7 +306,7 @@ def test_portals_of_the_user_go_on_and_end_with_the_transaction(session):
 @pytest.mark.parametrize("plan", ["auto", "force_generic_plan", "force_custom_plan"])
 @pytest.mark.parametrize("how", ["parse", "prepare"])
 def test_one_statement_for_several_users(connect, plan, how):
-    """Drivers and poolers keep named statements across transactions, hence across users: each sees his own
+    """Drivers and poolers keep named statements across transactions, hence across users: each sees their own
     rows. Those prepared by name are the login's alone."""
     for first in ("migrator", "alice", "bob"):
         session = connect("simple", "migrator", "migrator-password", options=f"-c plan_cache_mode={plan}")

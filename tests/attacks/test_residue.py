@@ -1,5 +1,8 @@
-"""G4: what one user leaves on a pooled connection neither influences the next nor can be read by him. Rows
-21-26."""
+"""G4: what one user leaves on a pooled connection neither influences the next nor can be read by them. Rows
+21-26.
+
+Threats: 21-26 (docs/threats.md).
+"""
 
 import time
 

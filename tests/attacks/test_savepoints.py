@@ -1,5 +1,8 @@
 """A token inside savepoints, where drivers put it: whatever is released or rolled back, the session is the user's or
-nobody's. Honest use first, then the attacks."""
+nobody's. Honest use first, then the attacks.
+
+Threats: 8 (docs/threats.md).
+"""
 
 import random
 
@@ -62,7 +65,7 @@ def test_pgjdbc_releases_none(session):
 
 
 def test_a_user_per_nested_transaction(session):
-    """Rolled back, the next one takes his place; released, he stays."""
+    """Rolled back, the next one takes their place; released, they stay."""
     session.ok("BEGIN")
     for user in ("alice", "bob"):
         session.ok("SAVEPOINT nested")

@@ -1,5 +1,7 @@
 """Impersonation for the session, by token and by name: it outlasts the transactions, and nothing of it outlasts it.
-Counterparts of rows 1-12, 14-18, 21-25, 33-35, 39 and 40 of the threats."""
+
+Threats: 1, 6 (docs/threats.md).
+"""
 
 import pytest
 import test_identity
@@ -91,7 +93,7 @@ CHANGING = ["RESET {}", "SET {} = ''", "SET {} TO DEFAULT", "SET SESSION {} = ''
 @pytest.mark.parametrize("statement", CHANGING)
 def test_not_in_the_middle_of_anything(world, session, statement):
     """In a savepoint, in a transaction in which the user has done something, in DO or a function: the user stays. What
-    he left in the transaction (cursors, triggers that wait for COMMIT) would meet the next."""
+    they left in the transaction (cursors, triggers that wait for COMMIT) would meet the next."""
     parameter = "bodata.impersonation_token" if session.kind == "token" else "immuta.immuta_user"
     bob = token_of(world, "bob") if session.kind == "token" else "bob"
     statement = statement.replace("{bob}", bob).replace("{}", parameter)
@@ -223,7 +225,7 @@ def test_other_names_where_that_is_allowed(world, lasting):
 @pytest.mark.parametrize("attack", [a for a in test_nobody.ATTACKS if "set_config('session_auth" not in a[1]],
                          ids=attack_id)
 def test_nothing_after_the_end(world, session, attack):
-    """Row 35: the user himself may end it. Then the session has no rights at all."""
+    """Row 35: the user themselves may end it. Then the session has no rights at all."""
     statement, sqlstate, code = test_nobody.expected(world, attack)
     for word in ("svc", "bodata_impersonate_user"):
         own = {"svc": session.user, "bodata_impersonate_user": "bodata_impersonate_user" if session.kind == "token"
@@ -403,7 +405,7 @@ def test_several_statements_in_one_message(world, session):
     answer = wire.query(f"{start}; SELECT current_user; SELECT count(*) FROM app.flights")
     assert [r.rows for r in answer.results] == [[], [("alice",)], [("100",)]]
     session.is_alice()
-    # In one transaction with what the user did, nobody takes his place.
+    # In one transaction with what the user did, nobody takes their place.
     answer = wire.query("SELECT 1; RESET immuta.immuta_user; SELECT current_user")
     assert (answer.error["C"], answer.error["D"]) == UNSUPPORTED
     session.is_alice()
@@ -580,7 +582,7 @@ CONNECTIONS = [("keeper", {"options": "-c bodata.impersonation_token={alice}"}),
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("user, extra", CONNECTIONS)
 def test_connections_of_a_user(world, user, extra, mode):
-    """The first statement is his; no RESET leads out of it."""
+    """The first statement is theirs; no RESET leads out of it."""
     extra = {name: value.replace("{alice}", token_of(world, "alice")) for name, value in extra.items()}
     session = LastingSession(world, mode, "token", user, **extra)
     try:

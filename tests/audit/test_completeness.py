@@ -1,5 +1,8 @@
 """G8: one record for each statement. A few thousand generated statements of every kind, successful and failing, by both
-protocols, in transactions that commit, roll back and fail, are matched with the records, one to one and in order."""
+protocols, in transactions that commit, roll back and fail, are matched with the records, one to one and in order.
+
+Threats: 52 (docs/threats.md).
+"""
 
 import random
 

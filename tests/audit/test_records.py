@@ -1,4 +1,7 @@
-"""What a record says of each kind of statement, and of the begin, refusal and end of an impersonation."""
+"""What a record says of each kind of statement, and of the begin, refusal and end of an impersonation.
+
+Threats: 30, 51 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest

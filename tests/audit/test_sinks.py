@@ -1,4 +1,7 @@
-"""Where records go: nothing is lost, whatever happens to a sink, a session, the writer or the server."""
+"""Where records go: nothing is lost, whatever happens to a sink, a session, the writer or the server.
+
+Threats: 53 (docs/threats.md).
+"""
 
 import json
 import os

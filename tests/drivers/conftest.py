@@ -13,7 +13,7 @@ from harness.pooler import PgBouncer, later_program  # noqa: E402
 from harness.world import SERVICE, World, prepare  # noqa: E402
 from harness.fixtures import logs_no_secret, no_process_crashed  # noqa: E402
 
-# Written to by alice; each user sees his own rows.
+# Written to by alice; each user sees their own rows.
 SQL = """
 SET ROLE owner;
 CREATE TABLE app.orders (id serial PRIMARY KEY, carrier text NOT NULL, note text, at timestamptz DEFAULT now());

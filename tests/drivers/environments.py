@@ -2,11 +2,13 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from harness import debian
 from harness.server import BUILD
 
 HERE = Path(__file__).resolve().parent
@@ -59,3 +61,60 @@ def node_program(*files):
     for file in files:
         shutil.copy(file, folder / file.name)
     return folder / files[0].name
+
+
+def java(*names):
+    """A class path with the jars of these names: pgjdbc, HikariCP, Spring, which Debian has."""
+    folders = [debian.program(*packages) / "usr" / "share" / "java" for packages in (
+        ("libpostgresql-jdbc-java",), ("libhikaricp-java",), ("libspring-jdbc-java",), ("libslf4j-java",))]
+    folders.append(Path("/usr/share/java"))
+
+    def find(name):
+        return next(folder / f"{name}.jar" for folder in folders if (folder / f"{name}.jar").exists())
+
+    return ":".join(str(find(name)) for name in ("postgresql", *names))
+
+
+def libraries(tree):
+    """Where a program that Debian built finds the libraries that were unpacked with it."""
+    return ":".join(str(folder) for folder in (tree / "usr" / "lib").glob("*-linux-*"))
+
+
+def ruby():
+    """Words that run a Ruby program with ActiveRecord, and the environment for them."""
+    tree = debian.program("ruby-activerecord", "ruby-pg", "ruby")
+    usr = tree / "usr"
+    lib = usr / "lib" / "ruby"
+    folders = [*lib.glob("3.*"), *lib.glob("vendor_ruby"), *usr.glob("lib/*/ruby/3.*"), *usr.glob("lib/*/ruby/vendor_ruby/3.*")]
+    folders += [folder for path in folders for folder in path.glob("*-linux-gnu")]
+    gems = [*usr.glob("share/rubygems-integration/*"), *usr.glob("lib/*/rubygems-integration/*"), *lib.glob("gems/3.*")]
+    environment = {"LD_LIBRARY_PATH": libraries(tree), "RUBYLIB": ":".join(map(str, folders)), "RUBYOPT": "-W0",
+                   "GEM_PATH": ":".join(map(str, gems))}
+    return [next((usr / "bin").glob("ruby3.*"), "ruby")], environment
+
+
+def php():
+    """Words that run a PHP program with PDO."""
+    tree = debian.program("php-cli", "php-pgsql")
+    modules = next((tree / "usr" / "lib" / "php").glob("2*"))
+    return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}", "-d", "extension=pdo",
+            "-d", "extension=pgsql", "-d", "extension=pdo_pgsql"]
+
+
+def odbc():
+    """psqlODBC's library, and the environment for it."""
+    tree = debian.program("odbc-postgresql", "libodbc2")
+    return next(tree.glob("usr/lib/*/odbc/psqlodbcw.so")), {"LD_LIBRARY_PATH": libraries(tree)}
+
+
+def go_program(source):
+    """A Go program, built with Debian's compiler and pgx."""
+    tree = debian.program("golang-go", "golang-github-jackc-pgx-v4-dev")
+
+    def make(folder):
+        root = next((tree / "usr" / "lib").glob("go-*"))
+        subprocess.run([root / "bin" / "go", "build", "-o", folder / "program", source], check=True, env={
+            **os.environ, "GOROOT": str(root), "GOPATH": str(tree / "usr" / "share" / "gocode"), "GO111MODULE": "off",
+            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache")})
+
+    return once(f"drivers-go-{source.stem}", source.read_text(), make) / "program"

@@ -2,10 +2,11 @@
 `clients/scenario.py`. What cannot be had here is named in docs/compatibility.md."""
 
 import json
+import os
 import subprocess
 
 import pytest
-from environments import CLIENTS, node_program, python
+from environments import CLIENTS, java, node_program, odbc, php, python, ruby
 
 
 @pytest.fixture
@@ -15,9 +16,9 @@ def given(world, tokens):
     return dict(where=where, tokens=tokens)
 
 
-def run(words, given, **options):
+def run(words, given, environment={}):
     done = subprocess.run([str(word) for word in words], text=True, input=json.dumps(given), capture_output=True, timeout=120,
-                          **options)
+                          env={**os.environ, **environment})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     assert done.stdout.split()[-2:] == ["done", "200"], done.stdout
 
@@ -35,3 +36,37 @@ def test_python_async(given, client):
 @pytest.mark.parametrize("client", ["pg", "postgres", "knex", "sequelize", "typeorm", "drizzle"])
 def test_node(given, client):
     run(["node", node_program(CLIENTS / "node.mjs", CLIENTS / "scenario.mjs")], {**given, "client": client})
+
+
+def test_odbc(given):
+    driver, environment = odbc()
+    run([python(), CLIENTS / "python_sync.py", "odbc", driver], given, environment)
+
+
+def test_odbc_by_cursors(given):
+    """UseDeclareFetch=1 reads by cursors that outlive the transaction."""
+    driver, environment = odbc()
+    with pytest.raises(AssertionError, match="a cursor WITH HOLD would outlive the transaction"):
+        run([python(), CLIENTS / "python_sync.py", "odbc-cursors", driver], given, environment)
+
+
+# The server tells pgjdbc apart by how it prepares, and by the savepoints it sets.
+@pytest.mark.parametrize("autosave,threshold", [("never", 5), ("never", 1), ("always", 1), ("always", 0),
+                                                ("conservative", 5), ("conservative", 1)])
+def test_jdbc(given, autosave, threshold):
+    where, tokens = given["where"], given["tokens"]
+    environment = dict(HOST=where["host"], PORT=str(where["port"]), DBNAME=where["dbname"], SERVICE=where["user"],
+                       PASSWORD=where["password"], AUTOSAVE=autosave, THRESHOLD=str(threshold),
+                       **{user.upper(): token for user, token in tokens.items()})
+    path = java("HikariCP", "slf4j-api", "slf4j-nop")
+    run(["java", "-XX:TieredStopAtLevel=1", "-cp", path, CLIENTS / "Matrix.java"], given, environment)
+
+
+def test_active_record(given):
+    words, environment = ruby()
+    run([*words, CLIENTS / "matrix.rb"], given, environment)
+
+
+@pytest.mark.parametrize("client", ["prepared", "emulated"])
+def test_pdo(given, client):
+    run([*php(), CLIENTS / "matrix.php"], {**given, "client": client})

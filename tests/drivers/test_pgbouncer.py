@@ -80,7 +80,7 @@ LEFT = ["TimeZone = 'Asia/Tokyo'", "client_encoding = 'LATIN1'", "DateStyle = 'G
 
 @pytest.mark.parametrize("setting", LEFT)
 def test_what_a_user_leaves_stays_with_his_client(connect, tokens, setting):
-    """PgBouncer is told of the change, takes it for the client's own, and gives the next client what is his."""
+    """PgBouncer is told of the change, takes it for the client's own, and gives the next client what is theirs."""
     alices, bobs = connect(), connect()
     name = setting.split()[0]
     before = bobs.execute(f"SHOW {name}").fetchone()

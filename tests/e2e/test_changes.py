@@ -1,4 +1,7 @@
-"""A change of user, mapping, role or token reaches every session at its next transaction."""
+"""A change of user, mapping, role or token reaches every session at its next transaction.
+
+Threats: 19, 34, 48 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest

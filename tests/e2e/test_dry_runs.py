@@ -1,4 +1,7 @@
-"""An administrator tests what a user may do: no code of his, or of anybody's, runs as that user for it."""
+"""An administrator tests what a user may do: no code of theirs, or of anybody's, runs as that user for it.
+
+Threats: 43 (docs/threats.md).
+"""
 
 import pytest
 from conftest import refuses

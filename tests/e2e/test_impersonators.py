@@ -174,7 +174,7 @@ UNDONE = ("setting", "seed", "notification")
 
 @pytest.mark.parametrize("what, body", RESIDUE.items(), ids=RESIDUE.keys())
 def test_a_dry_run_leaves_nothing_behind(world, what, body):
-    """What an impersonated user could not leave, the planner cannot leave for him in an administrator's session."""
+    """What an impersonated user could not leave, the planner cannot leave for them in an administrator's session."""
     world.sql("CREATE SEQUENCE app.numbers; GRANT ALL ON app.numbers TO PUBLIC; "
               "GRANT SELECT ON immuta.user_account TO bob; GRANT USAGE ON SCHEMA immuta TO bob; "
               "CREATE FUNCTION app.connects(text, text) RETURNS text STRICT LANGUAGE c "

@@ -1,5 +1,8 @@
 """The latest state decides, not the snapshot of a transaction that an application left open; and guesses count, however many
-sessions make them."""
+sessions make them.
+
+Threats: 48, 49 (docs/threats.md).
+"""
 
 import threading
 

@@ -1,5 +1,8 @@
 """G5 where everything is recorded: the log with every setting that makes it talk, plans, statistics, activity. With the
-other libraries loaded before ours and after it."""
+other libraries loaded before ours and after it.
+
+Threats: 28, 29 (docs/threats.md).
+"""
 
 import random
 import secrets

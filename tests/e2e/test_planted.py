@@ -1,4 +1,7 @@
-"""What one user plants and the next one, or the session without a token, must not step on."""
+"""What one user plants and the next one, or the session without a token, must not step on.
+
+Threats: 26 (docs/threats.md).
+"""
 
 import pytest
 from conftest import refuses

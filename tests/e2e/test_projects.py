@@ -55,7 +55,7 @@ def test_a_changed_mapping_changes_the_project(world, project, change, back):
 
 
 def test_a_disabled_member_counts(world, project):
-    """He may be enabled again."""
+    """They may be enabled again."""
     add(world, "alice", "carol")
     world.sql("SELECT immuta.disable_user('carol')")
     world.sql("SELECT immuta.equalise_projects()")

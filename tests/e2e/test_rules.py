@@ -1,4 +1,7 @@
-"""Who may impersonate whom: rules, one user per session, the mapped role's own settings."""
+"""Who may impersonate whom: rules, one user per session, the mapped role's own settings.
+
+Threats: 50 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -219,10 +222,10 @@ def test_what_the_administrator_imposed_cannot_be_reset(world, role_settings, re
         cursor.execute(reset)
     assert query(connection, SETTINGS) == [("77s", "app, pg_temp", "here", "66s", "alice", "on")]
     assert query(connection, "SHOW application_name")[0][0].endswith(" as alice")
-    # What the user had set himself is reset, or not, as ever.
+    # What the user had set themselves is reset, or not, as ever.
     is_reset = "RESET ALL" in reset and "ROLLBACK TO" not in reset
     assert query(connection, "SHOW work_mem") == [("4MB" if is_reset else "7MB",)]
-    # He may set what he may, and gets back what is the role's.
+    # They may set what they may, and get back what is the role's.
     query(connection, "SET statement_timeout = '5s'")
     assert query(connection, "SHOW statement_timeout") == [("5s",)]
     query(connection, "RESET statement_timeout")

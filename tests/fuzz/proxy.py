@@ -20,7 +20,7 @@ class Proxy:
 
     def __init__(self, server, dbname, service, token, secret, granted, seed):
         self.server, self.dbname, self.service, self.token = server, dbname, service, token
-        # What the user must not see, and what he may, but nobody without a token.
+        # What the user must not see, and what they may, but nobody without a token.
         self.secret, self.granted = secret, granted
         self.random = random.Random(seed)
         self.leaks, self.faults = [], []
@@ -113,14 +113,14 @@ class Conversation:
         if proxy.random.random() < 0.3:
             text, ends = readers.statement(proxy.random)
             self._try(text.encode() + b"\0", True, ends)
-        # Some as whoever ended his transaction.
+        # Some as whoever ended their transaction.
         answer = self._try(body, proxy.random.random() < 0.85, False)
         if proxy.statements % 50 == 0:
             self._check_nobody()
         self.client.sendall(answer[:-1] + b"I")
 
     def _try(self, body, impersonates, ends):
-        """One message of a user, who is nobody any more when it reads something if he `ends` his transaction in it."""
+        """One message of a user, who is nobody any more when it reads something if the user `ends` their transaction in it."""
         proxy = self.proxy
         proxy.statements += 1
         if impersonates:

@@ -42,7 +42,7 @@ ENDS = (
 
 
 def statement(random):
-    """A message, and whether the user ends his transaction in it before he reads."""
+    """A message, and whether the user ends their transaction in it before they read."""
     relation = random.choice(list(RELATIONS))
     column = random.choice(RELATIONS[relation])
     query = f"SELECT {column} FROM {relation}"

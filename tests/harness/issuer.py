@@ -9,6 +9,7 @@ joserfc, which this project did not write.
 import base64
 import functools
 import json
+import secrets
 import threading
 import time
 from collections import Counter
@@ -87,16 +88,17 @@ def signature(alg, key, message):
 
 
 class Issuer:
-    """`answers` may hold `(status, headers, body)` for a path, or a function that plays it."""
+    """`answers` may hold `(status, headers, body)` for a path below that of the issuer, or a function that plays it."""
 
-    def __init__(self, context=None, path="", authority="127.0.0.1"):
+    def __init__(self, context=None, path=None, authority="127.0.0.1"):
         self.requests, self.answers, self.keys = Counter(), {}, {}
         self.cache_control = None
         self._lock = threading.Lock()
         self._listener = Listener(self._serve, context)
         self.base = f"{'https' if context else 'http'}://{authority}:{self._listener.port}"
-        self.url = self.base + path
-        self.path = path
+        # Ports come again, and with them the copies of keys that a server keeps.
+        self.path = f"/{secrets.token_hex(4)}" if path is None else path
+        self.url = self.base + self.path
         self.add_key("k1", "RS256")
 
     def __enter__(self):
@@ -162,9 +164,10 @@ class Issuer:
 
     def _serve(self, connection):
         while request := connection.request():
+            path = request.path.removeprefix(self.path)
             with self._lock:
-                self.requests[request.path] += 1
-            answer = self.answers.get(request.path) or self._answer(request.path)
+                self.requests[path] += 1
+            answer = self.answers.get(path) or self._answer(path)
             if callable(answer):
                 answer = answer(connection)
                 if answer is None:
@@ -175,7 +178,7 @@ class Issuer:
             connection.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     def _answer(self, path):
-        if path == self.path + METADATA:
+        if path == METADATA:
             return "200 OK", [], {"issuer": self.url, "jwks_uri": f"{self.base}/jwks"}
         if path == "/jwks":
             return "200 OK", [f"Cache-Control: {self.cache_control}"] if self.cache_control else [], self.jwks()

@@ -11,6 +11,7 @@ import urllib.request
 from .server import BUILD, ROOT
 
 INSTALLED = BUILD / "oidc"
+RESOURCE = "urn:test:database"
 
 
 class OidcServer:
@@ -48,9 +49,13 @@ class OidcServer:
     def token(self, user, seconds=3600):
         return self._ask("/token", grant_type="urn:test:user", user=user, seconds=seconds)["access_token"]
 
-    def client_token(self):
+    def jwt(self, user, seconds=3600, **more):
+        """An access token of RFC 9068."""
+        return self._ask("/token", grant_type="urn:test:user", user=user, seconds=seconds, resource=RESOURCE, **more)["access_token"]
+
+    def client_token(self, **more):
         """Stands for no user."""
-        return self._ask("/token", grant_type="client_credentials")["access_token"]
+        return self._ask("/token", grant_type="client_credentials", **more)["access_token"]
 
     def revoke(self, token):
         self._ask("/token/revocation", token=token)

@@ -78,3 +78,48 @@ class PgBouncer:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(10)
+
+
+class PgPool:
+    """pgpool-II in front of a server, with one connection to it: what one user leaves, the next would meet."""
+
+    def __init__(self, server, user, password, tree, settings=()):
+        self.server, self.user, self.password, self.tree, self.settings = server, user, password, tree, settings
+        self.port = free_port()
+        self.home = server.home / f"pgpool-{self.port}"
+
+    def __enter__(self):
+        self.home.mkdir(exist_ok=True)
+        files = {
+            "pool_passwd": f"{self.user}:TEXT{self.password}\n", "pcp.conf": "", "pool_hba.conf": "",
+            "pgpool.conf": "\n".join([
+                "backend_clustering_mode = 'raw'", "listen_addresses = '127.0.0.1'", f"port = {self.port}",
+                f"socket_dir = '{self.home}'", f"pcp_socket_dir = '{self.home}'", f"pcp_port = {free_port()}",
+                "backend_hostname0 = '127.0.0.1'", f"backend_port0 = {self.server.port}", "backend_weight0 = 1",
+                f"pid_file_name = '{self.home / 'pid'}'", f"logdir = '{self.home}'", "num_init_children = 1",
+                f"pool_passwd = '{self.home / 'pool_passwd'}'", "max_pool = 1", "health_check_period = 0",
+                "sr_check_period = 0", "connection_cache = on", *self.settings, ""]),
+        }
+        for name, content in files.items():
+            (self.home / name).write_text(content)
+            (self.home / name).chmod(0o600)
+        if os.geteuid() == 0:
+            for path in (self.home, *self.home.iterdir()):
+                os.chown(path, NOBODY, NOBODY)
+        libraries = ":".join(map(str, (self.tree / "usr" / "lib", *(self.tree / "usr" / "lib").glob("*-linux-*"))))
+        program = ["env", f"LD_LIBRARY_PATH={libraries}", self.tree / "usr" / "sbin" / "pgpool"]
+        files = ["-f", self.home / "pgpool.conf", "-F", self.home / "pcp.conf", "-a", self.home / "pool_hba.conf"]
+        with open(self.home / "log", "wb") as log:
+            self.process = subprocess.Popen([*unprivileged(self.home), *program, "-n", *files], stdout=log,
+                                            stdin=subprocess.DEVNULL, stderr=log)
+        for _ in range(200):
+            if b"successfully started" in (self.home / "log").read_bytes():
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"pgpool-II did not start:\n{(self.home / 'log').read_text()}")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)

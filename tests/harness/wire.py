@@ -55,7 +55,7 @@ class Wire:
         self.parameters = {}
         self.queue = bytearray()
         self.extended = False
-        self.last_error = None
+        self.last_error = self.challenge = None
         self.socket = socket.create_connection((host, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.input = self.socket.makefile("rb")
@@ -200,7 +200,14 @@ class Wire:
             step, rest = struct.unpack("!i", body[:4])[0], body[4:]
             if step == 0:
                 return
-            if step == 10:
+            if step == 10 and b"OAUTHBEARER\0" in rest:
+                # The password is the token (RFC 7628).
+                message = f"n,,\1auth=Bearer {password}\1\1".encode()
+                self._queue(b"p", b"OAUTHBEARER\0" + struct.pack("!i", len(message)) + message).send()
+            elif step == 11 and rest.startswith(b"{"):
+                self.challenge = rest.decode()
+                self._queue(b"p", b"\1").send()
+            elif step == 10:
                 message = f"n,,{first}".encode()
                 self._queue(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(message)) + message).send()
             elif step == 11:

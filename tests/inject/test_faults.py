@@ -1,5 +1,8 @@
 """An ERROR, a cancel and a panic at every point of every hook and callback (src/pg/sys/inject.rs), before and after each effect:
-afterwards the session is as a new one, or closed, and the next user of it sees what is theirs."""
+afterwards the session is as a new one, or closed, and the next user of it sees what is theirs.
+
+Threats: 53, 54 (docs/threats.md).
+"""
 
 import json
 import re

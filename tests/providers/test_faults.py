@@ -1,4 +1,7 @@
-"""What a provider may do wrong, each thing as one test; and that a session that waits for it is never held."""
+"""What a provider may do wrong, each thing as one test; and that a session that waits for it is never held.
+
+Threats: 31-33 (docs/threats.md).
+"""
 
 import os
 import signal

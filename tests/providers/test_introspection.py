@@ -137,7 +137,7 @@ def test_the_secret_can_be_changed_in_its_file(world, provider, token, connect, 
 
 def test_issuers(world, provider, token, connect, settings):
     connection, alices = connect(), token()
-    assert world.sql("SELECT * FROM immuta.issuers()") == [(provider.issuer, "bim")]
+    assert world.sql("SELECT issuer, iamid FROM immuta.issuers()") == [(provider.issuer, "bim")]
     world.sql("SELECT immuta.map_issuer(%s, 'okta')", (provider.issuer,))
     assert outcome(connection, alices) == NOT_MAPPED[1], "alice of another identity manager is another user"
     world.sql("SELECT immuta.create_user('alice', 'okta', 'carol')")

@@ -4,11 +4,14 @@ import datetime
 import json
 import time
 
+import jsonschema
+import psycopg
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
 from harness.fixtures import carriers, refuses
 from harness.issuer import METADATA, Issuer, b64, unb64
-from harness.world import impersonate, query
+from harness.server import ROOT
+from harness.world import SERVICE, impersonate, query
 
 
 @pytest.fixture
@@ -186,6 +189,11 @@ def test_claims_feed_row_policies(world, token, connect, settings):
             assert query(connection, "SELECT immuta.user_in_group($$a\"b\\c$$)") == [(expected[0],)]
     assert query(connection, "SELECT immuta.user_attribute_values('region')") == [(None,)]
     connection.rollback()
+    with psycopg.connect(**world.server.dsn(*SERVICE, world.dbname)) as other:
+        for bearer, expected in [(low, (True, "low", ["eu", "us"])), (high, (False, "high", []))] * 4:
+            other.execute(f"SET LOCAL bodata.impersonation_token = '{bearer}'")
+            assert other.execute(ASK, prepare=True).fetchall() == [expected]
+            other.rollback()
     with transaction(connection, token()):
         assert query(connection, ASK) == [(False, None, [])]
 
@@ -239,6 +247,23 @@ def test_who_acts_for_the_user(world, token, connect, settings):
     settings(jwt_actors="refuse")
     assert outcome(connect(), agents) == NOT_ALLOWED[1]
     assert outcome(connect(), token()) == "alice"
+
+
+@pytest.mark.parametrize("form", ["uam", "legacy"])
+def test_who_acts_is_on_record(world, token, connect, settings, form):
+    settings(audit_format=form)
+    before = len(world.server.log())
+    with transaction(connect(), token(act={"sub": "agent-7", "iss": "https://id", "act": {"sub": "service"}}, jti="j-1")) as connection:
+        carriers(connection)
+    lines = [line for line in world.server.log()[before:].splitlines() if '"actingParty"' in line]
+    assert len(lines) == 3, "the beginning, the statement and the end"
+    schema = json.loads((ROOT / f"docs/audit-{form}.schema.json").read_text())
+    for line in lines:
+        record = json.loads(line[line.index("{"):])
+        jsonschema.validate(record, schema)
+        part = record["actor"] if form == "uam" else record["extra"]
+        assert part["actingParty"] == {"id": "agent-7", "issuer": "https://id", "chain": ["service"]}
+        assert (part["clientId"], part["tokenId"]) == ("app", "j-1")
 
 
 def test_rules_about_actors(world, token, connect):

@@ -1,5 +1,8 @@
 """Tokens that are not what they seem. Each row is an attack: what is presented, and with which code it must be refused. A row
-that is accepted is one that an honest client needs."""
+that is accepted is one that an honest client needs.
+
+Threats: 59 (docs/threats.md).
+"""
 
 import hashlib
 import hmac
@@ -47,7 +50,8 @@ def present(world, known):
     world.sql("SELECT immuta.map_issuer(%s, 'bim')", (known.url,))
 
     def run(token):
-        world.tokens.append(token)
+        if len(token) > 100 and "ey" in token:
+            world.tokens.append(token)
         connection = world.connect()
         try:
             return outcome(connection, token)

@@ -1,4 +1,7 @@
-"""The keys of issuers: when they are fetched, by how many, and what happens when they cannot be."""
+"""The keys of issuers: when they are fetched, by how many, and what happens when they cannot be.
+
+Threats: 60 (docs/threats.md).
+"""
 
 import json
 import os
@@ -102,7 +105,7 @@ def test_garbage_makes_no_requests(issuer, token, connect, settings, answer):
 
 def faults():
     evil = Issuer()
-    yield "another issuer", {METADATA: ("200 OK", [], {"issuer": "https://evil", "jwks_uri": evil.url + "/jwks"})}, "another issuer"
+    yield "another issuer", {METADATA: ("200 OK", [], {"issuer": "https://evil", "jwks_uri": evil.base + "/jwks"})}, "another issuer"
     for bad in ("file:///etc/passwd", "ftp://x/y", "", 7, "http://user:pw@127.0.0.1/", "//127.0.0.1/"):
         yield f"jwks_uri {bad!r}", (METADATA, bad), "its answer"
     yield "no jwks_uri", (METADATA, None), "its answer"
@@ -186,7 +189,7 @@ def test_metadata_of_other_servers(world, settings, token, connect, issuer):
         world.sql("SELECT immuta.map_issuer(%s, 'bim')", (tenant.url,))
         assert outcome(connect(), tenant.token()) == "alice"
     with Issuer(path="/tenant") as tenant:
-        tenant.answers["/tenant" + METADATA] = ("404 Not Found", [], {})
+        tenant.answers[METADATA] = ("404 Not Found", [], {})
         tenant.answers[RFC8414 + "/tenant"] = ("200 OK", [], {"issuer": tenant.url, "jwks_uri": f"{tenant.base}/jwks"})
         world.sql("SELECT immuta.map_issuer(%s, 'bim')", (tenant.url,))
         assert outcome(connect(), tenant.token()) == "alice"
@@ -211,7 +214,7 @@ def test_pinned_keys(world, issuer, token, connect):
 
 
 def test_keys_from_a_url(world, issuer, token, connect):
-    world.sql("SELECT immuta.map_issuer(%s, 'bim', jwks_url => %s)", (issuer.url, issuer.url + "/jwks?p=x"))
+    world.sql("SELECT immuta.map_issuer(%s, 'bim', jwks_url => %s)", (issuer.url, issuer.base + "/jwks?p=x"))
     issuer.answers["/jwks?p=x"] = issuer._answer("/jwks")
     assert outcome(connect(), token()) == "alice"
     assert issuer.requests == {"/jwks?p=x": 1}

@@ -1,5 +1,8 @@
 """From a user to a role there is one rule: what views and dry runs say is what a switch gives, and a project gives nobody
-more than he has."""
+more than they have.
+
+Threats: 58 (docs/threats.md).
+"""
 
 import random
 
@@ -98,7 +101,7 @@ def test_views_dry_runs_and_switches_agree(world, api, token, settings, rule, se
             for project in (None, *projects):
                 world.sql("SELECT immuta.set_current_project(%s, %s, %s)", (project, userid, iamid))
                 role, read = switch(world, text)
-                assert read <= own, f"{project} gives {userid} more than he has"
+                assert read <= own, f"{project} gives {userid} more than they have"
                 if is_named:
                     continue  # What the provider says only a switch can know.
                 listed = world.sql("SELECT mapped_role FROM immuta.impersonators WHERE impersonator = 'svc' "

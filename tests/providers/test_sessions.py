@@ -98,7 +98,7 @@ def test_a_connection_while_the_provider_is_down(token, session, settings):
 
 
 def test_by_name_the_provider_is_not_asked(world, api, session):
-    """The login vouches for the name; a user whom no row maps has the role of his name, if it is marked."""
+    """The login vouches for the name; a user whom no row maps has the role of their name, if it is marked."""
     world.sql("CREATE ROLE namer LOGIN PASSWORD 'namer' IN ROLE immuta_impersonation; CREATE ROLE dora IN ROLE immuta_mappable")
     try:
         connection = session(user="namer", password="namer")

@@ -129,7 +129,7 @@ def sales(office):
 
 
 def reads(office, userid, statement, iamid="bim"):
-    """Rows that the user sees with a token of his."""
+    """Rows that the user sees with a token of theirs."""
     service = office.world.connect()
     try:
         impersonate(service, office.world.token(userid, iamid))

@@ -26,7 +26,7 @@ def run_together(*workers):
 
 
 def test_administrators_at_once(sales):
-    """Each changes policies, users, tags and mappings in an order of his own."""
+    """Each changes policies, users, tags and mappings in an order of their own."""
     users = [f"u{i}" for i in range(6)]
     for user in users:
         sales.sql("SELECT immuta.create_user(%s)", (user,))
@@ -140,7 +140,7 @@ def test_what_is_renamed_meanwhile_is_not_mistaken(sales, tag, statement, swappe
 
 
 def test_no_update_is_lost(sales):
-    """Each adds his groups to the same user, in transactions of their own."""
+    """Each adds their groups to the same user, in transactions of their own."""
     def worker(number):
         connection = sales.login(*SYSTEM)
 

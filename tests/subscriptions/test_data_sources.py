@@ -1,4 +1,7 @@
-"""Registered tables and schemas, and object sync: what DDL does to data sources and grants, in its own transaction."""
+"""Registered tables and schemas, and object sync: what DDL does to data sources and grants, in its own transaction.
+
+Threats: 42 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -169,7 +172,7 @@ def test_a_default_reaches_no_sequence_of_others(sales):
 
 
 def test_ddl_of_somebody_without_any_rights(everybody):
-    """Of a user under a token, too: the sync is not done on his rights."""
+    """Of a user under a token, too: the sync is not done on their rights."""
     everybody.world.sql("GRANT CREATE, USAGE ON SCHEMA sales TO plain")
     plain = everybody.login("plain", "plain-password")
     query(plain, "CREATE TABLE sales.plains (a int)")

@@ -1,5 +1,8 @@
 """What a table hides by row policies or excluded columns is not shown by another relation before an administrator
-says so: not by one of its name, a part of it, or a view of it."""
+says so: not by one of its name, a part of it, or a view of it.
+
+Threats: 44 (docs/threats.md).
+"""
 
 import pytest
 from conftest import VERSION, reads, refuses
@@ -159,10 +162,64 @@ def test_tables_that_changed_their_names(guarded, hiding, other):
 
 
 def test_others_ddl_is_left_alone(guarded):
-    """Who may not even see the extension's tables makes views and parts of his own."""
+    """Who may not even see the extension's tables makes views and parts of their own."""
     guarded.world.sql("GRANT CREATE, USAGE ON SCHEMA other, sales TO plain")
     plain = guarded.login("plain", "plain-password")
     query(plain, "CREATE TABLE other.mine (a int) PARTITION BY LIST (a); CREATE TABLE other.mine1 PARTITION OF other.mine DEFAULT;"
                  "ALTER TABLE other.mine DETACH PARTITION other.mine1; CREATE VIEW sales.mine AS SELECT * FROM other.mine;"
                  "DROP TABLE other.mine CASCADE; CREATE TABLE sales.orders2 (a int); DROP TABLE sales.orders2, other.mine1")
     assert plain.notices == ["NOTICE:  drop cascades to view sales.mine\n"] and guarded.drift() == []
+
+
+# A member of a role may do this in its name: of the role that row policies are for, and of those that hold the grants.
+TAKES_OFF = ["DROP OWNED BY immuta_subscriber", "DROP OWNED BY {user}, {access}"]
+LEAVES_BEHIND = ["REASSIGN OWNED BY {user} TO {access}", "ALTER FUNCTION own.reads() OWNER TO {access}",
+                 "ALTER FUNCTION own.reads() OWNER TO immuta_subscriber", "ALTER TABLE own.t OWNER TO {access}",
+                 "ALTER SCHEMA own OWNER TO {access}", "CREATE SCHEMA AUTHORIZATION {access}",
+                 "ALTER DEFAULT PRIVILEGES FOR ROLE {access} GRANT SELECT ON TABLES TO PUBLIC",
+                 "DO $$ BEGIN EXECUTE 'ALTER TABLE own.t OWNER TO {access}'; END $$"]
+
+
+@pytest.fixture
+def member(ruled):  # noqa: F811
+    """ann, by a policy a member of a role that holds the grants, and of the rows sees those of the EU."""
+    ruled.ddl("DROP VIEW sales.totals")
+    ruled.sql("SELECT immuta.create_subscription_policy('all', schemas => '{sales}', expression => 'true')")
+    ruled.sql("SELECT immuta.create_row_policy('eu', 'sales.orders', $$ region = 'EU' $$)")
+    names = {"user": ruled.role("ann"), "access": ruled.world.value("SELECT role::regrole::text FROM immuta.access_class WHERE role IS NOT NULL")}
+    ruled.world.sql(f"CREATE SCHEMA own AUTHORIZATION {names['user']}; GRANT CREATE ON DATABASE immuta TO {names['access']}")
+    token = ruled.world.token("ann")
+    ruled.world.sql(f"SET ROLE {names['user']}; CREATE TABLE own.t (a int); CREATE FUNCTION own.reads() RETURNS bigint LANGUAGE sql "
+                    f"SECURITY DEFINER AS 'SELECT count(*) FROM sales.orders'; GRANT CREATE, USAGE ON SCHEMA own TO {names['access']}; RESET ROLE")
+    yield ruled, names, token
+    ruled.world.sql(f"DROP SCHEMA own CASCADE; REVOKE CREATE ON DATABASE immuta FROM {names['access']}")
+
+
+def test_members_do_nothing_in_the_name_of_the_roles_that_they_share(member):
+    office, names, token = member
+    service = office.world.connect()
+    try:
+        for statement in TAKES_OFF + LEAVES_BEHIND:
+            query(service, "SET LOCAL bodata.impersonation_token = %s", (token,))
+            with refuses("42501", "IMPERSONATION_ACTIVE"):
+                query(service, statement.format(**names))
+            service.rollback()
+    finally:
+        service.close()
+    assert reads(office, "ann", COUNT + "sales.orders") == [(2,)]
+    assert office.drift() == []
+
+
+def test_neither_do_logins_drop_what_they_share(member):
+    """Of a role that may log in, or is set by one that may: there is no token."""
+    office, names, _ = member
+    for statement in TAKES_OFF:
+        office.world.sql("BEGIN")
+        try:
+            office.world.sql(f"SET LOCAL SESSION AUTHORIZATION {names['user']}")
+            with refuses("42501") as seen:
+                office.world.sql(statement.format(**names))
+            assert "row policies" in seen.message
+        finally:
+            office.world.sql("ROLLBACK")
+    assert office.drift() == []

@@ -1,4 +1,7 @@
-"""Elsewhere stored OIDs mean something else: everything is adopted by its names there, or grants nothing."""
+"""Elsewhere stored OIDs mean something else: everything is adopted by its names there, or grants nothing.
+
+Threats: 57 (docs/threats.md).
+"""
 
 import pytest
 from conftest import VERSION, clean, reads, refuses
@@ -228,7 +231,7 @@ def test_a_copy_leaves_its_original_alone(subscribed, copy):
     original = world.sql(ACL), world.sql(MEMBERS)
     assert copy.sql("SELECT object, detail FROM immuta.drift()") == [
         ("DATABASE copied", "it is a copy of immuta, whose roles it has: SELECT * FROM immuta.adopt()")]
-    # What somebody may read in the original he may read in the copy; nobody changes that.
+    # What somebody may read in the original they may read in the copy; nobody changes that.
     for change in ("SELECT * FROM immuta.sync()", "SELECT immuta.set_user_groups('ann', '{}')", "SELECT immuta.drop_user('ben')",
                    "SELECT immuta.map_user('ann', 'alice')", "SELECT immuta.drop_project('p')", "SELECT immuta.equalise_projects()",
                    "SELECT immuta.set_system_account('immuta_system')", "SELECT immuta.register_schema('other')"):

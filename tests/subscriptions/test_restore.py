@@ -178,7 +178,7 @@ def test_without_the_grants(filled, tmp_path):
         server.run_client("pg_restore", "-d", "bare", "--no-privileges", "--exit-on-error", tmp_path / "dump")
         bare = World(server, "bare")
         assert not any(row[2] for row in bare.sql(ACCESS))
-        # The owner's grants are gone, too, but the system account may act for him.
+        # The owner's grants are gone, too, but the system account may act for them.
         bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
         bare.sql("SELECT * FROM immuta.adopt()")
         assert bare.sql(ACCESS) == before

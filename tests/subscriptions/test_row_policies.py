@@ -1,4 +1,7 @@
-"""Row policies: rules for rows that compare with attributes of the impersonated user."""
+"""Row policies: rules for rows that compare with attributes of the impersonated user.
+
+Threats: 41, 42 (docs/threats.md).
+"""
 
 import psycopg2
 import pytest
@@ -29,7 +32,7 @@ def test_each_user_sees_his_rows(ruled):
     for values in ("{}", "{EU,US}"):
         ruled.sql("SELECT immuta.set_user_attribute('ben', 'region', %s)", (values,))
         assert reads(ruled, "ben", COUNT) == [(0,)]
-    # Nor can he write what he would not see.
+    # Nor can they write what they would not see.
     service = ruled.world.connect()
     impersonate(service, ruled.world.token("ann"))
     with refuses("42501"):
@@ -290,7 +293,7 @@ def test_a_lost_row_policy_is_drift_and_comes_back(ruled):
 
 @pytest.fixture
 def admin(ruled):
-    """A member of immuta_admin with a schema of his own, in which he plants what should run for others."""
+    """A member of immuta_admin with a schema of their own, in which they plant what should run for others."""
     ruled.world.sql("CREATE ROLE adm LOGIN PASSWORD 'adm' IN ROLE immuta_admin; CREATE SCHEMA adm AUTHORIZATION adm;"
                     "GRANT USAGE ON SCHEMA adm TO PUBLIC; GRANT USAGE ON SCHEMA sales TO adm; CREATE TABLE adm.seen (who text);"
                     "GRANT INSERT, SELECT ON adm.seen TO PUBLIC")
@@ -341,7 +344,7 @@ def test_who_writes_a_row_policy_may_name_what_he_may_see(ruled, admin):
 
 
 def test_the_owner_of_a_table_plants_nothing_for_sync(ruled):
-    """He changes a column and drops the policy; an honest administrator repairs it."""
+    """They change a column and drop the policy; an honest administrator repairs it."""
     ruled.ddl("CREATE TABLE sales.t (a text); CREATE TABLE sales.seen (who text); GRANT ALL ON sales.seen TO PUBLIC")
     ruled.sql("SELECT immuta.create_row_policy('a', 'sales.t', $$a = '{x}'$$)")
     name = ruled.value("SELECT policy_name FROM immuta.row_policies")

@@ -333,7 +333,7 @@ def test_a_renamed_system_account_stays_the_one(sales):
     ("ALTER ROLE immuta_system SUPERUSER", "ALTER ROLE immuta_system NOSUPERUSER"),
     ("UPDATE immuta.system_account SET role = 0", "SELECT immuta.set_system_account('immuta_system')")])
 def test_without_the_system_account_who_has_a_role_is_not_dropped(sales, lose, find):
-    """His role would keep its grants, and nobody would know."""
+    """Their role would keep its grants, and nobody would know."""
     sales.sql("SELECT immuta.subscribe('ann', 'sales.orders')")
     sales.world.sql(lose)
     try:

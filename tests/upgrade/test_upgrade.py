@@ -1,5 +1,8 @@
 """docs/operations.md, "Upgrading PostgreSQL", step by step: the same people have the same access, and it can be taken
-away."""
+away.
+
+Threats: 57 (docs/threats.md).
+"""
 
 import re
 from pathlib import Path

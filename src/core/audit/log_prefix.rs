@@ -1,6 +1,6 @@
 //! What begins each line of the server's log: `log_line_prefix` (PostgreSQL's documentation, "What to log").
 
-use crate::core::audit::record::digits;
+use crate::core::audit::blanks::digits;
 use crate::core::time::Timestamp;
 use std::ffi::CString;
 

@@ -1,13 +1,15 @@
-//! What audit records say. How they are written: [`crate::core::audit::record`].
+//! What audit records say. How they are written: [`crate::core::audit::form`].
 
+mod blanks;
+pub mod form;
 pub mod label;
+mod legacy;
 pub mod log_prefix;
-pub mod record;
 pub mod redact;
 pub mod trail;
+mod uam;
 
-use crate::core::identity::Identity;
-use crate::core::provider::jwt::claims::Bearer;
+use crate::core::identity::{Bearer, Identity};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;

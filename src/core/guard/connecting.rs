@@ -2,7 +2,7 @@
 //!
 //! Before a session's first user nobody but the application has sent anything: it may set these, as it may in the options
 //! of the connection, by a SET of its own (not in a function or with `set_config()`). From then on whoever sets one may
-//! be the user who ended his transaction, and the next one would meet it: a SET that changes nothing is fine, any other
+//! be the user who ended their transaction, and the next one would meet it: a SET that changes nothing is fine, any other
 //! has no effect but a WARNING.
 
 /// A setting that is let through until the session has its first user.
@@ -22,11 +22,11 @@ const fn row(name: &'static str, may_be_listed: bool, harm: &'static str) -> Row
 const ROWS: [Row; 5] = [
     // Knex, Laravel, Prisma, Rails and pgjdbc's setSchema(). Nothing can be read before a token, and under it names are
     // to resolve as the connection asked.
-    row(SEARCH_PATH, false, "The next user would find other objects under the names that his statements use."),
+    row(SEARCH_PATH, false, "The next user would find other objects under the names that their statements use."),
     // Sequelize, Rails, pgAdmin.
     row("client_min_messages", true, "The next user could miss warnings."),
     // Laravel.
-    row("synchronous_commit", true, "The next user could lose what he committed."),
+    row("synchronous_commit", true, "The next user could lose what they committed."),
     // As the timeouts of bodata.session_settings, which are older.
     row("transaction_timeout", true, "The transactions of the next user could be ended."),
     row("idle_session_timeout", true, "The connection could end for the next user."),

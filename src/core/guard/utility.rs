@@ -162,13 +162,13 @@ statements! {
     T_CreateTrigStmt: no yes yes "needs its own privilege";
     T_CreateUserMappingStmt: no yes yes "PostgreSQL checks the server's owner; secrets of the login are out of reach";
     T_DefineStmt: no form form "an operator cannot work by this function";
-    T_DropOwnedStmt: no yes yes "drops what the user owns in this database";
+    T_DropOwnedStmt: no yes yes "drops what the user owns in this database; not in the name of this extension's roles";
     T_DropStmt: no yes yes "the type of object decides";
     T_DropUserMappingStmt: no yes yes "PostgreSQL checks the server's owner";
     T_GrantStmt: no yes yes "the type of object decides";
     T_ImportForeignSchemaStmt: no yes yes "needs USAGE of the server";
     T_IndexStmt: no yes yes "changes what the user owns";
-    T_ReassignOwnedStmt: no yes yes "needs the rights of both roles";
+    T_ReassignOwnedStmt: no yes yes "needs the rights of both roles; not those of this extension";
     T_RenameStmt: no yes yes "the type of object decides";
     T_ReplicaIdentityStmt: no yes yes "changes what the user owns";
     T_RuleStmt: no yes yes "changes what the user owns";

@@ -72,7 +72,7 @@ pub struct Expected<'a> {
 /// Reads the current user. `attribute` is the key in `profile.externalUserIds` that names the role.
 pub fn immuta_user(body: &[u8], attribute: &str) -> Result<Word, Nonsense> {
     let user = Answer(body);
-    // First: a user must not stay enabled by what he wrote into his profile.
+    // First: a user must not stay enabled by what they wrote into their profile.
     if user.flag("disabled")? == Some(true) {
         return Ok(Word::Inactive);
     }
@@ -383,7 +383,7 @@ mod tests {
         assert!(immuta_user(b"{\"iamid\":\"bim\",\"userid\":\"\xff\"}", "a").is_err());
     }
 
-    /// What a user can write into his profile must not turn "disabled" into no answer.
+    /// What a user can write into their profile must not turn "disabled" into no answer.
     #[test]
     fn what_does_not_count_is_skipped() {
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000_000));

@@ -1,6 +1,6 @@
 //! The backend-local token cache: bounded, least recently used out first, keyed by digest.
 
-use crate::core::identity::{Identity, Provider, Resolution, Subject};
+use crate::core::identity::{Identity, Provider, Subject};
 use crate::core::provider::jwt::claims::Claims;
 use crate::core::time::{self, Timestamp};
 use crate::core::token::{BuildDigestHasher, Digest};
@@ -19,16 +19,28 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-/// What is remembered of a resolved token.
-#[derive(Clone)]
-pub struct Entry {
-    /// The user as the provider describes him, and the identity and role that were found for that.
-    pub subject: Rc<Subject>,
-    pub identity: Rc<Identity>,
+/// What a provider answered about a token that is active.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
     pub provider: Provider,
+    pub subject: Subject,
+    /// Last use that the provider knows of.
+    pub last_used: Timestamp,
+    /// When the token ends whatever its use, if the provider says so.
+    pub expires: Option<Timestamp>,
+    /// Key of the row in the token table; 0 for tokens that have none.
+    pub token_id: i64,
+    /// What the token itself says of its user.
     pub claims: Option<Rc<Claims>>,
-    /// OID of the mapped role.
-    pub role: u32,
+}
+
+/// What is remembered of a provider's answer.
+#[derive(Clone)]
+pub struct Answer {
+    pub provider: Provider,
+    /// The user as the provider describes them.
+    pub subject: Rc<Subject>,
+    pub claims: Option<Rc<Claims>>,
     pub token_id: i64,
     /// Last use that this backend knows of.
     pub last_used: Timestamp,
@@ -38,6 +50,15 @@ pub struct Entry {
     pub validated: Timestamp,
     /// When it ends whatever its use.
     pub expires: Option<Timestamp>,
+}
+
+/// An answer, and what this database makes of it.
+#[derive(Clone)]
+pub struct Resolved {
+    pub answer: Answer,
+    pub identity: Rc<Identity>,
+    /// OID of the mapped role.
+    pub role: u32,
     /// When the first of the user's subscriptions ends.
     pub subscriptions_end: Option<Timestamp>,
     /// Catalog generation and impersonator for which the mapping was checked.
@@ -45,23 +66,27 @@ pub struct Entry {
     pub impersonator: u32,
 }
 
-impl Entry {
-    /// What a provider answered at `now`; not mapped to a role yet.
-    pub fn of(answer: Resolution, now: Timestamp) -> Entry {
-        Entry {
-            subject: Rc::new(answer.subject),
-            identity: Rc::default(),
-            provider: answer.provider,
-            claims: answer.claims,
-            role: 0,
-            token_id: answer.token_id,
+impl Resolved {
+    /// Whether the mapping still holds.
+    pub fn is_current(&self, generation: u64, impersonator: u32, now: Timestamp) -> bool {
+        self.generation == generation
+            && self.impersonator == impersonator
+            && self.subscriptions_end.is_none_or(|end| now < end)
+    }
+}
+
+impl Answer {
+    /// What was said at `now`, when the token is used.
+    pub fn of(resolution: Resolution, now: Timestamp) -> Answer {
+        Answer {
+            provider: resolution.provider,
+            subject: Rc::new(resolution.subject),
+            claims: resolution.claims,
+            token_id: resolution.token_id,
             last_used: now,
-            recorded: answer.last_used,
+            recorded: resolution.last_used,
             validated: now,
-            expires: answer.expires,
-            subscriptions_end: None,
-            generation: 0,
-            impersonator: 0,
+            expires: resolution.expires,
         }
     }
 
@@ -80,7 +105,7 @@ impl Entry {
 }
 
 pub struct Cache {
-    entries: LruCache<Digest, Entry, BuildDigestHasher>,
+    entries: LruCache<Digest, Resolved, BuildDigestHasher>,
 }
 
 impl Default for Cache {
@@ -91,17 +116,17 @@ impl Default for Cache {
 
 impl Cache {
     /// The entry of this token, which becomes the most recently used one.
-    pub fn get(&mut self, digest: &Digest) -> Option<&Entry> {
+    pub fn get(&mut self, digest: &Digest) -> Option<&Resolved> {
         self.entries.get(digest)
     }
 
     /// The entry of this token, without counting that as a use.
-    pub fn peek(&self, digest: &Digest) -> Option<&Entry> {
+    pub fn peek(&self, digest: &Digest) -> Option<&Resolved> {
         self.entries.peek(digest)
     }
 
     /// Adds or replaces an entry and evicts the least recently used ones beyond `capacity` (at least 1); how many.
-    pub fn insert(&mut self, digest: Digest, entry: Entry, capacity: usize) -> u64 {
+    pub fn insert(&mut self, digest: Digest, entry: Resolved, capacity: usize) -> u64 {
         self.entries.put(digest, entry);
         let mut evicted = 0;
         while self.entries.len() > capacity.max(1) {
@@ -118,8 +143,8 @@ impl Cache {
     /// Notes a use. Neither allocates nor reorders, so that it may be called while a transaction aborts.
     pub fn touch(&mut self, digest: &Digest, last_used: Timestamp, recorded: Timestamp) {
         if let Some(entry) = self.entries.peek_mut(digest) {
-            entry.last_used = last_used;
-            entry.recorded = recorded;
+            entry.answer.last_used = last_used;
+            entry.answer.recorded = recorded;
         }
     }
 
@@ -130,7 +155,7 @@ impl Cache {
     }
 
     /// Most recently used first.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &Resolved> {
         self.entries.iter().map(|(_, entry)| entry)
     }
 }
@@ -151,23 +176,24 @@ mod tests {
         Timestamp(second * SECOND)
     }
 
-    fn entry(userid: &str) -> Entry {
+    fn answer(userid: &str) -> Answer {
         let authority = Authority::Iam("bim".into());
-        Entry {
+        Answer {
             subject: Rc::new(Subject { authority, userid: userid.into(), role_name: None }),
-            identity: Rc::new(Identity { iamid: "bim".into(), userid: userid.into() }),
             provider: Provider::Local,
             claims: None,
-            role: 1,
             token_id: 1,
             last_used: Timestamp(0),
             recorded: Timestamp(0),
             validated: Timestamp(0),
             expires: None,
-            subscriptions_end: None,
-            generation: 0,
-            impersonator: 2,
         }
+    }
+
+    fn entry(userid: &str) -> Resolved {
+        let identity = Rc::new(Identity { iamid: "bim".into(), userid: userid.into() });
+        let answer = answer(userid);
+        Resolved { answer, identity, role: 1, subscriptions_end: None, generation: 3, impersonator: 2 }
     }
 
     fn users(cache: &Cache) -> Vec<String> {
@@ -204,31 +230,38 @@ mod tests {
         cache.insert(b, entry("b"), 9);
         cache.touch(&a, Timestamp(7), Timestamp(5));
         assert_eq!(users(&cache), ["b", "a"]);
-        let noted = cache.get(&a).map(|e| (e.last_used, e.recorded));
+        let noted = cache.get(&a).map(|e| (e.answer.last_used, e.answer.recorded));
         assert_eq!(noted, Some((Timestamp(7), Timestamp(5))));
         assert_eq!(cache.clear(), 2);
     }
 
     #[test]
     fn an_answer_is_fresh_until_it_is_to_be_asked_for_again() {
-        let answer = entry("a");
+        let answer = answer("a");
         assert!(answer.is_fresh(at(299), &limits(300, 0)));
         assert!(!answer.is_fresh(at(300), &limits(300, 0)));
         assert!(!answer.is_fresh(at(0), &limits(0, 0)), "zero asks every time");
         assert!(!answer.is_fresh(at(3600), &limits(7200, 0)), "the idle time to live comes first");
-        let ends = Entry { expires: Some(at(100)), ..entry("b") };
+        let ends = Answer { expires: Some(at(100)), ..self::answer("b") };
         assert!(ends.is_fresh(at(99), &limits(300, 0)) && !ends.is_fresh(at(100), &limits(300, 0)));
     }
 
     #[test]
     fn grace_ends_with_its_time_with_the_token_and_with_the_idle_time_to_live() {
-        let used = Entry { last_used: at(3000), ..entry("a") };
+        let used = Answer { last_used: at(3000), ..answer("a") };
         assert!(used.may_serve(at(359), &limits(300, 60)));
         assert!(!used.may_serve(at(360), &limits(300, 60)));
         assert!(!used.may_serve(at(300), &limits(300, 0)), "no grace by default");
         assert!(used.may_serve(at(3599), &limits(300, 86400)));
         assert!(!used.may_serve(at(3600), &limits(300, 86400)), "uses the provider never heard of do not count");
-        let ends = Entry { expires: Some(at(310)), ..entry("b") };
+        let ends = Answer { expires: Some(at(310)), ..answer("b") };
         assert!(ends.may_serve(at(309), &limits(300, 60)) && !ends.may_serve(at(310), &limits(300, 60)));
+    }
+
+    #[test]
+    fn a_mapping_holds_for_its_generation_impersonator_and_subscriptions() {
+        let ends = Resolved { subscriptions_end: Some(at(10)), ..entry("a") };
+        assert!(ends.is_current(3, 2, at(9)));
+        assert!(!ends.is_current(4, 2, at(9)) && !ends.is_current(3, 1, at(9)) && !ends.is_current(3, 2, at(10)));
     }
 }

@@ -7,7 +7,7 @@ pub mod presented;
 pub mod saved;
 
 use crate::core::identity::{Identity, Provider};
-use crate::core::provider::cache::Entry;
+use crate::core::provider::cache::Resolved;
 use crate::core::provider::jwt::claims::Claims;
 use crate::core::session::nesting::{Mark, Marks};
 use crate::core::session::presented::Kind;
@@ -80,21 +80,22 @@ pub struct Impersonation {
 }
 
 impl Impersonation {
-    pub fn new(kind: Kind, scope: Scope, digest: Digest, entry: &Entry, now: Timestamp) -> Impersonation {
+    pub fn new(kind: Kind, scope: Scope, digest: Digest, resolved: &Resolved, now: Timestamp) -> Impersonation {
+        let answer = &resolved.answer;
         Impersonation {
             kind,
             scope,
-            identity: Rc::clone(&entry.identity),
-            provider: entry.provider,
-            claims: entry.claims.clone(),
+            identity: Rc::clone(&resolved.identity),
+            provider: answer.provider,
+            claims: answer.claims.clone(),
             digest,
-            token_id: entry.token_id,
-            role: entry.role,
-            impersonator: entry.impersonator,
+            token_id: answer.token_id,
+            role: resolved.role,
+            impersonator: resolved.impersonator,
             established: now,
             last_used: now,
-            recorded: entry.recorded,
-            expires: entry.expires,
+            recorded: answer.recorded,
+            expires: answer.expires,
             shown: None,
             used: false,
         }
@@ -254,18 +255,32 @@ impl Impersonations {
 mod tests {
     use super::*;
     use crate::core::identity::{Authority, Subject};
+    use crate::core::provider::cache::Answer;
 
     fn impersonation(scope: Scope) -> Impersonation {
-        let answer = crate::core::identity::Resolution {
+        let answer = Answer {
             provider: Provider::Name,
-            subject: Subject { authority: Authority::Iam("bim".into()), userid: "u".into(), role_name: None },
-            last_used: Timestamp(0),
-            expires: None,
-            token_id: 0,
+            subject: Rc::new(Subject {
+                authority: Authority::Iam("bim".into()),
+                userid: "u".into(),
+                role_name: None,
+            }),
             claims: None,
+            token_id: 0,
+            last_used: Timestamp(0),
+            recorded: Timestamp(0),
+            validated: Timestamp(0),
+            expires: None,
         };
-        let entry = Entry::of(answer, Timestamp(0));
-        Impersonation::new(Kind::Name, scope, Digest::of(b"u"), &entry, Timestamp(0))
+        let resolved = Resolved {
+            answer,
+            identity: Rc::default(),
+            role: 0,
+            subscriptions_end: None,
+            generation: 0,
+            impersonator: 0,
+        };
+        Impersonation::new(Kind::Name, scope, Digest::of(b"u"), &resolved, Timestamp(0))
     }
 
     fn for_session() -> Impersonation {

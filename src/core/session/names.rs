@@ -1,7 +1,7 @@
 //! Which statements had their names looked up by whom.
 //!
 //! PostgreSQL checks USAGE of a schema when it looks a name up. A cached plan skips that: its names were looked up
-//! in another user's time. What the current user has looked up himself needs no second check.
+//! in another user's time. What the current user has looked up themselves needs no second check.
 
 use foldhash::quality::RandomState;
 use std::collections::HashSet;

@@ -54,9 +54,6 @@ pub const NAME_PARAMETERS: [&str; 3] =
 /// The parameters that say how a name is to be understood.
 const NAME_OPTIONS: [&str; 2] = ["immuta.impersonation_iamid", "immuta.impersonation_userid_template"];
 
-/// What in a template stands for the name that was presented.
-const PLACE: &str = "{userid}";
-
 /// What a parameter carries, if it says whom to impersonate.
 pub fn kind_of(parameter: &str) -> Option<Kind> {
     if parameter.eq_ignore_ascii_case(TOKEN_PARAMETER) {
@@ -71,24 +68,6 @@ pub fn kind_of(parameter: &str) -> Option<Kind> {
 /// Whether a parameter only says how the next name is to be understood.
 pub fn is_name_option(parameter: &str) -> bool {
     NAME_OPTIONS.iter().any(|name| parameter.eq_ignore_ascii_case(name))
-}
-
-/// Why a template is unacceptable. An empty one is none.
-pub fn template_fault(template: &str) -> Option<&'static str> {
-    if !template.is_empty() && template.matches(PLACE).count() != 1 {
-        Some("The template must contain {userid} once.")
-    } else if template.chars().any(char::is_control) {
-        Some("Control characters are not allowed.")
-    } else {
-        None
-    }
-}
-
-/// The user that a name stands for. `None` for what can be no user id.
-pub fn identity(name: &str, iamid: &str, template: &str) -> Option<Identity> {
-    let userid = if template.is_empty() { name.to_owned() } else { template.replacen(PLACE, name, 1) };
-    let fits = Identity::is_well_formed(&userid) && Identity::is_well_formed(iamid);
-    fits.then(|| Identity { iamid: iamid.to_owned(), userid })
 }
 
 /// Whether somebody wrote SQL's NULL as a text, as other platforms end an impersonation.
@@ -132,22 +111,6 @@ mod tests {
         }
         assert!(is_name_option("immuta.Impersonation_IAMID") && !is_name_option("immuta.immuta_user"));
         assert_eq!(kind_of("immuta.impersonation_iamid"), None);
-    }
-
-    #[test]
-    fn a_template_completes_the_name() {
-        let user = |name, template| identity(name, "okta", template).map(|found| found.userid);
-        assert_eq!(user("jdoe", "{userid}@mycompany.com").as_deref(), Some("jdoe@mycompany.com"));
-        assert_eq!(user("jdoe", "{userid}").as_deref(), Some("jdoe"));
-        assert_eq!(user("{userid}", "x{userid}").as_deref(), Some("x{userid}"), "what came is not read again");
-        assert_eq!(user("jdoe", "").as_deref(), Some("jdoe"));
-        assert_eq!(user("a\nb", "{userid}"), None);
-        assert_eq!(user(&"x".repeat(250), "{userid}@mycompany.com"), None);
-        assert_eq!(identity("jdoe", "", "{userid}"), None);
-        assert!(template_fault("{userid}@x").is_none() && template_fault("").is_none());
-        for bad in ["x", "{userid}{userid}", "{userid}\n"] {
-            assert!(template_fault(bad).is_some(), "{bad:?}");
-        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Installation {
     pub subscription_by_user: u32,
     pub subscriber: u32,
     pub subscriber_by_role: u32,
+    pub access_class: u32,
+    pub access_class_by_role: u32,
     pub project: u32,
     pub project_by_id: u32,
     pub project_member: u32,
@@ -109,7 +111,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 23] = [
+const RELATIONS: [&CStr; 25] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -133,6 +135,8 @@ const RELATIONS: [&CStr; 23] = [
     c"user_profile_pkey",
     c"token_revocation",
     c"token_revocation_pkey",
+    c"access_class",
+    c"access_class_role_key",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -191,6 +195,8 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             user_profile_by_user: oids[20],
             token_revocation: oids[21],
             token_revocation_by_key: oids[22],
+            access_class: oids[23],
+            access_class_by_role: oids[24],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)

@@ -120,6 +120,26 @@ pub fn subscriber_of_role_name(installed: &Installation, name: &str) -> Option<i
     user
 }
 
+/// Whether a role is one of those that hold the grants of data sources.
+pub fn is_access_role(installed: &Installation, role: u32) -> bool {
+    let oid = pg_sys::Oid::from(role).into_datum();
+    let is_known = |oid| {
+        let keys = [(5, pg_sys::F_OIDEQ, oid)];
+        scan(installed.access_class, installed.access_class_by_role, &keys, |_| Some(())).is_some()
+    };
+    oid.is_some_and(is_known)
+}
+
+/// The same by its name, where OIDs may mean something else.
+pub fn is_access_role_name(installed: &Installation, name: &str) -> bool {
+    let mut is_known = false;
+    visit(installed.access_class, 0, &[], |row| {
+        is_known = row.output(6, pg_sys::F_NAMEOUT).as_deref() == Some(name);
+        !is_known
+    });
+    is_known
+}
+
 /// When the first of the user's approved subscriptions ends.
 pub fn next_end_of_subscription(installed: &Installation, user: i64) -> Option<Timestamp> {
     let keys = [(1, pg_sys::F_INT8EQ, user.into_datum()?)];

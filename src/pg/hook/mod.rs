@@ -4,6 +4,7 @@ pub mod cursor;
 pub mod depth;
 pub mod dry_run;
 pub mod frames;
+pub mod login;
 pub mod nodes;
 pub mod reported;
 pub mod statement;

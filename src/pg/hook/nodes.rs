@@ -482,6 +482,48 @@ impl Handled {
         found
     }
 
+    /// The roles that are to own something, in whose name something is dropped, or for which default privileges are set.
+    pub fn owners(&self) -> Vec<u32> {
+        use pg_sys::NodeTag::*;
+        let node = self.0;
+        // SAFETY: by contract of the constructor; each cast follows the tag of the node, and the lists hold nodes of
+        // one type.
+        unsafe {
+            let named: Vec<*mut pg_sys::RoleSpec> = match (*node).type_ {
+                T_AlterOwnerStmt => vec![(*(node as *mut pg_sys::AlterOwnerStmt)).newowner],
+                T_CreateSchemaStmt => vec![(*(node as *mut pg_sys::CreateSchemaStmt)).authrole],
+                T_DropOwnedStmt => {
+                    PgList::from_pg((*(node as *mut pg_sys::DropOwnedStmt)).roles).iter_ptr().collect()
+                }
+                T_ReassignOwnedStmt => {
+                    let reassign = &*(node as *mut pg_sys::ReassignOwnedStmt);
+                    let roles = PgList::<pg_sys::RoleSpec>::from_pg(reassign.roles);
+                    roles.iter_ptr().chain([reassign.newrole]).collect()
+                }
+                T_AlterTableStmt => {
+                    PgList::<pg_sys::AlterTableCmd>::from_pg((*(node as *mut pg_sys::AlterTableStmt)).cmds)
+                        .iter_ptr()
+                        .map(|command| (*command).newowner)
+                        .collect()
+                }
+                T_AlterDefaultPrivilegesStmt => {
+                    let options = (*(node as *mut pg_sys::AlterDefaultPrivilegesStmt)).options;
+                    PgList::<pg_sys::DefElem>::from_pg(options)
+                        .iter_ptr()
+                        .filter(|option| name_of((**option).defname) == "roles")
+                        .flat_map(|option| {
+                            let roles = PgList::<pg_sys::RoleSpec>::from_pg((*option).arg.cast());
+                            roles.iter_ptr().collect::<Vec<_>>()
+                        })
+                        .collect()
+                }
+                _ => Vec::new(),
+            };
+            let named = named.into_iter().filter(|role| !role.is_null());
+            named.map(|role| pg_sys::get_rolespec_oid(role, true).to_u32()).filter(|&role| role != 0).collect()
+        }
+    }
+
     fn named(&self) -> Vec<u32> {
         use pg_sys::NodeTag::*;
         let node = self.0;

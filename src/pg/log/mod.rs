@@ -4,7 +4,7 @@
 mod server_log;
 
 use crate::core::audit::label::{self, LABEL};
-use crate::core::audit::{record, redact};
+use crate::core::audit::{form, redact};
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{raw, text};
 use once_cell::sync::OnceCell;
@@ -105,7 +105,7 @@ unsafe extern "C-unwind" {
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
     let line = label::escaped(line.strip_suffix(b"\n").unwrap_or(line));
-    let line = if text::is_utf8() { line } else { record::in_ascii(&line) };
+    let line = if text::is_utf8() { line } else { form::in_ascii(&line) };
     clean_application_name();
     // Another library may want to see what is logged.
     // SAFETY: static variables that change only while libraries are loaded.

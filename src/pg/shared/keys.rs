@@ -4,6 +4,8 @@
 use crate::core::provider::jwt::cache::{Attempt, State};
 use crate::core::time::Timestamp;
 use crate::pg::shared::memory::key_slots;
+use crate::pg::sys::exit;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*, fence};
 
 /// Issuers whose keys are kept at the same time.
@@ -37,6 +39,15 @@ const RUNNING: i64 = 0;
 const GOOD: i64 = 1;
 const FAILED: i64 = 2;
 const OUTCOME: i64 = 3;
+
+/// Whoever of this process changes a slot holds this. A thread must not end in the middle, as it would with the process: the
+/// others would wait for ever.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// The process ends: no thread of it changes anything any more.
+fn change_no_more() {
+    std::mem::forget(CHANGING.lock());
+}
 
 /// What identifies an issuer and the way to its keys.
 pub type Owner = [u8; 32];
@@ -80,6 +91,7 @@ impl Slot {
 
     /// Runs `change` alone. What it does is short and cannot fail: nobody waits long.
     fn change<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _alone = CHANGING.lock();
         loop {
             let before = self.changes.load(Relaxed);
             if before.is_multiple_of(2)
@@ -87,7 +99,7 @@ impl Slot {
             {
                 break;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
         let done = change();
         self.changes.fetch_add(1, Release);
@@ -103,7 +115,7 @@ impl Slot {
             if before.is_multiple_of(2) && self.changes.load(Relaxed) == before {
                 return (seen, before);
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 
@@ -143,6 +155,8 @@ impl Slot {
         };
         let running = (now.0 & !OUTCOME) | RUNNING;
         let is_mine = known != running && self.attempt.compare_exchange(known, running, AcqRel, Relaxed).is_ok();
+        // Before there is a thread.
+        exit::at_last(change_no_more);
         is_mine.then_some(Claim(running))
     }
 

@@ -15,6 +15,22 @@ pub fn on_exit(handler: fn()) {
     }
 }
 
+/// Has `last` called when nothing of this process is left to be done, so that helper threads can be kept from what must
+/// not be broken off. It must not fail.
+pub fn at_last(last: fn()) {
+    static LAST: OnceCell<fn()> = OnceCell::new();
+    #[pg_guard]
+    unsafe extern "C-unwind" fn call(_code: c_int, _arg: pg_sys::Datum) {
+        if let Some(last) = LAST.get() {
+            last();
+        }
+    }
+    if LAST.set(last).is_ok() {
+        // SAFETY: the callback stays valid for the life of the process.
+        unsafe { pg_sys::on_proc_exit(Some(call), 0.into()) };
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: c_int, _arg: pg_sys::Datum) {
     if let Some(handler) = HANDLER.get() {

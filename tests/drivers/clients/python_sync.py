@@ -234,6 +234,10 @@ class Odbc:
             self.free.put(connection)
 
     @staticmethod
+    def present(execute, token):
+        execute(PRESENT, (token,))
+
+    @staticmethod
     def executor(connection):
         def execute(sql, values):
             cursor = connection.execute(sql, *values)
@@ -244,7 +248,7 @@ class Odbc:
     def transaction(self, user):
         with self.connection() as connection:
             execute = self.executor(connection)
-            execute(PRESENT, (tokens[user],))
+            self.present(execute, tokens[user])
             query = Query(execute, lambda: savepoint(execute), None)
 
             def cancelled():
@@ -268,7 +272,13 @@ class Odbc:
 
 
 class OdbcCursors(Odbc):
+    """It would read the answer of set_config() by a cursor, too, and no cursor can present a user."""
+
     options = "UseDeclareFetch=1;Fetch=3;"
+
+    @staticmethod
+    def present(execute, token):
+        execute(f"SET LOCAL bodata.impersonation_token = '{token}'", ())
 
 
 run({"psycopg2": Psycopg2, "psycopg": Psycopg, "pipeline": Pipeline, "sqlalchemy": SqlAlchemy,

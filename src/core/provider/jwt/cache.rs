@@ -107,6 +107,12 @@ pub fn metadata_urls(issuer: &str) -> [String; 2] {
     ]
 }
 
+/// The issuer that a line of pg_hba.conf names, by itself or by the URL of its metadata.
+pub fn issuer_of_line(named: &str) -> String {
+    let Some((base, rest)) = named.split_once("/.well-known/") else { return named.to_owned() };
+    format!("{base}{}", rest.find('/').map_or("", |at| &rest[at..]))
+}
+
 /// What is wrong with metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata {
@@ -216,6 +222,10 @@ mod tests {
             ]
         );
         assert_eq!(metadata_urls("https://id")[1], "https://id/.well-known/oauth-authorization-server");
+        for issuer in ["https://id", "https://id.example.com/tenant"] {
+            assert_eq!(issuer_of_line(issuer), issuer);
+            assert!(metadata_urls(issuer).iter().all(|url| issuer_of_line(url) == issuer));
+        }
         let find = |text: &str| jwks_uri(text.as_bytes(), "https://id");
         assert_eq!(find(r#"{"issuer":"https://id","jwks_uri":"https://k"}"#), Ok("https://k".into()));
         assert_eq!(find(r#"{"issuer":"https://id/","jwks_uri":"https://k"}"#), Err(Metadata::OtherIssuer));

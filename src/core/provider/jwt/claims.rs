@@ -3,10 +3,9 @@
 use super::json::{Json, Path};
 use super::keys::{Algorithm, KeySet};
 use super::token::Fault;
-use crate::core::identity::Identity;
+use crate::core::identity::{self, Actor, Bearer, Identity};
 use crate::core::provider::answers::is_no_access_token;
 use crate::core::provider::endpoint;
-use crate::core::session::presented;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use std::rc::Rc;
@@ -81,7 +80,7 @@ impl Policy {
                 }
                 "user_template" => {
                     let template = value.text().ok_or_else(wrong)?;
-                    if let Some(fault) = presented::template_fault(template) {
+                    if let Some(fault) = identity::template_fault(template) {
                         return Err(fault.into());
                     }
                     self.user_template = template.to_owned();
@@ -110,6 +109,9 @@ pub fn algorithm_fault(name: &str) -> String {
 
 /// What a check finds.
 pub type Check = fn(&Json, &Policy, Timestamp) -> Result<(), Fault>;
+
+/// The checks that depend on what the row of an issuer says.
+pub const OF_ROWS: [&str; 3] = ["user", "required claims", "groups and attributes"];
 
 /// Every check of what a token says, in order: the first that fails decides.
 pub const CHECKS: [(&str, Check); 8] = [
@@ -182,24 +184,17 @@ fn is_client(claims: &Json, subject: &str) -> bool {
     CLIENT.iter().any(|name| says(name, subject)) || says("idtyp", "app") || says("gty", "client-credentials")
 }
 
-fn user(claims: &Json, policy: &Policy) -> Result<String, Fault> {
+pub fn user(claims: &Json, policy: &Policy) -> Result<String, Fault> {
     for path in &policy.user_claims {
         let Some(value) = path.of(claims) else { continue };
         let text = value.text().ok_or(Fault::ClaimType)?;
         if text.is_empty() || *path == Path::Name("sub".into()) && is_client(claims, text) {
             continue;
         }
-        let named = presented::identity(text, "-", &policy.user_template);
+        let named = identity::of_template(text, "-", &policy.user_template);
         return named.map(|identity| identity.userid).ok_or(Fault::ClaimType);
     }
     Err(Fault::Nobody)
-}
-
-/// Who acts for the user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Actor {
-    pub id: String,
-    pub issuer: Option<String>,
 }
 
 /// The actor, and those for whom it acts in turn, which is history (RFC 8693, 4.1).
@@ -310,15 +305,6 @@ fn attributes(claims: &Json, policy: &Policy) -> Result<Option<Attributes>, Faul
         }
     }
     Ok(Some(found))
-}
-
-/// Who uses a token: what audit records say of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Bearer {
-    pub token_id: Option<String>,
-    pub client: Option<String>,
-    /// The outermost, who acts now, first.
-    pub actors: Vec<Actor>,
 }
 
 /// What is remembered of a token that was accepted.

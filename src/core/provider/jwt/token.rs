@@ -244,6 +244,33 @@ mod tests {
         );
     }
 
+    /// Whatever becomes of a good token on its way, it is no other good token.
+    #[test]
+    fn no_change_goes_unnoticed() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut below = |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % limit as u64) as usize
+        };
+        for _ in 0..3000 {
+            let mut changed = ES256.as_bytes().to_vec();
+            for _ in 0..=below(3) {
+                let at = below(changed.len());
+                match below(4) {
+                    0 => changed[at] = b"ABCXYZabcxyz0189-_.= {}\""[below(24)],
+                    1 => drop(changed.remove(at)),
+                    2 => changed.insert(at, b"Az09-_."[below(7)]),
+                    _ => changed[at..].reverse(),
+                }
+            }
+            if changed != ES256.as_bytes() {
+                assert!(verified(&String::from_utf8_lossy(&changed)).is_err());
+            }
+        }
+    }
+
     #[test]
     fn the_algorithm_is_that_of_the_key() {
         for bad in ["none", "None", "NONE", "nOnE", "", "HS256", "es256", "ES512", "ES256K"] {

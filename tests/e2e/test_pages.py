@@ -1,0 +1,101 @@
+"""What pages tell people to type works as it stands there: the SQL of the README, of the reference and of the page about
+subscriptions, and the README's program."""
+
+import re
+
+import psycopg2
+import pytest
+from harness.fixtures import VERSION
+from harness.server import ROOT, Server
+from harness.world import query
+
+DATABASE = "immuta"
+# Tables, logins and users that the pages take for granted.
+BEFORE = """
+CREATE SCHEMA air;
+CREATE TABLE air.flights AS SELECT 'UA'::text AS carrier;
+CREATE ROLE flights_app LOGIN PASSWORD 'flights-password';
+CREATE ROLE names LOGIN PASSWORD 'names-password';
+CREATE ROLE sales_owner;
+CREATE SCHEMA sales AUTHORIZATION sales_owner;
+SET ROLE sales_owner;
+CREATE TABLE sales.orders (id int, region text, level text);
+CREATE TABLE sales.totals AS SELECT 1 AS total;
+RESET ROLE;
+"""
+AFTER_README = """
+GRANT bodata_impersonate_user TO flights_app;
+GRANT immuta_impersonation TO names;
+ALTER ROLE names SET bodata.allow_session_impersonation = on;
+GRANT USAGE ON SCHEMA air TO ursula;
+GRANT SELECT ON air.flights TO ursula;
+"""
+
+
+def blocks(page, language="sql"):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+
+
+@pytest.fixture(scope="module")
+def database():
+    with Server(VERSION, "pages") as server:
+        server.psql("-c", f"CREATE DATABASE {DATABASE}")
+        [install] = blocks("README.md")
+        for sql in (BEFORE, install, AFTER_README):
+            server.psql(input=sql, dbname=DATABASE)
+        yield server
+
+
+def connect(database, user, password):
+    return psycopg2.connect(**database.dsn(user, password, DATABASE))
+
+
+def test_readme(database):
+    """A password becomes a token, and the program of the page reads with it what ursula may."""
+    with connect(database, "flights_app", "flights-password") as login:
+        [(answer,)] = query(login, "SELECT immuta.authenticate('ursula', 'a good password')")
+    login.close()
+    [program] = blocks("README.md", "python")
+    there = database.dsn("flights_app", "flights-password", DATABASE)
+    program, replaced = re.subn(r'host="db", dbname="immuta", user="flights_app", password="..."', "**there", program)
+    assert replaced == 1
+    names = {"there": there}
+    exec(program, names)
+    assert names["flights_of"](answer["token"]) == [("UA", 1)]
+    with pytest.raises(psycopg2.Error) as refused:
+        names["flights_of"]("nobody's")
+    assert refused.value.pgcode == "28000"
+    names["pool"].closeall()
+
+
+def test_reference(database):
+    rules, transaction, session = blocks("docs/reference.md")
+    connection = connect(database, "names", "names-password")
+    connection.autocommit = True
+    for statement in transaction.split(";")[:-2]:
+        answer = query(connection, statement)
+    assert answer == [(1,)]
+    connection.rollback()
+    connection.close()
+    connection = connect(database, "names", "names-password")
+    connection.autocommit = True
+    for statement, user in zip(session.strip().splitlines(), ["ursula", "ursula", "", "ursula"], strict=True):
+        query(connection, statement)
+        assert query(connection, "SHOW immuta.immuta_user") == [(user,)], statement
+    connection.close()
+    database.psql(input=rules, dbname=DATABASE)
+    assert database.psql("-A", "-t", "-c", "SELECT count(*) FROM immuta.impersonation_rules()",
+                         dbname=DATABASE).stdout.strip() == str(rules.count("SELECT"))
+    database.psql("-c", "DELETE FROM immuta.impersonation_rule", dbname=DATABASE)
+
+
+def test_subscriptions(database):
+    """In the order of the page, but that the system account is set up first."""
+    first, account, policies = blocks("docs/subscriptions.md")
+    database.psql(input=account + "GRANT sales_owner TO immuta_system;", dbname=DATABASE)
+    database.psql("-c", "SELECT immuta.create_user('ann')", dbname=DATABASE)
+    shown = database.psql(input=first, dbname=DATABASE).stdout
+    assert "READ" in shown and "analysts read everything tagged public" in shown
+    database.psql(input=policies, dbname=DATABASE)
+    made = "SELECT count(*) FROM pg_policies WHERE tablename = 'orders' AND permissive = 'RESTRICTIVE'"
+    assert database.psql("-A", "-t", "-c", made, dbname=DATABASE).stdout.strip() == "2"
