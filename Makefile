@@ -10,7 +10,7 @@ MINUTES ?= 10
 TRANSACTIONS ?= 1000000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-down test lint core assert inject upgrade fuzz unit bench memory clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject upgrade fuzz unit bench memory clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -30,6 +30,12 @@ audit-demo:
 	@tools/setup $(DEMO_PG)
 	@tools/install $(DEMO_PG)
 	@$(PYTHON) demo/audit.py $(DEMO_PG)
+
+## make demo-web   the demo as a web application to look at (PORT=8080); the server keeps running
+demo-web:
+	@tools/setup $(DEMO_PG)
+	@tools/install $(DEMO_PG)
+	@$(PYTHON) demo/web.py $(DEMO_PG)
 
 ## make demo-down  stops the demo's server and removes its data
 demo-down:

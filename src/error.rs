@@ -67,6 +67,8 @@ pub enum Error {
     Incomplete(Fault),
     /// The token stood alone in an autocommit transaction.
     Alone,
+    /// There is no such parameter, though its name looks like one of ours.
+    NoSuchSetting(String),
     /// A session that may present tokens did something that needs one first.
     TokenRequired(String),
     /// Likewise, and the parameter of this name could be set without one if it were in `bodata.session_settings`.
@@ -107,7 +109,7 @@ impl Error {
             | Error::SettingNotShared(_)
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Error::NotMapped => ERRCODE_UNDEFINED_OBJECT,
+            Error::NotMapped | Error::NoSuchSetting(_) => ERRCODE_UNDEFINED_OBJECT,
             Error::ProviderUnavailable(_) | Error::AuditUnavailable => ERRCODE_IO_ERROR,
             Error::NotLocal
             | Error::InSubtransaction
@@ -156,6 +158,7 @@ impl Error {
             | Error::NoExtension
             | Error::Incomplete(_)
             | Error::Alone
+            | Error::NoSuchSetting(_)
             | Error::NotPreloaded => "IMPERSONATION_NOT_SUPPORTED",
             Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_) => {
                 "IMPERSONATION_REQUIRED"
@@ -208,6 +211,7 @@ impl Error {
                 "immuta_ext has another version in this database than its library".into()
             }
             Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
+            Error::NoSuchSetting(name) => format!("there is no setting \"{name}\""),
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::SettingUnlisted(name) => format!("setting \"{name}\" requires an impersonation token"),
             Error::SettingNotShared(name) => {
@@ -223,7 +227,9 @@ impl Error {
 
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::TokenInvalid => "Authenticate the user again and retry the transaction with a fresh token.",
+            Error::TokenInvalid => {
+                "Authenticate the user again and retry the transaction with a fresh token: the token alone, without \"Bearer\"."
+            }
             Error::NotHolder => "An administrator can GRANT bodata_impersonate_user TO this login.",
             Error::NotNameHolder => "An administrator can GRANT immuta_impersonation TO this login.",
             Error::NameInvalid => "See immuta.impersonation_userid_template.",
@@ -238,6 +244,9 @@ impl Error {
             Error::TokenInsufficient(fault) => fault.hint(),
             Error::RuleDenies => "An administrator can see the rules with immuta.impersonation_rules().",
             Error::AnotherUser => "Connect again for another user; see bodata.single_impersonation_user.",
+            Error::ProviderUnavailable(Outage::NotConfigured(_) | Outage::PlainHttp(_) | Outage::File(..)) => {
+                "An administrator sets it; see docs/providers.md and immuta.doctor()."
+            }
             Error::ProviderUnavailable(_) => "Retry the transaction; tell the administrator if it happens again.",
             Error::TargetRefused(_) => "Map the user to a role that only has privileges on data.",
             Error::NotMapped => {
@@ -263,6 +272,9 @@ impl Error {
                 "An administrator can ALTER EXTENSION immuta_ext UPDATE, or put back what is missing; see immuta.doctor()."
             }
             Error::Alone => "Send BEGIN first, then the token or name, the queries and COMMIT.",
+            Error::NoSuchSetting(_) => {
+                "A token is set as bodata.impersonation_token, a name as immuta.immuta_user; docs/reference.md lists them all."
+            }
             Error::TokenRequired(_) => {
                 "Start the transaction with BEGIN; SET LOCAL bodata.impersonation_token = '...'; or its user's name."
             }
@@ -376,6 +388,8 @@ mod tests {
             Error::Incomplete(Fault::Missing("token")),
             Error::Incomplete(Fault::Version),
             Error::Alone,
+            Error::ProviderUnavailable(Outage::NotConfigured("bodata.api_url")),
+            Error::NoSuchSetting("bodata.impersonation_tokn".into()),
             Error::TokenRequired("access to \"t\"".into()),
             Error::SettingUnlisted("work_mem".into()),
             Error::SettingNotShared("lock_timeout".into()),

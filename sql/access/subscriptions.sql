@@ -39,12 +39,12 @@ BEGIN
             USING ERRCODE = 'undefined_object', DETAIL = 'IMPERSONATION_NOT_MAPPED',
                   HINT = 'Map the user to a role of their own with immuta.map_user().';
     END IF;
-    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, valid_until, reason, decided_at)
+    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, valid_until, reason, decided_at, decided_by)
     VALUES (grant_subscription.user_id, source_id, immuta_internal.clean_access(grant_subscription.access), 'approved',
-            grant_subscription.valid_until, grant_subscription.reason, now())
+            grant_subscription.valid_until, grant_subscription.reason, now(), session_user)
     ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
     SET access = EXCLUDED.access, state = 'approved', valid_until = EXCLUDED.valid_until,
-        reason = coalesce(EXCLUDED.reason, s.reason), decided_at = now();
+        reason = coalesce(EXCLUDED.reason, s.reason), decided_at = now(), decided_by = EXCLUDED.decided_by;
     SELECT string_agg(g.object || ' (' || g.detail || ')', '; ') INTO refused
     FROM immuta_internal.apply_grants(ARRAY[source_id], ARRAY[carried_by]) g WHERE g.what = 'not granted';
     IF refused IS NOT NULL THEN
@@ -101,6 +101,48 @@ REVOKE ALL ON FUNCTION immuta.unsubscribe(text, regclass, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.unsubscribe(text, regclass, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.unsubscribe(text, regclass, text) IS 'ends a user''s own subscription, in whatever state; what policies give them stays';
 
+-- When a request of this time lapses; NULL: never.
+CREATE FUNCTION immuta_internal.request_lapses_at(requested_at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT requested_at + nullif(coalesce(current_setting('bodata.request_lapse_after', true), '0')::interval, interval '0')
+$$;
+COMMENT ON FUNCTION immuta_internal.request_lapses_at(timestamptz) IS 'when a request lapses that was made then; NULL: never';
+
+-- The state of a subscription as it is now.
+CREATE FUNCTION immuta_internal.state_of(subscription immuta.subscription) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN subscription.state = 'approved' AND subscription.valid_until <= now() THEN 'expired'
+            WHEN subscription.state = 'requested' AND immuta_internal.request_lapses_at(subscription.created_at) <= now() THEN 'lapsed'
+            ELSE subscription.state END;
+COMMENT ON FUNCTION immuta_internal.state_of(immuta.subscription) IS 'the state of a subscription, with what time has made of it';
+
+-- Whoever waits for requests is told that there is one, and not of whom: everybody may LISTEN.
+CREATE FUNCTION immuta_internal.add_request(user_id bigint, source_id bigint, access text, reason text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF length(reason) > 1000 THEN
+        RAISE EXCEPTION 'the reason has more than 1000 characters' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, reason)
+    VALUES (add_request.user_id, source_id, immuta_internal.clean_access(add_request.access), 'requested', add_request.reason)
+    ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
+    SET access = EXCLUDED.access, state = 'requested', valid_until = NULL, reason = EXCLUDED.reason, created_at = now(),
+        decided_at = NULL, decided_by = NULL
+    WHERE immuta_internal.state_of(s) <> 'approved'
+      AND (s.access, s.reason, immuta_internal.state_of(s)) IS DISTINCT FROM (EXCLUDED.access, EXCLUDED.reason, 'requested');
+    IF FOUND THEN
+        PERFORM pg_notify('immuta_requests', '');
+    ELSIF (SELECT immuta_internal.state_of(s) FROM immuta.subscription s
+           WHERE s.user_id = add_request.user_id AND s.data_source_id = source_id) = 'approved' THEN
+        RAISE EXCEPTION 'the user is already subscribed' USING ERRCODE = 'duplicate_object',
+            HINT = 'An administrator can change the access with immuta.subscribe().';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.add_request(bigint, bigint, text, text) IS 'records a request and tells who waits for them';
+
 CREATE FUNCTION immuta.request_subscription(
     userid text, data_source regclass, access text = 'READ', iamid text = 'bim', reason text = NULL)
 RETURNS void
@@ -108,22 +150,66 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM immuta_internal.catch_up();
-    INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, reason)
-    VALUES (immuta_internal.user_id(request_subscription.userid, request_subscription.iamid),
-            immuta_internal.data_source_id(request_subscription.data_source), immuta_internal.clean_access(request_subscription.access),
-            'requested', request_subscription.reason)
-    ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
-    SET access = EXCLUDED.access, state = 'requested', valid_until = NULL, reason = EXCLUDED.reason, decided_at = NULL
-    WHERE s.state <> 'approved' OR s.valid_until <= now();
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the user is already subscribed' USING ERRCODE = 'duplicate_object',
-            HINT = 'Change the access with immuta.subscribe().';
-    END IF;
+    PERFORM immuta_internal.add_request(immuta_internal.user_id(request_subscription.userid, request_subscription.iamid),
+                               immuta_internal.data_source_id(request_subscription.data_source), access, reason);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) TO immuta_admin;
 COMMENT ON FUNCTION immuta.request_subscription(text, regclass, text, text, text) IS 'records that a user asks for access; nothing is granted before it is approved';
+
+CREATE FUNCTION immuta_internal.impersonated_user() RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    impersonated record;
+BEGIN
+    SELECT s.userid, u.id INTO impersonated FROM immuta_internal.session_state() s
+    LEFT JOIN immuta.user_account u ON u.iamid = convert_from(s.iamid, 'UTF8') AND u.userid = convert_from(s.userid, 'UTF8');
+    IF impersonated.userid IS NULL THEN
+        RAISE EXCEPTION 'nobody is impersonated in this session' USING ERRCODE = 'insufficient_privilege',
+            DETAIL = 'IMPERSONATION_REQUIRED', HINT = 'Administrators name the user: immuta.request_subscription(userid, data_source).';
+    ELSIF impersonated.id IS NULL THEN
+        RAISE EXCEPTION 'the user is not known in this database' USING ERRCODE = 'undefined_object',
+            DETAIL = 'IMPERSONATION_NOT_MAPPED', HINT = 'An administrator can add the user with immuta.create_user().';
+    END IF;
+    RETURN impersonated.id;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.impersonated_user() IS 'the user who is impersonated in this session';
+
+-- By name, as who asks for access may not be able to look the table up.
+CREATE FUNCTION immuta.request_my_subscription(data_source text, access text = 'READ', reason text = NULL) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asking bigint := immuta_internal.impersonated_user();
+    source_id bigint;
+    parts text[] := parse_ident(data_source);
+BEGIN
+    SELECT d.id INTO source_id FROM immuta.data_source d
+    WHERE d.schema_name = parts[1] AND d.table_name = parts[2] AND array_length(parts, 1) = 2;
+    IF source_id IS NULL THEN
+        RAISE EXCEPTION 'there is no data source "%"', data_source USING ERRCODE = 'undefined_object',
+            HINT = 'Name it with its schema: ''sales.orders''.';
+    END IF;
+    PERFORM immuta_internal.add_request(asking, source_id, access, reason);
+END
+$$;
+COMMENT ON FUNCTION immuta.request_my_subscription(text, text, text) IS 'the impersonated user asks for access to a data source';
+
+CREATE FUNCTION immuta.my_subscriptions()
+RETURNS TABLE (schema_name name, table_name name, access text, state text, valid_until timestamptz, reason text,
+               requested_at timestamptz, lapses_at timestamptz, decided_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.schema_name, d.table_name, s.access, immuta_internal.state_of(s), s.valid_until, s.reason, s.created_at,
+           CASE WHEN s.state = 'requested' THEN immuta_internal.request_lapses_at(s.created_at) END, s.decided_at
+    FROM immuta.subscription s JOIN immuta.data_source d ON d.id = s.data_source_id
+    WHERE s.user_id = immuta_internal.impersonated_user()
+    ORDER BY d.schema_name, d.table_name
+$$;
+COMMENT ON FUNCTION immuta.my_subscriptions() IS 'the impersonated user''s own subscriptions and requests';
 
 CREATE FUNCTION immuta.approve_subscription(
     userid text, data_source regclass, iamid text = 'bim', until timestamptz = NULL, reason text = NULL)
@@ -133,18 +219,18 @@ AS $$
 DECLARE
     subscribed_user bigint;
     source_id bigint;
-    wanted text;
+    wanted record;
 BEGIN
     PERFORM immuta_internal.catch_up();
     subscribed_user := immuta_internal.user_id(approve_subscription.userid, approve_subscription.iamid);
     source_id := immuta_internal.data_source_id(approve_subscription.data_source);
-    SELECT s.access INTO wanted FROM immuta.subscription s
+    SELECT s.access, immuta_internal.state_of(s) AS state INTO wanted FROM immuta.subscription s
     WHERE s.user_id = subscribed_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
-            HINT = 'Subscribe the user with immuta.subscribe().';
+    IF NOT FOUND OR wanted.state = 'lapsed' THEN
+        RAISE EXCEPTION '%', CASE wanted.state WHEN 'lapsed' THEN 'the request has lapsed' ELSE 'there is no such request' END
+            USING ERRCODE = 'undefined_object', HINT = 'Subscribe the user with immuta.subscribe().';
     END IF;
-    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wanted, until, approve_subscription.reason);
+    PERFORM immuta_internal.grant_subscription(subscribed_user, data_source, wanted.access, until, approve_subscription.reason);
 END
 $$;
 REVOKE ALL ON FUNCTION immuta.approve_subscription(text, regclass, text, timestamptz, text) FROM PUBLIC;
@@ -162,7 +248,7 @@ BEGIN
     denied_user := immuta_internal.user_id(deny_subscription.userid, deny_subscription.iamid);
     source_id := immuta_internal.data_source_id(deny_subscription.data_source);
     UPDATE immuta.subscription s
-    SET state = 'denied', decided_at = now(), reason = coalesce(deny_subscription.reason, s.reason)
+    SET state = 'denied', decided_at = now(), decided_by = session_user, reason = coalesce(deny_subscription.reason, s.reason)
     WHERE s.user_id = denied_user AND s.data_source_id = source_id AND s.state IN ('requested', 'denied');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such request' USING ERRCODE = 'undefined_object',
@@ -193,12 +279,22 @@ GRANT EXECUTE ON FUNCTION immuta.expire_subscriptions() TO immuta_admin;
 COMMENT ON FUNCTION immuta.expire_subscriptions() IS 'revokes subscriptions that have ended; how many there were';
 
 CREATE VIEW immuta.subscriptions AS
-SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access,
-       CASE WHEN s.state = 'approved' AND s.valid_until <= pg_catalog.now() THEN 'expired' ELSE s.state END AS state,
-       s.valid_until, s.reason, s.created_at, s.decided_at
+SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access, immuta_internal.state_of(s) AS state,
+       s.valid_until, s.reason, s.created_at, s.decided_at, s.decided_by
 FROM immuta.subscription s JOIN immuta.user_account u ON u.id = s.user_id JOIN immuta.data_source d ON d.id = s.data_source_id
 WHERE pg_catalog.pg_has_role('immuta_admin', 'MEMBER')
 ORDER BY u.iamid, u.userid, d.schema_name, d.table_name;
 REVOKE ALL ON immuta.subscriptions FROM PUBLIC;
 GRANT SELECT ON immuta.subscriptions TO immuta_admin;
 COMMENT ON VIEW immuta.subscriptions IS 'subscriptions of single users and requests for them';
+
+CREATE VIEW immuta.subscription_requests AS
+SELECT u.iamid, u.userid, d.schema_name, d.table_name, s.access, s.reason, s.created_at AS requested_at,
+       immuta_internal.request_lapses_at(s.created_at) AS lapses_at
+FROM immuta.subscription s JOIN immuta.user_account u ON u.id = s.user_id JOIN immuta.data_source d ON d.id = s.data_source_id
+WHERE immuta_internal.state_of(s) = 'requested' AND pg_catalog.pg_has_role('immuta_admin', 'MEMBER')
+ORDER BY s.created_at, u.iamid, u.userid, d.schema_name, d.table_name;
+REVOKE ALL ON immuta.subscription_requests FROM PUBLIC;
+GRANT SELECT ON immuta.subscription_requests TO immuta_admin;
+GRANT EXECUTE ON FUNCTION immuta_internal.state_of(immuta.subscription), immuta_internal.request_lapses_at(timestamptz) TO immuta_admin;
+COMMENT ON VIEW immuta.subscription_requests IS 'requests that wait for a decision, the oldest first; NOTIFY immuta_requests tells of new ones';

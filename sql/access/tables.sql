@@ -98,6 +98,7 @@ CREATE TABLE immuta.subscription (
     reason text,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     decided_at timestamptz,
+    decided_by text COLLATE "C",
     CONSTRAINT subscription_pkey PRIMARY KEY (user_id, data_source_id),
     CONSTRAINT subscription_access_check CHECK (access IN ('READ', 'WRITE')),
     CONSTRAINT subscription_state_check CHECK (state IN ('requested', 'approved', 'denied', 'expired'))

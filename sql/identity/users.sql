@@ -70,6 +70,12 @@ BEGIN
     IF octet_length(userid) NOT BETWEEN 1 AND 255 OR octet_length(iamid) NOT BETWEEN 1 AND 255 THEN
         RAISE EXCEPTION 'userid and iamid must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF postgres_role IS NULL AND iamid <> 'bim' AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = create_user.iamid)
+       AND NOT EXISTS (SELECT FROM immuta.user_account u WHERE u.iamid = create_user.iamid)
+       AND NOT EXISTS (SELECT FROM immuta.token_issuer i WHERE i.iamid = create_user.iamid) THEN
+        RAISE EXCEPTION '"%" is a role, and no identity manager that is known', iamid USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('A role is given as postgres_role => %L. If there is an identity manager of that name, accept it with immuta.map_issuer() first.', iamid);
+    END IF;
     INSERT INTO immuta.user_account (iamid, userid, mapping, postgres_role, profile)
     VALUES (create_user.iamid, create_user.userid,
             CASE WHEN create_user.postgres_role IS NULL THEN 'username' ELSE 'explicit' END,

@@ -57,7 +57,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
     }
     if is_guarded() && !without_a_token::has_authority() {
         match guard::without_token(statement, depth == 0, settable)
-            .map_err(|refused| without_a_token::refusal(refused.into()))?
+            .map_err(|refused| refusal(statement, refused))?
         {
             Verdict::Runs => {}
             Verdict::RunsIfUnchanged(otherwise) => return Ok(trial(statement, otherwise)),
@@ -71,6 +71,16 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         }
     }
     Ok(Before::default())
+}
+
+/// Whoever mistypes the parameter that takes the token is told so, and not that the token is missing.
+fn refusal(statement: &Statement, refused: guard::Refusal) -> Error {
+    match statement {
+        Statement::Set(name) if guard::resembles_ours(name) && guc::is_unknown(name) => {
+            Error::NoSuchSetting(name.clone())
+        }
+        _ => without_a_token::refusal(refused.into()),
+    }
 }
 
 /// Before a query is planned. The planner calls functions that no other hook sees, on values it found in statistics.

@@ -2,11 +2,13 @@
 
 use crate::core::identity::{self, Identity};
 use crate::core::rights::template;
-use crate::pg::guc::{AnyList, Changes, Choice, List, Setting, Switch, Text, TextCheck, UserText, UserTextCheck};
+use crate::pg::guc::{
+    AnyList, Changes, Choice, List, Number, Setting, Switch, Text, TextCheck, UserText, UserTextCheck,
+};
 use crate::settings::read::{list, server_text};
 use crate::settings::settings;
 use pgrx::PostgresGucEnum;
-use pgrx::guc::GucSetting;
+use pgrx::guc::{GucFlags, GucSetting};
 use std::ffi::CString;
 use std::marker::PhantomData;
 
@@ -104,6 +106,17 @@ settings! {
         is_shown: true,
         what: c"Identity managers whose users are mapped by name.",
         details: c"A list of names, separated by commas.",
+    };
+
+    /// How long, in seconds, a request for a subscription waits for a decision; read in SQL.
+    REQUEST_LAPSE_AFTER: Number = Setting {
+        name: c"bodata.request_lapse_after",
+        value: GucSetting::<i32>::new(30 * 24 * 3600),
+        kind: Number { least: 0, most: 366 * 24 * 3600, unit: GucFlags::UNIT_S },
+        changes: Changes::Nothing,
+        is_shown: true,
+        what: c"How long a request for a subscription waits for a decision.",
+        details: c"Zero: for ever.",
     };
 
     /// Names of the roles that subscriptions make. A prefix keeps them apart from logins and roles of your own.

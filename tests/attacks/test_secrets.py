@@ -180,8 +180,8 @@ def test_a_planted_set_config_learns_no_token(world, connect):
 def test_tables_and_functions_are_closed(world):
     """Whatever is not meant for everybody is not executable, readable or writable by PUBLIC."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'immuta'::regnamespace AND CASE "
-    everybody = {"actor", "client_id", "current_project", "set_current_project", "token_claim", "user_attribute",
-                 "user_attribute_values", "user_in_group", "whoami"}
+    everybody = {"actor", "client_id", "current_project", "my_subscriptions", "request_my_subscription", "set_current_project",
+                 "token_claim", "user_attribute", "user_attribute_values", "user_in_group", "whoami"}
     assert world.sql(f"{relations} WHEN relkind IN ('r', 'v') THEN "
                      "has_table_privilege('plain', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END") == []
     assert world.sql(f"{relations} relkind WHEN 'S' THEN "

@@ -77,7 +77,8 @@ def java(*names):
 
 def libraries(tree):
     """Where a program that Debian built finds the libraries that were unpacked with it."""
-    return ":".join(str(folder) for folder in (tree / "usr" / "lib").glob("*-linux-*"))
+    folders = [*(tree / "usr" / "lib").glob("*-linux-*"), *(tree / "usr" / "lib").glob("*-linux-*/pulseaudio")]
+    return ":".join(map(str, folders))
 
 
 def ruby():
@@ -118,3 +119,12 @@ def go_program(source):
             "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache")})
 
     return once(f"drivers-go-{source.stem}", source.read_text(), make) / "program"
+
+
+def browser():
+    """Debian's Chromium, and the environment for it: its own fonts, as the machine may have none."""
+    tree = debian.program("chromium", "fonts-dejavu-core")
+    fonts = tree / "fonts.conf"
+    fonts.write_text(f'<?xml version="1.0"?><fontconfig><dir>{tree / "usr" / "share" / "fonts"}</dir><dir>/usr/share/fonts</dir>'
+                     f"<cachedir>{BUILD / 'run' / 'fonts'}</cachedir></fontconfig>")
+    return tree / "usr" / "lib" / "chromium" / "chromium", {"LD_LIBRARY_PATH": libraries(tree), "FONTCONFIG_FILE": str(fonts)}

@@ -23,8 +23,9 @@ ORDER BY 1"""
 # What the library itself reads: without it nobody can be impersonated.
 NEEDED = {"user_account", "user_account_id_key", "user_account_pkey", "token", "token_pkey", "token_issuer",
           "token_issuer_pkey", "impersonation_rule", "subscription", "subscription_pkey", "subscriber",
-          "subscriber_role_key", "project", "project_pkey", "project_member", "project_member_current_key", "home", "api_key", "api_key_pkey",
-          "user_profile", "user_profile_pkey", "token_revocation", "token_revocation_pkey"}
+          "subscriber_role_key", "project", "project_pkey", "project_member", "project_member_current_key", "home",
+          "api_key", "api_key_pkey", "user_profile", "user_profile_pkey", "token_revocation", "token_revocation_pkey",
+          "access_class", "access_class_role_key"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,9 @@
 """Other libraries that a server preloads beside ours, compiled from Debian's sources."""
 
+import fcntl
+import shutil
 import subprocess
+from pathlib import Path
 
 from . import debian
 from .server import BUILD
@@ -30,3 +33,41 @@ def pgaudit(version):
     """Compiles pgaudit. Raises `debian.Unavailable` where it cannot be had."""
     headers = debian.binary(*PGAUDIT_NEEDS) / "usr" / "include"
     compile_library(version, debian.source(PGAUDIT[version]) / "pgaudit.c", "pgaudit", headers, headers / "mit-krb5")
+
+
+def build_extension(version, package):
+    """Compiles an extension from Debian's source into the tree of a version, once."""
+    tree = BUILD / "pg" / version
+    with open(BUILD / "debian" / "companions.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = tree / f".{package}"
+        if done.exists():
+            return
+        work = BUILD / "debian" / f"{package}-for-{version}"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(debian.source(package), work)
+        words = ["make", "-s", f"PG_CONFIG={tree / 'bin' / 'pg_config'}", "OPTFLAGS=", "with_llvm=no"]
+        for more in ([], ["install"]):
+            made = subprocess.run([*words, *more], cwd=work, text=True, capture_output=True)
+            if made.returncode:
+                raise debian.Unavailable(f"{package} for {version}: {made.stderr[-1000:]}")
+        shutil.rmtree(work)
+        done.touch()
+
+
+def unpack_extension(version, *names):
+    """Puts an extension that Debian built for a version into its tree; returns where the libraries lie that it needs."""
+    packages = debian.program(*(f"postgresql-{version}-{name}" for name in names))
+    tree = BUILD / "pg" / version
+
+    def folder(option):
+        return subprocess.run([tree / "bin" / "pg_config", option], text=True, check=True, capture_output=True).stdout.strip()
+
+    for file in (packages / "usr" / "lib" / "postgresql" / version / "lib").glob("*.so"):
+        shutil.copy(file, folder("--pkglibdir"))
+    shutil.copytree(packages / "usr" / "share" / "postgresql" / version / "extension", f"{folder('--sharedir')}/extension",
+                    dirs_exist_ok=True)
+    # What Debian's alternatives would do: postgis-3.control stands for postgis.control.
+    for file in Path(f"{folder('--sharedir')}/extension").glob("*-3.control"):
+        shutil.copy(file, file.with_name(file.name.replace("-3.control", ".control")))
+    return ":".join(str(folder) for folder in (packages / "usr" / "lib").glob("*-linux-*"))

@@ -27,8 +27,7 @@ def run_prefix():
 def server_environment(tree, **extra):
     """PostgreSQL's programs with their own libraries, without the caller's PG* and Rust variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "RUST_", "LC_", "LANG"))}
-    env.update(LD_LIBRARY_PATH=str(tree / "lib"), LC_ALL="C", TZ="UTC", **extra)
-    return env
+    return {**env, "LD_LIBRARY_PATH": str(tree / "lib"), "LC_ALL": "C", "TZ": "UTC", **extra}
 
 
 def unprivileged(path):

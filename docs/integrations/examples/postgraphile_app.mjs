@@ -12,5 +12,5 @@ createServer(postgraphile(pool, "app", {
     const [scheme, token] = (request.headers.authorization ?? "").split(" ");
     return scheme === "Bearer" ? { "bodata.impersonation_token": token } : {};
   },
-  handleErrors: (errors) => errors.map(({ message, originalError }) => ({ message, code: originalError?.code })),
+  handleErrors: (errors) => errors.map((error) => ({ message: error.message, code: (error.originalError ?? error).code })),
 })).listen(process.env.PORT, "127.0.0.1");

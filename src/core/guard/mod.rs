@@ -257,6 +257,11 @@ pub fn is_ours(name: &str) -> bool {
     begins(name, "bodata.") || begins(name, "immuta.")
 }
 
+/// Whether somebody may have meant one of this extension's parameters by this name.
+pub fn resembles_ours(name: &str) -> bool {
+    is_ours(name) || name.to_ascii_lowercase().contains("impersonat")
+}
+
 fn begins(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }

@@ -53,6 +53,11 @@ pub fn shown(name: &CStr) -> Option<CString> {
     }
 }
 
+/// Whether there is no setting of this name.
+pub fn is_unknown(name: &str) -> bool {
+    CString::new(name).is_ok_and(|name| compat::setting(&name).is_null())
+}
+
 /// How long a change of a setting lasts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Lasting {
