@@ -215,7 +215,7 @@ def test_what_is_internal_is_closed(world):
                      "AND prosqlbody IS NULL") == [("impersonate_user",)]
 
 
-TABLES = ("user_account", "token", "api_key", "token_issuer", "impersonation_rule")
+TABLES = ("user_account", "token", "api_key", "token_issuer", "token_revocation", "impersonation_rule")
 
 
 @pytest.mark.parametrize("table", TABLES)
