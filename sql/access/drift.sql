@@ -4,7 +4,8 @@
 CREATE FUNCTION immuta_internal.revoked_by_hand() RETURNS SETOF immuta.grant_made
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT g.* FROM (SELECT immuta_internal.account_role() AS role) a, immuta.grant_made g
+    WITH account AS MATERIALIZED (SELECT immuta_internal.account_role() AS role)
+    SELECT g.* FROM account a, immuta.grant_made g
     WHERE immuta_internal.grantor_of(a.role, g.grantee, g.kind, g.object, g.attnum, g.privilege) IS NULL
 $$;
 COMMENT ON FUNCTION immuta_internal.revoked_by_hand() IS 'grants that were made and are not there';
@@ -85,7 +86,7 @@ AS $$
     FROM pg_auth_members m JOIN immuta.access_class k ON k.role = m.roleid
     -- From 16 on whoever created a role has ADMIN on it, which alone gives nothing.
     WHERE coalesce((to_jsonb(m) ->> 'inherit_option')::boolean OR (to_jsonb(m) ->> 'set_option')::boolean,
-                   m.member <> immuta_internal.account_role())
+                   m.member <> (SELECT immuta_internal.account_role()))
       AND NOT EXISTS (SELECT FROM immuta.class_member c WHERE c.class_id = k.id AND c.role = m.member)
     UNION
     SELECT 'membership missing', 'ROLE ' || k.role::regrole, 'of ' || m.role::regrole

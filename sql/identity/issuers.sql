@@ -127,7 +127,7 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_token_revocation_key_wr
 COMMENT ON FUNCTION immuta_internal.token_revocation_key(bytea) IS 'by what a JWT is revoked';
 
 CREATE FUNCTION immuta_internal.user_revocation_key(iamid bytea, userid bytea) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'immuta_user_revocation_key_wrapper';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'immuta_user_revocation_key_wrapper';
 COMMENT ON FUNCTION immuta_internal.user_revocation_key(bytea, bytea) IS 'by what all JWTs of a user are revoked';
 
 CREATE FUNCTION immuta_internal.revoke_jwt(token text) RETURNS boolean

@@ -25,8 +25,18 @@ const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// Copies of the last good keys, below the data directory: they bridge a restart while the issuer is down.
 const COPIES: &str = "immuta_jwt_keys";
 
-/// Between two looks at what another thread does.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Waits between two looks at what another thread does: longer each time, so that many sessions that wait leave it the time.
+struct Looks(Duration);
+
+impl Looks {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(64);
+
+    fn pause(&mut self) {
+        wait::pause(self.0);
+        self.0 = (self.0 * 2).min(Self::LONGEST);
+    }
+}
 
 const FILE: &str = "bodata.jwt_keys_file";
 
@@ -55,6 +65,7 @@ impl Source<'_> {
         // As exact as the time of an attempt.
         let called = Timestamp(clock::clock() & !3);
         let deadline = Instant::now() + times.timeout;
+        let mut looks = Looks(Looks::FIRST);
         loop {
             let now = Timestamp(clock::clock());
             let slot = shared_keys::slot(&owner, now).ok_or(Outage::NoResources)?;
@@ -83,7 +94,7 @@ impl Source<'_> {
             if Instant::now() >= deadline {
                 return keys.filter(|_| may_serve()).ok_or(Outage::Timeout);
             }
-            wait::pause(PAUSE);
+            looks.pause();
         }
     }
 
@@ -164,11 +175,12 @@ impl Source<'_> {
             self.begin(slot, owner, &state, now);
         }
         let deadline = Instant::now() + settings::api_timeout();
+        let mut looks = Looks(Looks::FIRST);
         while Instant::now() < deadline {
             match slot.state(&owner).map(|(state, _)| state.attempt) {
                 Some(Attempt::Good(_)) => return Ok(()),
                 Some(Attempt::Failed(_)) => return Err(Outage::KeysMissing(slot.why())),
-                _ => wait::pause(PAUSE),
+                _ => looks.pause(),
             }
         }
         Err(Outage::Timeout)

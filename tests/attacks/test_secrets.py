@@ -205,7 +205,7 @@ def test_what_is_internal_is_closed(world):
         f"SELECT DISTINCT proname {inside} AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a "
         "WHERE a.grantee <> proowner)")}
     assert executable == markers | {"session_state", "token_state", "data_source_state", "list_impersonators", "list_projects", "counters",
-                                    "impersonating_sessions", "sees_all_sessions"}
+                                    "impersonating_sessions", "sees_all_sessions", "login_lines", "state_of", "request_lapses_at"}
     assert world.value(f"SELECT count(*) {inside}") > 150
     assert world.sql("SELECT oid::regprocedure FROM pg_proc WHERE pronamespace::regnamespace::text ~ '^immuta' AND prosecdef "
                      "AND coalesce(proconfig::text, '') NOT LIKE '%search_path=pg_catalog, pg_temp%'") == []
@@ -215,7 +215,7 @@ def test_what_is_internal_is_closed(world):
                      "AND prosqlbody IS NULL") == [("impersonate_user",)]
 
 
-TABLES = ("user_account", "token", "api_key", "token_issuer", "impersonation_rule")
+TABLES = ("user_account", "token", "api_key", "token_issuer", "token_revocation", "impersonation_rule")
 
 
 @pytest.mark.parametrize("table", TABLES)

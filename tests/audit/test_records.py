@@ -718,6 +718,8 @@ def test_tables_of_the_extension_are_not_on_record(session, world, trail):
     "CREATE FUNCTION alice.sets() RETURNS void LANGUAGE plpgsql AS "
     "'BEGIN PERFORM dblink(''host=nowhere password=s3cret'', ''SELECT 1''); END'",
     "SELECT 'host=nowhere sslpassword=s3cret' AS connection",
+    # The command alone tells.
+    r"""CREATE USER MAPPING FOR alice SERVER nowhere OPTIONS (U&"p\0061ssword" 's3cret')""",
     "ALTER ROLE alice PASSWORD 's3cret' BY MISTAKE"], ids=lambda statement: statement[:40])
 def test_no_text_that_sets_a_password_is_on_record(session, trail, statement):
     session.begin()

@@ -173,7 +173,7 @@ def test_who_may_enter(world, service, project):
         query(service, "SAVEPOINT s")
         with refuses("42501", "IMPERSONATION_NOT_ALLOWED") as seen:
             query(service, "SELECT immuta.set_current_project(%s)", (name,))
-        assert "no member" in seen.message
+        assert "not a member" in seen.message
         query(service, "ROLLBACK TO s")
     for statement in ("SELECT immuta.set_current_project('mobility', 'alice')", "SELECT * FROM immuta.projects",
                       "SELECT immuta_internal.enter_project(1, 1)", "UPDATE immuta.project_member SET is_current = true",

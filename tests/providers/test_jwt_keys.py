@@ -42,8 +42,10 @@ def copies(server):
     return [*(server.data / "immuta_jwt_keys").glob("*.json")]
 
 
-def test_two_hundred_sessions_at_once(world, issuer, token):
+def test_two_hundred_sessions_at_once(world, issuer, token, settings):
     """They start with nothing, and make one request for the metadata and one for the keys."""
+    # The issuer shares this process with two hundred threads: it may take its time without being given up.
+    settings(api_timeout=60_000)
     issuer.answers["/jwks"] = lambda connection: time.sleep(0.3) or issuer._answer("/jwks")
     alices, outcomes, gate = token(), [], threading.Barrier(200)
 

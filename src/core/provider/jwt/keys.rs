@@ -330,10 +330,13 @@ mod tests {
     fn a_key_is_for_one_algorithm() {
         let accepted = [Algorithm::Ps256, Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
         let rsa = format!(r#"{{"kty":"RSA","kid":"r","n":"{}","e":"AQAB"}}"#, "x".repeat(341) + "w");
-        let keys = set(&format!("{rsa},{EC}}},{ED},{ED}")).unwrap_or_default();
+        let own = rsa.replace(r#""kid":"r""#, r#""kid":"own","alg":"RS256""#);
+        let keys = set(&format!("{rsa},{EC}}},{ED},{ED},{own}")).unwrap_or_default();
         let count = |kid, algorithm| keys.candidates(kid, algorithm, &accepted).count();
         assert_eq!(count(Some("r"), Algorithm::Ps256), 1);
         assert_eq!(count(Some("r"), Algorithm::Rs256), 0, "only the first that is accepted");
+        assert_eq!(count(Some("own"), Algorithm::Rs256), 1, "what it says itself comes first");
+        assert_eq!(count(Some("own"), Algorithm::Ps256), 0);
         assert_eq!(count(None, Algorithm::EdDsa), 2);
         assert_eq!(count(Some("1"), Algorithm::Es256), 1);
         assert_eq!(count(Some("1"), Algorithm::Es384), 0);
