@@ -14,8 +14,9 @@ use crate::session::state;
 use pgrx::prelude::*;
 use std::ffi::CString;
 
-/// Groups and attributes of a user, as text in UTF-8, as they are now: policies decide by them, whatever the snapshot of
-/// the transaction. What the token of this transaction says of its user counts before what our tables say. No row for a user who has none.
+/// Groups and attributes of a user, as text in UTF-8, as they are now: policies decide by them, whatever the snapshot
+/// of the transaction. What the token of this transaction says of its user counts before what our tables say. No row
+/// for a user who has none.
 #[pg_extern(sql = false)]
 fn immuta_profile(
     iamid: &[u8],

@@ -4,8 +4,9 @@ use crate::pg::catalog::roles;
 use crate::pg::{gate, switch};
 use crate::rights::login;
 
-/// Whether this session must present a token before it may do anything: its user is no superuser, may present
-/// tokens (or has impersonated by name), and no exception was made for it. Remembered until roles, memberships or our tables change.
+/// Whether this session must present a token before it may do anything: its user is no superuser, may present tokens
+/// (or has impersonated by name), and no exception was made for it. Remembered until roles, memberships or our tables
+/// change.
 pub fn is_guarded() -> bool {
     if !gate::is_current() {
         // The generation is read first: an invalidation that arrives during the look-ups makes the answer stale.

@@ -101,8 +101,8 @@ pub fn settle() {
     gate::set_presented(TOKEN_NUMBER, false);
 }
 
-/// Defines the token parameter. `keeps_text` tells whether the provider in use needs the token itself. SHOW gives the mask; `pg_settings` does not list it; while the role is locked guc.c
-/// refuses to set it (`GUC_NOT_WHILE_SEC_REST`).
+/// Defines the token parameter. `keeps_text` tells whether the provider in use needs the token itself. SHOW gives the
+/// mask; `pg_settings` does not list it; while the role is locked guc.c refuses to set it (`GUC_NOT_WHILE_SEC_REST`).
 pub fn define_token(keeps_text: fn() -> bool) {
     // Defined once, from _PG_init.
     let _ = KEEPS_TEXT.set(keeps_text);

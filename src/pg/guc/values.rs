@@ -93,8 +93,9 @@ unsafe fn is_reset(setting: *mut pg_sys::config_generic) -> bool {
     !setting.is_null() && unsafe { (*setting).source } != pg_sys::GucSource::PGC_S_SESSION
 }
 
-/// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, with the rights that such settings have at a login. What cannot be set in a running session is left out, and so is who
-/// the session is and what this extension does; what is not valid (any longer) is a WARNING, as at a login.
+/// Sets what `ALTER ROLE ... [IN DATABASE ...] SET` says of a role, with the rights that such settings have at a
+/// login. What cannot be set in a running session is left out, and so is who the session is and what this extension
+/// does; what is not valid (any longer) is a WARNING, as at a login.
 pub fn apply_settings_of(role: u32, lasting: Lasting, which: Which) {
     // A setting can be there twice, for all databases and for this one: what is reset is found first.
     let settings: Vec<_> = catalog::settings_of_role(role)

@@ -37,8 +37,9 @@ pub extern "C" fn pg_finfo_immuta_explained() -> *const pg_sys::Pg_finfo_record 
     &RECORD
 }
 
-/// SQL function `immuta_internal.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`, not strict.
-/// Plain frame: it owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts puts everything back.
+/// SQL function `immuta_internal.explained(userid bytea, iamid bytea, statement text, search_path text) RETURNS text`,
+/// not strict. Plain frame: it owns nothing, and an error leaves it by longjmp; the (sub)transaction that it aborts
+/// puts everything back.
 #[allow(ffi_unwind_calls)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -53,10 +54,10 @@ pub unsafe extern "C-unwind" fn immuta_explained(fcinfo: pg_sys::FunctionCallInf
     }
 }
 
-/// Becomes the user's role, with the search path of whoever asks. The planner calls functions: only those of PostgreSQL,
-/// of this extension and of superusers, which write nothing, and do nothing that would outlive the transaction, as in a
-/// maintenance command; what is refused under an impersonation the hooks refuse here, too. What is refused is said in
-/// English.
+/// Becomes the user's role, with the search path of whoever asks. The planner calls functions: only those of
+/// PostgreSQL, of this extension and of superusers, which write nothing, and do nothing that would outlive the
+/// transaction, as in a maintenance command; what is refused under an impersonation the hooks refuse here, too. What
+/// is refused is said in English.
 #[pg_guard]
 unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
     // SAFETY: two arguments of type bytea and two of type text, in the encoding of the database; the copies are palloc'd
