@@ -150,7 +150,7 @@ def test_only_https_unless_it_is_allowed(issuer, token, connect, settings):
 
 def test_an_issuer_that_hangs(issuer, token, connect, settings):
     """Cancelled and killed sessions leave; another takes over once the time of the first is over."""
-    settings(api_timeout=700)
+    settings(api_timeout=700, jwt_keys_cooldown=1)
     issuer.answers["/jwks"] = lambda connection: connection.wait()
     first, second = connect(), connect()
     query(first, "SET statement_timeout = 100")
@@ -158,12 +158,19 @@ def test_an_issuer_that_hangs(issuer, token, connect, settings):
         impersonate(first, token())
     first.rollback()
     ended = []
-    thread = threading.Thread(target=lambda: ended.append(outcome(second, token())))
+
+    def present():
+        # Where the first attempt is known to have failed before its time was over, the cool-down comes first.
+        deadline = time.monotonic() + 10
+        while (ended[-1:] or [""])[0] != "alice" and time.monotonic() < deadline:
+            ended.append(outcome(second, token()))
+
+    thread = threading.Thread(target=present)
     thread.start()
     time.sleep(0.2)
     del issuer.answers["/jwks"]
     thread.join()
-    assert ended == ["alice"]
+    assert ended[-1] == "alice" and set(ended[:-1]) <= {"IMPERSONATION_PROVIDER_UNAVAILABLE"}
     assert issuer.requests["/jwks"] == 2
 
 
