@@ -1,16 +1,17 @@
 //! How audit records begin in the server's log. Nothing else that is logged may hold that, wherever: a reader needs to
 //! know neither `log_line_prefix` nor how the log goes on after a line feed to tell a record from a user's text.
 
+use memchr::memmem;
 use std::ffi::CStr;
 
 pub const LABEL: &CStr = c"AUDIT: ";
 
-/// Where in a text a record seems to begin: the places of the braces. pgAudit has the same label, but no brace after it.
+/// How one begins. pgAudit has the same label, but no brace after it.
+const BEGINNING: &[u8] = b"AUDIT: {";
+
+/// Where in a text a record seems to begin: the places of the braces. All that is logged is searched.
 fn places(text: &[u8]) -> impl Iterator<Item = usize> {
-    text.iter()
-        .enumerate()
-        .filter(|&(at, &byte)| byte == b'{' && text[..at].ends_with(LABEL.to_bytes()))
-        .map(|(at, _)| at)
+    memmem::find_iter(text, BEGINNING).map(|at| at + BEGINNING.len() - 1)
 }
 
 /// Whether a text could be taken for a record, or for a line with one.
@@ -49,6 +50,11 @@ pub fn escaped(record: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_begins_with_the_label() {
+        assert_eq!(BEGINNING, [LABEL.to_bytes(), b"{"].concat());
+    }
 
     #[test]
     fn a_text_holds_no_label_afterwards() {
