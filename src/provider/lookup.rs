@@ -49,15 +49,16 @@ pub fn resolved(
     let digest = &credential.digest();
     // Read first: an invalidation that arrives meanwhile makes what is found now stale.
     let generation = gate::generation();
-    let known = with_cache(|cache| cache.get(digest).cloned());
-    if let Some(known) = &known
-        && known.answer.is_fresh(now, &settings::limits())
-        && known.is_current(generation, impersonator, now)
-    {
-        shared::counters().cache_hits.fetch_add(1, Relaxed);
-        return Ok(known.clone());
-    }
-    let known = known.map(|known| known.answer);
+    let known = match with_cache(|cache| cache.get(digest).cloned()) {
+        Some(known)
+            if known.answer.is_fresh(now, &settings::limits())
+                && known.is_current(generation, impersonator, now) =>
+        {
+            shared::counters().cache_hits.fetch_add(1, Relaxed);
+            return Ok(known);
+        }
+        known => known.map(|known| known.answer),
+    };
     let (answer, is_new) = answer(installed, credential, text, known, now)?;
     let is_costly = is_new && is_remote(answer.provider);
     let found = mapped(installed, answer, impersonator, generation, now).inspect_err(|_| {

@@ -32,6 +32,7 @@ pub fn list(setting: &Setting<impl Kind<Value = Option<CString>>>) -> Vec<String
 
 /// Any text that fits on one line.
 pub struct Line;
+
 impl TextCheck for Line {
     fn check(text: &str) -> Result<(), String> {
         if text.contains(char::is_control) { Err("Control characters are not allowed.".into()) } else { Ok(()) }

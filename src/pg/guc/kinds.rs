@@ -86,6 +86,18 @@ macro_rules! assign_hook {
     };
 }
 
+/// Defines a setting of any type, with what belongs between its value and its context.
+macro_rules! define {
+    ($function:ident, $setting:expr, [$($limit:expr),*], $context:ident, $flags:expr, $check:expr, $assign:expr) => {{
+        let Setting { name, what, details, value, .. } = $setting;
+        let (context, flags) = (GucContext::$context, $flags);
+        // SAFETY: the hooks have the signatures that guc.c expects and live as long as the process.
+        unsafe {
+            GucRegistry::$function(name, what, details, value, $($limit,)* context, flags, $check, $assign, None);
+        }
+    }};
+}
+
 /// A number that only superusers may set.
 pub struct Number {
     pub least: i32,
@@ -104,24 +116,7 @@ impl Kind for Number {
     fn define(setting: &'static Setting<Number>) {
         let Number { least, most, unit } = setting.kind;
         let flags = unit | setting.flags();
-        let Setting { name, what, details, value, .. } = setting;
-        let context = GucContext::Suset;
-        // SAFETY: the hook has the signature that guc.c expects and lives as long as the process.
-        unsafe {
-            GucRegistry::define_int_guc_with_hooks(
-                name,
-                what,
-                details,
-                value,
-                least,
-                most,
-                context,
-                flags,
-                None,
-                assign_hook!(setting),
-                None,
-            );
-        }
+        define!(define_int_guc_with_hooks, setting, [least, most], Suset, flags, None, assign_hook!(setting));
     }
 }
 
@@ -137,22 +132,8 @@ impl Kind for Switch {
     }
 
     fn define(setting: &'static Setting<Switch>) {
-        let Setting { name, what, details, value, .. } = setting;
-        let (context, flags) = (GucContext::Suset, setting.flags());
-        // SAFETY: as for numbers.
-        unsafe {
-            GucRegistry::define_bool_guc_with_hooks(
-                name,
-                what,
-                details,
-                value,
-                context,
-                flags,
-                None,
-                assign_hook!(setting),
-                None,
-            );
-        }
+        let flags = setting.flags();
+        define!(define_bool_guc_with_hooks, setting, [], Suset, flags, None, assign_hook!(setting));
     }
 }
 
@@ -168,24 +149,13 @@ impl<T: GucEnum + Copy + 'static> Kind for Choice<T> {
     }
 
     fn define(setting: &'static Setting<Choice<T>>) {
-        let Setting { name, what, details, value, .. } = setting;
-        let (context, flags) = (GucContext::Suset, setting.flags());
-        // SAFETY: as for numbers.
-        unsafe {
-            GucRegistry::define_enum_guc_with_hooks(
-                name,
-                what,
-                details,
-                value,
-                context,
-                flags,
-                None,
-                assign_hook!(setting),
-                None,
-            );
-        }
+        let flags = setting.flags();
+        define!(define_enum_guc_with_hooks, setting, [], Suset, flags, None, assign_hook!(setting));
     }
 }
+
+/// `GucStringCheckHook` of guc.c.
+type CheckHook = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
 
 /// Kinds whose value is a text: who may set it, and the hooks that check and assign it.
 macro_rules! text_kind {
@@ -195,30 +165,16 @@ macro_rules! text_kind {
 
         impl<$check: $trait + 'static> Kind for $kind<$check> {
             type Value = Option<CString>;
-    type Stored = GucSetting<Option<CString>>;
+            type Stored = GucSetting<Option<CString>>;
 
             fn get(stored: &GucSetting<Option<CString>>) -> Option<CString> {
                 stored.get()
             }
 
             fn define(setting: &'static Setting<$kind<$check>>) {
-                let Setting { name, what, details, value, .. } = setting;
-                let (context, flags) = (GucContext::$context, setting.flags());
                 let assigned: fn(&Setting<$kind<$check>>) -> pg_sys::GucStringAssignHook = $assigned;
-                // SAFETY: as for numbers.
-                unsafe {
-                    GucRegistry::define_string_guc_with_hooks(
-                        name,
-                        what,
-                        details,
-                        value,
-                        context,
-                        flags,
-                        Some($checked::<$check>),
-                        assigned(setting),
-                        None,
-                    );
-                }
+                let (check, flags) = (Some($checked::<$check> as CheckHook), setting.flags());
+                define!(define_string_guc_with_hooks, setting, [], $context, flags, check, assigned(setting));
             }
         }
     };

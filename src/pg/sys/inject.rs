@@ -176,6 +176,7 @@ mod armed {
                 }
                 pgrx::check_for_interrupts!();
             }
+            // What this build is for: the guards of the hooks must stop it.
             #[allow(clippy::panic)]
             "panic" => panic!("injected at {point:?}"),
             _ => {}
