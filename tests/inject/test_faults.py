@@ -41,6 +41,7 @@ SCENARIOS = {
     "dry run": ("boss", ["SELECT allowed FROM immuta.test_access('alice', 'SELECT 1 FROM app.flights')"]),
     "system": ("boss", ["BEGIN", "SELECT immuta.register_data_source('app.orders')",
                         "SELECT immuta.subscribe('ann', 'app.orders')", "ROLLBACK"]),
+    "access": ("boss", ["SELECT immuta.disable_user('ann')", "SELECT immuta.disable_user('ann', disabled => false)"]),
 }
 KINDS = ("error", "cancel", "panic")
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY 1"

@@ -28,7 +28,7 @@ points! {
     NameShown, SessionUserRaised, RoleSet, Locked, SettingsApplied, Labelled, Switched, SlotTaken, Audited, Started,
     SessionKnows, Guarded, SetAgain,
     // Records.
-    RecordCounted, RecordLogged, RecordFiled, RecordQueued,
+    RecordCounted, RecordLogged, RecordFiled, RecordQueued, ChangesRecorded,
     // The end of a transaction, and of a subtransaction.
     CommitBegins, CommitAudited, SavepointUndone, SettingsUndone, TemporaryDropped, EndsTransaction, Unlocked, TransactionClosed,
     GateCleared, AuditClosed, Unlabelled, Forgotten, SubtransactionStarts, SubtransactionStarted,
