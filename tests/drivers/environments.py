@@ -63,6 +63,38 @@ def node_program(*files):
     return folder / files[0].name
 
 
+def prisma():
+    """A program with Prisma's client and what Prisma generates from its schema. The engine that it looks for beforehand makes
+    migrations, comes from elsewhere, and is not run."""
+    sources = [HERE / "prisma" / name for name in ("package.json", "package-lock.json", "schema.prisma")]
+
+    def make(folder):
+        for file in sources:
+            shutil.copy(file, folder)
+        subprocess.run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True,
+                       stdout=subprocess.DEVNULL)
+        (folder / "prisma.config.mjs").write_text("export default { schema: 'schema.prisma', datasource: { url: 'postgresql://' } };")
+        subprocess.run(["node_modules/.bin/prisma", "generate"], cwd=folder, check=True, capture_output=True, timeout=120,
+                       env={**os.environ, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"})
+
+    folder = once("drivers-prisma", "".join(file.read_text() for file in sources), make)
+    for name in ("scenario.mjs", "prisma.mjs"):
+        shutil.copy(CLIENTS / name, folder / name)
+    return folder / "prisma.mjs"
+
+
+def rust():
+    """The program of clients/rust, built below build/."""
+    crate = CLIENTS / "rust"
+
+    def make(folder):
+        subprocess.run(["cargo", "build", "-q", "--locked", "--manifest-path", crate / "Cargo.toml"], check=True,
+                       env={**os.environ, "CARGO_TARGET_DIR": str(folder / "target")})
+
+    files = [crate / name for name in ("Cargo.toml", "Cargo.lock", "src/main.rs")]
+    return once("drivers-rust", "".join(file.read_text() for file in files), make) / "target" / "debug" / "matrix"
+
+
 def java(*names):
     """A class path with the jars of these names: pgjdbc, HikariCP, Spring, which Debian has."""
     folders = [debian.program(*packages) / "usr" / "share" / "java" for packages in (

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from environments import CLIENTS, java, node_program, odbc, php, python, ruby
+from environments import CLIENTS, java, node_program, odbc, php, prisma, python, ruby, rust
 
 
 @pytest.fixture
@@ -36,6 +36,14 @@ def test_python_async(given, client):
 @pytest.mark.parametrize("client", ["pg", "postgres", "knex", "sequelize", "typeorm", "drizzle"])
 def test_node(given, client):
     run(["node", node_program(CLIENTS / "node.mjs", CLIENTS / "scenario.mjs")], {**given, "client": client})
+
+
+def test_prisma(given):
+    run(["node", prisma()], given)
+
+
+def test_rust(given):
+    run([rust()], given)
 
 
 def test_odbc(given):
