@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from environments import CLIENTS, java, node_program, odbc, php, prisma, python, ruby, rust
+from environments import CLIENTS, go_program, java, node_program, odbc, php, prisma, python, ruby, rust
 
 
 @pytest.fixture
@@ -44,6 +44,10 @@ def test_prisma(given):
 
 def test_rust(given):
     run([rust()], given)
+
+
+def test_pgx(given):
+    run([go_program(CLIENTS / "matrix.go", newer=True)], given)
 
 
 def test_odbc(given):

@@ -92,9 +92,9 @@ def program(package, *more):
 
 
 @_one_at_a_time
-def later(name, *packages):
-    """The same of exactly these packages, as the Debian after this machine's has them."""
-    return _unpack(f"later-{name}", packages, SUITES[1])
+def later(suite, *packages):
+    """The same of exactly these packages, as a later Debian has them."""
+    return _unpack(f"{suite}-{packages[0]}", packages, suite)
 
 
 def _unpack(name, packages, suite=None):
