@@ -126,12 +126,13 @@ def ruby():
     return [next((usr / "bin").glob("ruby3.*"), "ruby")], environment
 
 
-def php():
-    """Words that run a PHP program with PDO."""
-    tree = debian.program("php-cli", "php-pgsql")
+def php(*packages):
+    """Words that run a PHP program with PDO, and with what these packages have."""
+    tree = debian.program(*packages, "php-cli", "php-pgsql")
     modules = next((tree / "usr" / "lib" / "php").glob("2*"))
-    return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}", "-d", "extension=pdo",
-            "-d", "extension=pgsql", "-d", "extension=pdo_pgsql"]
+    extensions = [name for name in ("pdo", "pgsql", "pdo_pgsql", "mbstring", "ctype", "tokenizer") if (modules / f"{name}.so").exists()]
+    return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}",
+            "-d", f"include_path={tree / 'usr' / 'share' / 'php'}", *(word for name in extensions for word in ("-d", f"extension={name}"))]
 
 
 def odbc():

@@ -82,3 +82,8 @@ def test_active_record(given):
 @pytest.mark.parametrize("client", ["prepared", "emulated"])
 def test_pdo(given, client):
     run([*php(), CLIENTS / "matrix.php"], {**given, "client": client})
+
+
+def test_laravel(given):
+    """Its database layer, as Debian has it; PHP 8.2 finds much of that old-fashioned."""
+    run([*php("php-illuminate-database"), "-d", "error_reporting=1", CLIENTS / "laravel.php"], given)
