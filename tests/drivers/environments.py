@@ -141,21 +141,17 @@ def odbc():
     return next(tree.glob("usr/lib/*/odbc/psqlodbcw.so")), {"LD_LIBRARY_PATH": libraries(tree)}
 
 
-def go_program(source, newer=False):
-    """A Go program, built with Debian's compiler and pgx: version 4, or 5."""
-
+def go_program(source):
+    """A Go program, built with the compiler and pgx 5 of the Debian to come: this one has neither."""
     def make(folder):
-        if newer:
-            tree = debian.later("forky", "golang-1.27-go", "golang-1.27-src")
-            packages = debian.later("forky", *(f"golang-{name}-dev" for name in (
-                "github-jackc-pgx-v5", "github-jackc-puddle-v2", "github-jackc-pgpassfile", "github-jackc-pgservicefile",
-                "golang-x-crypto", "golang-x-text", "golang-x-sync")))
-        else:
-            packages = tree = debian.program("golang-go", "golang-github-jackc-pgx-v4-dev")
+        tree = debian.later("forky", "golang-1.27-go", "golang-1.27-src")
+        packages = debian.later("forky", *(f"golang-{name}-dev" for name in (
+            "github-jackc-pgx-v5", "github-jackc-puddle-v2", "github-jackc-pgpassfile", "github-jackc-pgservicefile", "golang-x-crypto",
+            "golang-x-text", "golang-x-sync")))
         root = next((tree / "usr" / "lib").glob("go-*"))
         subprocess.run([root / "bin" / "go", "build", "-o", folder / "program", source], check=True, env={
             **os.environ, "GOROOT": str(root), "GOPATH": str(packages / "usr" / "share" / "gocode"), "GO111MODULE": "off",
-            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache")})
+            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(BUILD / "drivers-go-cache")})
 
     return once(f"drivers-go-{source.stem}", source.read_text(), make) / "program"
 

@@ -47,7 +47,7 @@ def test_rust(given):
 
 
 def test_pgx(given):
-    run([go_program(CLIENTS / "matrix.go", newer=True)], given)
+    run([go_program(CLIENTS / "matrix.go")], given)
 
 
 def test_odbc(given):
