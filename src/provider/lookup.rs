@@ -10,7 +10,7 @@ use crate::core::time::{Timestamp, end_of_life};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation};
-use crate::pg::sys::clock::now;
+use crate::pg::sys::clock::statement_time;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{report, wait};
 use crate::pg::{gate, shared};
@@ -198,7 +198,7 @@ fn report_outage(outage: &Outage, now: Timestamp) {
 pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, Error> {
     let (Some(installed), Some(text)) = (catalog::installation(), Secret::of(token)) else { return Ok(None) };
     forget_other_providers();
-    let (now, limits, digest) = (now(), settings::limits(), Digest::of(token));
+    let (now, limits, digest) = (statement_time(), settings::limits(), Digest::of(token));
     let known = with_cache(|cache| cache.peek(&digest).cloned());
     let known_use = known.as_ref().map(|known| known.answer.last_used);
     let answered = match known {
@@ -229,7 +229,7 @@ pub fn provider_fault() -> Option<Outage> {
         return provider::jwt::fault(&installed);
     }
     let text = Secret::of(NOBODYS);
-    match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, now()) {
+    match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, statement_time()) {
         Err(Failure::Outage(outage)) => Some(outage),
         Ok(_) | Err(Failure::Refused(_)) => None,
     }

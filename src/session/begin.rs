@@ -48,9 +48,9 @@ pub fn presented() -> Result<Option<Presented>, Error> {
 
 /// Nobody waits any longer.
 pub fn settle() {
-    guc::settle();
-    names::settle();
-    connection::settle();
+    guc::settle_token();
+    names::settle_names();
+    connection::stop_waiting();
 }
 
 /// The statement that presented a user is complete: from the next statement on, the session runs as that user.
@@ -79,7 +79,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !presented.is_well_formed {
         return Err(Error::TokenInvalid);
     }
-    let now = clock::now();
+    let now = clock::statement_time();
     let digest = presented.credential.digest();
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);

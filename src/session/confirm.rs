@@ -12,7 +12,7 @@ pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the 
 
 /// At each statement: the impersonation is still what it was, and its token still alive; the statement counts as use.
 pub fn confirm() -> Result<(), Error> {
-    let now = clock::now();
+    let now = clock::statement_time();
     let due = state::with(|state| {
         let active = state.impersonations.active.as_mut().ok_or(Error::Inconsistent)?;
         if !switch::is_in_effect(active.role, active.impersonator) {

@@ -26,7 +26,7 @@ macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $row:expr;)*) => {
         $($(#[$doc])* static $name: Setting<$kind> = $row;)*
 
-        pub(super) static ROWS: &[&dyn crate::pg::guc::Row] = &[$(&$name),*];
+        pub(super) static ROWS: &[&dyn crate::pg::guc::SettingRow] = &[$(&$name),*];
     };
 }
 use settings;

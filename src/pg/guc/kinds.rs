@@ -44,11 +44,11 @@ impl<K: Kind<Value = Option<CString>>> Setting<K> {
 }
 
 /// What can be defined, whatever its kind.
-pub trait Row: Sync {
+pub trait SettingRow: Sync {
     fn define(&'static self);
 }
 
-impl<K: Kind> Row for Setting<K>
+impl<K: Kind> SettingRow for Setting<K>
 where
     Setting<K>: Sync,
 {

@@ -20,7 +20,7 @@ const IDLE: i64 = 3_600_000_000;
 
 /// The keys of one issuer. Whoever changes it makes `changes` odd; readers retry while it is, or moves.
 #[repr(C)]
-pub struct Slot {
+pub struct KeySlot {
     changes: AtomicU32,
     length: AtomicU32,
     /// Of the reason why the last attempt failed; 0 if it did not.
@@ -52,9 +52,9 @@ fn change_no_more() {
 /// What identifies an issuer and the way to its keys.
 pub type Owner = [u8; 32];
 
-impl Slot {
-    pub const fn new() -> Slot {
-        Slot {
+impl KeySlot {
+    pub const fn new() -> KeySlot {
+        KeySlot {
             changes: AtomicU32::new(0),
             length: AtomicU32::new(0),
             why_length: AtomicU32::new(0),
@@ -135,7 +135,7 @@ impl Slot {
         (seen == words(owner)).then_some((State { attempt, good }, changes))
     }
 
-    /// The keys, as [`Slot::put`] left them.
+    /// The keys, as [`KeySlot::put`] left them.
     pub fn text(&self) -> Vec<u8> {
         self.consistent(|| load(&self.words, &self.length)).0
     }
@@ -146,7 +146,7 @@ impl Slot {
     }
 
     /// Takes it upon this session to fetch; `None` if another one was faster.
-    pub fn claim(&self, state: &State, now: Timestamp) -> Option<Claim> {
+    pub fn take_turn(&self, state: &State, now: Timestamp) -> Option<FetchRight> {
         let known = match state.attempt {
             Attempt::Never => 0,
             Attempt::Running(begun) => begun.0 | RUNNING,
@@ -157,7 +157,7 @@ impl Slot {
         let is_mine = known != running && self.attempt.compare_exchange(known, running, AcqRel, Relaxed).is_ok();
         // Before there is a thread.
         exit::at_last(change_no_more);
-        is_mine.then_some(Claim(running))
+        is_mine.then_some(FetchRight(running))
     }
 
     /// Keeps keys that were fetched. May be called by a helper thread.
@@ -182,15 +182,15 @@ impl Slot {
     }
 
     /// The fetch is over, unless another session has taken it over.
-    pub fn finish(&self, claim: Claim, is_good: bool) {
+    pub fn finish(&self, turn: FetchRight, is_good: bool) {
         let outcome = if is_good { GOOD } else { FAILED };
-        let _ = self.attempt.compare_exchange(claim.0, (claim.0 & !OUTCOME) | outcome, Release, Relaxed);
+        let _ = self.attempt.compare_exchange(turn.0, (turn.0 & !OUTCOME) | outcome, Release, Relaxed);
     }
 }
 
 /// The right to fetch.
 #[derive(Clone, Copy)]
-pub struct Claim(i64);
+pub struct FetchRight(i64);
 
 fn store(words: &[AtomicU64], length: &AtomicU32, text: &[u8]) {
     let text = &text[..text.len().min(8 * words.len())];
@@ -215,12 +215,12 @@ fn words(owner: &Owner) -> [u64; 4] {
 }
 
 /// The slot of an issuer, taken for it if need be: this session's own where all that are shared are in use.
-pub fn slot(owner: &Owner, now: Timestamp) -> Option<&'static Slot> {
+pub fn slot(owner: &Owner, now: Timestamp) -> Option<&'static KeySlot> {
     let found = key_slots().find_map(|slots| slot_among(slots, &words(owner), now));
     found.inspect(|slot| slot.asked.store(now.0, Relaxed))
 }
 
-fn slot_among(slots: &'static [Slot; SLOTS], wanted: &[u64; 4], now: Timestamp) -> Option<&'static Slot> {
+fn slot_among(slots: &'static [KeySlot; SLOTS], wanted: &[u64; 4], now: Timestamp) -> Option<&'static KeySlot> {
     if let Some(known) = slots.iter().find(|slot| slot.owner() == *wanted) {
         return Some(known);
     }

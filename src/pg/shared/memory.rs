@@ -1,7 +1,7 @@
 //! The shared memory itself, and the counters in it.
 
 use crate::pg::shared::keys;
-use crate::pg::shared::sessions::Slot;
+use crate::pg::shared::sessions::SessionSlot;
 use crate::pg::shared::writers::{WRITERS, Writer};
 use crate::pg::sys::{clock, compat};
 use once_cell::sync::Lazy;
@@ -71,7 +71,7 @@ impl Counters {
 
     pub fn reset(&self) {
         self.all().for_each(|counter| counter.store(0, Relaxed));
-        self.since.store(clock::clock(), Relaxed);
+        self.since.store(clock::wall_time(), Relaxed);
     }
 
     pub fn refused(&self, code: &str) {
@@ -94,9 +94,9 @@ impl Counters {
 pub(super) struct Shared {
     counters: Counters,
     pub(super) writers: [Writer; WRITERS],
-    keys: [keys::Slot; keys::SLOTS],
+    keys: [keys::KeySlot; keys::SLOTS],
     slots: u32,
-    first: [Slot; 0],
+    first: [SessionSlot; 0],
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -104,14 +104,14 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 /// What a session has that shares nothing.
 pub(super) struct Own {
     counters: Counters,
-    pub(super) slot: Slot,
+    pub(super) slot: SessionSlot,
 }
 
 // SAFETY: all fields are atomic integers, for which all bits zero is a value.
 pub(super) static OWN: Lazy<Own> = Lazy::new(|| unsafe { std::mem::zeroed() });
 
 /// The same for the keys of issuers, which are too many for a stack.
-static OWN_KEYS: [keys::Slot; keys::SLOTS] = [const { keys::Slot::new() }; keys::SLOTS];
+static OWN_KEYS: [keys::KeySlot; keys::SLOTS] = [const { keys::KeySlot::new() }; keys::SLOTS];
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
@@ -135,7 +135,7 @@ fn slot_count() -> usize {
 }
 
 fn size() -> usize {
-    size_of::<Shared>() + slot_count() * size_of::<Slot>()
+    size_of::<Shared>() + slot_count() * size_of::<SessionSlot>()
 }
 
 /// Called when PostgreSQL adds up what extensions want.
@@ -167,7 +167,7 @@ unsafe extern "C-unwind" fn attach() {
         if !found {
             std::ptr::write_bytes(memory as *mut u8, 0, size());
             (*memory).slots = u32::try_from(slot_count()).unwrap_or(0);
-            (*memory).counters.since.store(clock::clock(), Relaxed);
+            (*memory).counters.since.store(clock::wall_time(), Relaxed);
         }
         SHARED.store(memory, Relaxed);
     }
@@ -195,11 +195,11 @@ pub fn counters() -> &'static Counters {
 }
 
 /// Where the keys of issuers are kept: with all sessions, then in this one.
-pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::Slot; keys::SLOTS]> {
+pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::KeySlot; keys::SLOTS]> {
     shared().map(|shared| &shared.keys).into_iter().chain([&OWN_KEYS])
 }
 
-pub(super) fn slots(shared: &'static Shared) -> &'static [Slot] {
+pub(super) fn slots(shared: &'static Shared) -> &'static [SessionSlot] {
     // SAFETY: attach() reserved as many slots behind the structure.
     unsafe { std::slice::from_raw_parts(shared.first.as_ptr(), shared.slots as usize) }
 }
