@@ -113,6 +113,7 @@ pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Resu
             provider: Provider::Jwt,
             subject: Subject { authority: Authority::Issuer(claims.issuer.clone()), userid, role_name: None },
             last_used: now,
+            validated: now,
             expires: Some(expires),
             token_id: 0,
             claims: Some(Rc::new(claims)),

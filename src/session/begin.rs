@@ -17,7 +17,7 @@ use crate::provider::lookup;
 use crate::rights::login;
 use crate::session::state::{self, active};
 use crate::session::{by_name, connection, lasting};
-use crate::{audit, jobs, settings};
+use crate::{audit, settings};
 use std::ffi::CString;
 use std::rc::Rc;
 
@@ -105,7 +105,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     match user.answer.provider {
         Provider::Name => {}
         Provider::Local => {
-            begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
+            begun.recorded = lookup::record(&begun.digest, begun.token_id, begun.recorded, now);
             inject::point(Point::UseRecorded);
         }
         Provider::Immuta | Provider::Introspection | Provider::Jwt => {

@@ -5,8 +5,9 @@ use crate::core::time::{is_in_force, recording_interval};
 use crate::error::Error;
 use crate::pg::switch;
 use crate::pg::sys::{clock, running};
+use crate::provider::lookup;
 use crate::session::{lasting, state};
-use crate::{jobs, provider, settings};
+use crate::{provider, settings};
 
 pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
 
@@ -33,7 +34,7 @@ pub fn confirm() -> Result<(), Error> {
     match due {
         Due::Nothing => {}
         Due::Record { digest, token_id, recorded } => {
-            let recorded = jobs::record(&digest, token_id, recorded, now);
+            let recorded = lookup::record(&digest, token_id, recorded, now);
             state::with(|state| {
                 if let Some(active) = state.impersonations.active.as_mut() {
                     active.recorded = recorded;
