@@ -2,7 +2,7 @@
 
 use crate::api::convert::{immuta_require_preload, report, timestamptz, utf8};
 use crate::audit;
-use crate::core::audit::changes::{Action, Change, Said};
+use crate::core::audit::changes::{AccessChange, Action, Said};
 use crate::core::audit::{Access, Object};
 use crate::core::identity::Identity;
 use crate::core::time::Timestamp;
@@ -73,6 +73,7 @@ fn immuta_counters()
         ("token_cache_hits_total", &counters.cache_hits),
         ("token_cache_misses_total", &counters.cache_misses),
         ("token_cache_evictions_total", &counters.cache_evictions),
+        ("token_cache_shared_hits_total", &counters.shared_hits),
         ("provider_requests_total", &counters.provider_calls),
         ("provider_errors_total", &counters.provider_errors),
         ("audit_records_total", &counters.audit_records),
@@ -141,7 +142,7 @@ fn immuta_record_change(
         return;
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let change = Change {
+    let change = AccessChange {
         action: Action::of(operation),
         subject: subject.to_uppercase(),
         user: userid.zip(iamid).map(|(userid, iamid)| Identity::of_bytes(userid, iamid)),

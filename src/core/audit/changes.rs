@@ -10,7 +10,7 @@ const MAX_WAITING: usize = 10_000;
 
 /// A change of who has access to what.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Change {
+pub struct AccessChange {
     pub action: Action,
     /// The table of ours that says so.
     pub subject: String,
@@ -73,7 +73,7 @@ impl Serialize for Said {
 
 /// Those of a transaction, each with the level of the subtransaction that made it.
 #[derive(Default)]
-pub struct Waiting(Vec<(i32, Change)>);
+pub struct Waiting(Vec<(i32, AccessChange)>);
 
 impl Waiting {
     pub const fn new() -> Waiting {
@@ -81,7 +81,7 @@ impl Waiting {
     }
 
     /// Takes it in, or gives it back if there is no room.
-    pub fn add(&mut self, level: i32, change: Change) -> Option<Change> {
+    pub fn add(&mut self, level: i32, change: AccessChange) -> Option<AccessChange> {
         if self.0.len() >= MAX_WAITING {
             return Some(change);
         }
@@ -100,7 +100,7 @@ impl Waiting {
         self.0.truncate(stay);
     }
 
-    pub fn take(&mut self) -> impl Iterator<Item = Change> + use<> {
+    pub fn take(&mut self) -> impl Iterator<Item = AccessChange> + use<> {
         std::mem::take(&mut self.0).into_iter().map(|(_, change)| change)
     }
 
@@ -118,9 +118,9 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn change(subject: &str) -> Change {
+    fn change(subject: &str) -> AccessChange {
         let (before, after) = (Said::of(None), Said::of(Some("{\"a\": 1}".into())));
-        Change { action: Action::Create, subject: subject.into(), user: None, source: None, before, after }
+        AccessChange { action: Action::Create, subject: subject.into(), user: None, source: None, before, after }
     }
 
     fn left(mut waiting: Waiting) -> String {

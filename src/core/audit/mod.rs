@@ -10,7 +10,7 @@ pub mod redact;
 pub mod trail;
 mod uam;
 
-use crate::core::audit::changes::Change;
+use crate::core::audit::changes::AccessChange;
 use crate::core::identity::{Bearer, Identity};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -61,7 +61,7 @@ pub struct Session {
 
 /// Who is impersonated, and how.
 #[derive(Clone, Debug, Hash)]
-pub struct Actor {
+pub struct Impersonated {
     pub identity: Rc<Identity>,
     pub mapped_role: String,
     pub provider: &'static str,
@@ -223,7 +223,7 @@ pub struct Text {
 
 /// A statement that is over.
 #[derive(Debug, Hash)]
-pub struct Statement {
+pub struct CompletedStatement {
     /// None where `bodata.audit_query_text` says so.
     pub text: Option<Text>,
     /// Command tag; empty where only the error was seen.
@@ -240,7 +240,7 @@ pub struct Statement {
 /// What a record is about.
 #[derive(Debug, Hash)]
 pub enum What<'a> {
-    Statement(&'a Statement),
+    Statement(&'a CompletedStatement),
     Started,
     /// Code in DETAIL, SQLSTATE.
     Refused(&'static str, SqlState),
@@ -251,7 +251,7 @@ pub enum What<'a> {
     /// The session ended its impersonation.
     Left,
     /// Somebody's access changes as the transaction commits.
-    Changed(&'a Change),
+    Changed(&'a AccessChange),
 }
 
 /// One record, without what is another in each.
@@ -259,7 +259,7 @@ pub enum What<'a> {
 pub struct Record<'a> {
     pub session: &'a Session,
     /// None where nobody is impersonated, because that was refused.
-    pub actor: Option<&'a Actor>,
+    pub actor: Option<&'a Impersonated>,
     /// Whom a refused token was for, where that is known.
     pub candidate: Option<&'a Identity>,
     pub application: &'a str,

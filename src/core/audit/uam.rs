@@ -1,7 +1,7 @@
 //! Records of Immuta's universal audit model. Fields in the order of `docs/audit-uam.schema.json`.
 
 use crate::core::audit::blanks::{Blank, Blanks, Hole};
-use crate::core::audit::changes::{Change, Said};
+use crate::core::audit::changes::{AccessChange, Said};
 use crate::core::audit::{Access, Object, Outcome, Record, SqlState, What};
 use serde::{Serialize, Serializer};
 use std::rc::Rc;
@@ -138,7 +138,7 @@ struct UserOf<'a> {
 }
 
 impl<'a> Changed<'a> {
-    pub(super) fn of(change: &'a Change) -> Changed<'a> {
+    pub(super) fn of(change: &'a AccessChange) -> Changed<'a> {
         Changed {
             changed: &change.subject,
             user: change.user.as_ref().map(|user| UserOf { id: &user.userid, identity_provider: &user.iamid }),
