@@ -1,21 +1,21 @@
 -- Who has access to what is decided by the rows of these tables: each change of one is on record, whoever makes it.
 
 CREATE FUNCTION immuta_internal.record_change(
-    operation text, subject text, userid bytea, iamid bytea, source oid, source_name bytea, before bytea, after bytea)
+    operation text, subject text, userid text, iamid text, source oid, source_name text, before text, after text)
 RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_record_change_wrapper';
-COMMENT ON FUNCTION immuta_internal.record_change(text, text, bytea, bytea, oid, bytea, bytea, bytea) IS 'puts a change of somebody''s access on record, once it is committed';
+COMMENT ON FUNCTION immuta_internal.record_change(text, text, text, text, oid, text, text, text) IS 'puts a change of somebody''s access on record, once it is committed';
 
 -- What a record says of a row: columns that are named, and names where the table has numbers.
-CREATE FUNCTION immuta_internal.said(line jsonb, columns text[]) RETURNS bytea
+CREATE FUNCTION immuta_internal.said(line jsonb, columns text[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT convert_to(jsonb_object_agg(
+    SELECT jsonb_object_agg(
                CASE c WHEN 'project_id' THEN 'project' ELSE c END,
                CASE c WHEN 'project_id' THEN (SELECT to_jsonb(p.name) FROM immuta.project p WHERE p.id = (line -> c)::integer)
                       WHEN 'data_sources' THEN (SELECT jsonb_agg(format('%I.%I', d.schema_name, d.table_name) ORDER BY d.id)
                                                 FROM immuta.data_source d WHERE line -> c @> to_jsonb(d.id))
-                      ELSE line -> c END)::text, 'UTF8')
+                      ELSE line -> c END)::text
     FROM unnest(columns) c WHERE line IS NOT NULL HAVING count(*) > 0
 $$;
 COMMENT ON FUNCTION immuta_internal.said(jsonb, text[]) IS 'what a record says of a row';
@@ -28,12 +28,15 @@ DECLARE
     old_line jsonb := to_jsonb(OLD);
     new_line jsonb := to_jsonb(NEW);
     line jsonb := coalesce(new_line, old_line);
-    before bytea;
-    after bytea;
+    before text;
+    after text;
     "user" record;
     source record;
 BEGIN
     IF coalesce(current_setting('bodata.audit_sink', true), '') = '' OR TG_OP = 'INSERT' AND NOT immuta_internal.is_home() THEN
+        RETURN NULL;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        PERFORM immuta_internal.record_change('DELETE', TG_TABLE_NAME, NULL, NULL, NULL, NULL, NULL, NULL);
         RETURN NULL;
     END IF;
     IF TG_TABLE_NAME = 'subscription' AND old_line ->> 'state' = 'requested' THEN
@@ -51,8 +54,7 @@ BEGIN
     FROM immuta.data_source d WHERE d.id = (line ->> 'data_source_id')::bigint
     UNION ALL SELECT (line ->> 'relation')::oid, format('%I.%I', line ->> 'schema_name', line ->> 'table_name')
               WHERE TG_TABLE_NAME = 'data_source';
-    PERFORM immuta_internal.record_change(TG_OP, TG_TABLE_NAME, convert_to("user".userid, 'UTF8'), convert_to("user".iamid, 'UTF8'),
-                                          source.relation, convert_to(source.name, 'UTF8'), before, after);
+    PERFORM immuta_internal.record_change(TG_OP, TG_TABLE_NAME, "user".userid, "user".iamid, source.relation, source.name, before, after);
     RETURN NULL;
 END
 $$;
@@ -79,6 +81,8 @@ BEGIN
         EXECUTE format('CREATE TRIGGER access_changes AFTER INSERT OR DELETE OR UPDATE OF %s ON immuta.%I '
                        'FOR EACH ROW EXECUTE FUNCTION immuta_internal.access_changes(%1$s)',
                        array_to_string(recorded.columns, ', '), recorded.table_name);
+        EXECUTE format('CREATE TRIGGER access_truncated AFTER TRUNCATE ON immuta.%I '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION immuta_internal.access_changes()', recorded.table_name);
     END LOOP;
 END
 $$;

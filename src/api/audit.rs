@@ -141,11 +141,11 @@ fn immuta_record_change(
     if !preload::is_preloaded() {
         return;
     }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = text::from_server_anyhow;
     let change = AccessChange {
         action: Action::of(operation),
         subject: subject.to_uppercase(),
-        user: userid.zip(iamid).map(|(userid, iamid)| Identity::of_bytes(userid, iamid)),
+        user: userid.zip(iamid).map(|(userid, iamid)| Identity { iamid: text(iamid), userid: text(userid) }),
         source: source_name.map(|name| Object {
             id: source.map_or(0, pg_sys::Oid::to_u32),
             kind: "TABLE".into(),

@@ -153,6 +153,8 @@ def test_who_goes_is_named(world, office, trail):
     trail.new_from_here()
     world.sql("DELETE FROM immuta.subscription s USING immuta.data_source d WHERE d.id = s.data_source_id AND d.table_name = 'customers'")
     assert {said(r)[:2] for r in trail.new()} == {("DELETE", "SUBSCRIPTION")}
+    world.sql("TRUNCATE immuta.row_policy")
+    assert [said(r) for r in trail.new()] == [("DELETE", "ROW_POLICY", None, [], None, None)]
 
 
 def test_no_secret_is_shown(world, office, trail):

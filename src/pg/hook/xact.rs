@@ -51,11 +51,12 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
                 if client::is_served() && !gate::has_seen_user() {
                     meet_user();
                 }
-                if gate::is_changing() {
-                    before_change();
-                }
                 if gate::wants_attention() {
                     before_end(event);
+                }
+                // Last: what is on record stays.
+                if gate::is_changing() {
+                    before_change();
                 }
             }
             _ if gate::is_changing() => change_ends(),
