@@ -5,6 +5,8 @@
 macro_rules! points {
     ($($name:ident),* $(,)?) => {
         /// Where something can fail: before and after whatever a hook or callback changes.
+        // Not every server passes all of them.
+        #[cfg_attr(not(has_oauth_logins), allow(dead_code))]
         #[derive(Clone, Copy, Debug)]
         #[repr(C)]
         pub enum Point {
