@@ -19,7 +19,13 @@ pgrx::extension_sql_file!(
     name = "system_account",
     requires = ["access_tables"]
 );
-pgrx::extension_sql_file!("../sql/access/begin_change.sql", name = "begin_change", requires = ["system_account"]);
+pgrx::extension_sql_file!(
+    "../sql/access/masking_tables.sql",
+    name = "masking_tables",
+    requires = ["system_account"]
+);
+pgrx::extension_sql_file!("../sql/access/masks.sql", name = "masks", requires = ["masking_tables"]);
+pgrx::extension_sql_file!("../sql/access/begin_change.sql", name = "begin_change", requires = ["masks"]);
 pgrx::extension_sql_file!("../sql/access/relations.sql", name = "relations", requires = ["begin_change"]);
 pgrx::extension_sql_file!("../sql/access/guarded.sql", name = "guarded", requires = ["relations"]);
 pgrx::extension_sql_file!("../sql/access/equalise.sql", name = "equalise", requires = ["guarded"]);
