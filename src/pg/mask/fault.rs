@@ -98,11 +98,17 @@ impl Fault {
     }
 
     pub fn raise(self) -> ! {
-        raise(Report {
-            sqlstate: self.sqlstate(),
-            message: self.message(),
-            detail: if self.is_refusal() { "MASKED_COLUMN" } else { "MASK_NOT_ALLOWED" },
-            hint: self.hint(),
-        })
+        raise(self.into())
+    }
+}
+
+impl From<Fault> for Report {
+    fn from(fault: Fault) -> Report {
+        Report {
+            sqlstate: fault.sqlstate(),
+            message: fault.message(),
+            detail: if fault.is_refusal() { "MASKED_COLUMN" } else { "MASK_NOT_ALLOWED" },
+            hint: fault.hint(),
+        }
     }
 }

@@ -5,13 +5,17 @@
 //! is refused by PostgreSQL's own check of columns. So a fault in here refuses, and shows nothing.
 
 mod cache;
+mod copy;
 mod expression;
 mod fault;
 mod parameters;
+mod query;
 mod rules;
 
 pub use cache::{changed, may_be_used, watch};
+pub use copy::as_query;
 pub use parameters::{hash, regex, show_reference};
+pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
 pub use rules::check;
 
 use fault::Fault;

@@ -281,6 +281,13 @@ pub fn merge_target(query: &pg_sys::Query) -> i32 {
     query.mergeTargetRelation
 }
 
+/// Whether a variable is of the table with this index of the range table.
+#[allow(clippy::unnecessary_cast)]
+pub fn is_of_table(variable: &pg_sys::Var, index: i32) -> bool {
+    // Unsigned in 14.
+    variable.varno as i32 == index
+}
+
 /// Puts the expressions of a target list in the place of columns of the first range table entry, which have their numbers.
 ///
 /// # Safety
