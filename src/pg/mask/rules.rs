@@ -27,7 +27,7 @@ fn check_or_fault(table: u32, number: i16, text: &CStr) -> Result<CString, Fault
         }
         let column = column(relation, number).filter(|_| {
             let kind = (*(*relation).rd_rel).relkind as u8;
-            matches!(kind, b'r' | b'p' | b'f' | b'm')
+            matches!(kind, b'r' | b'p' | b'f' | b'm' | b'v')
         });
         let checked = column.ok_or(Fault::NoColumn).and_then(|column| {
             undisturbed(owner, || {
