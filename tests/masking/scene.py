@@ -39,7 +39,7 @@ CREATE TABLE data.types (id int, w data.word NOT NULL, v varchar(8), ch char(6),
 INSERT INTO data.types VALUES (1, 'CANARY-w', 'CANARY-v', 'CANARY', 7700.77, '2077-07-17', '2077-07-17 07:17:17+00', '{CANARY}',
     '{"x": "CANARY"}', ('CANARY', 770000), '77007700-7700-7700-7700-770077007700', '0111');
 CREATE MATERIALIZED VIEW data.mv AS SELECT id, b FROM data.t;
-CREATE TABLE data.whole (id int, b text); INSERT INTO data.whole VALUES (1, 'CANARY-whole');
+CREATE TABLE data.whole (id int, b text); INSERT INTO data.whole SELECT i, 'CANARY-whole' FROM generate_series(1, 50) i;
 CREATE TABLE data.target (id int PRIMARY KEY, x text, y int); INSERT INTO data.target VALUES (1, 'x', 1), (2, 'y', 2);
 
 CREATE VIEW data.v AS SELECT id, b, n FROM data.t; CREATE VIEW data.vb WITH (security_barrier) AS SELECT id, b FROM data.t WHERE id < 5;

@@ -31,10 +31,11 @@ fn check_or_fault(table: u32, number: i16, text: &CStr) -> Result<CString, Fault
         });
         let checked = column.ok_or(Fault::NoColumn).and_then(|column| {
             undisturbed(owner, || {
-                let mask = expression::analysed(relation, &column, text)?;
+                let mask = expression::analysed(relation, &column, text, true)?;
                 allow(mask)?;
                 let written = expression::written((*relation).rd_id, mask);
-                let again = expression::analysed(relation, &column, written)?;
+                let again =
+                    expression::analysed(relation, &column, written, false).map_err(|_| Fault::Unstable)?;
                 if expression::written((*relation).rd_id, again) != written {
                     return Err(Fault::Unstable);
                 }
