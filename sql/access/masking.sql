@@ -69,7 +69,7 @@ BEGIN
       AND (every_column OR a.attnum = require_grantable.column_number)
       AND NOT coalesce(immuta_internal.is_grantable(account, 'r', a.attrelid, a.attnum, 'SELECT'), false);
     IF missing IS NOT NULL THEN
-        RAISE EXCEPTION 'the system account may not hand on what the mask reads: % of "%"', missing, relation::regclass
+        RAISE EXCEPTION 'the system account may not hand on what the mask reads: %', missing
             USING ERRCODE = 'insufficient_privilege', HINT = 'The owner can GRANT SELECT ... TO the system account WITH GRANT OPTION.';
     END IF;
 END
@@ -89,18 +89,25 @@ BEGIN
     IF is_computed THEN
         RETURN NULL;
     ELSIF cardinality(policies) > 1 THEN
-        RAISE EXCEPTION 'column "%" of "%" has two masking policies: %', col.attname, relation::regclass,
+        RAISE EXCEPTION 'it has two masking policies: %',
                 (SELECT string_agg('"' || left(p.name, 63) || '"', ', ' ORDER BY p.name) FROM immuta.masking_policy p WHERE p.id = ANY (policies))
             USING ERRCODE = 'duplicate_object',
                   HINT = 'A column has one mask: drop one of the policies, or take a tag or the name of the column away from one.';
     END IF;
     SELECT * INTO policy FROM immuta.masking_policy p WHERE p.id = policies[1];
     PERFORM immuta_internal.require_grantable(relation, column_number, policy.method = 'expression' OR policy.rows IS NOT NULL);
+    IF policy.method = 'constant' AND immuta_internal.has_constraints(col.atttypid) THEN
+        -- The constraints look at it now: readers would be refused by them.
+        PERFORM immuta_internal.as_system(format('SELECT CAST(%L AS %s)', policy.parameters ->> 'value', format_type(col.atttypid, col.atttypmod)));
+    END IF;
     mask := immuta_internal.check_mask(
         relation, column_number, immuta_internal.mask_expression(policy, col.attname, col.atttypid, col.atttypmod));
     IF mask ~ '\m(md5|sha(224|256|384|512)|hash\w*|hmac|digest|crypt|encrypt\w*)\(' THEN
         RAISE EXCEPTION 'a mask must not hash by itself: what can be guessed can be looked up, and a salt would stand in plans'
             USING ERRCODE = 'feature_not_supported', HINT = 'Use the method hash, whose salt nobody sees.';
+    ELSIF (SELECT count(*) FROM regexp_matches(mask, 'immuta_internal\.mask_ref\(', 'g')) > num_nonnulls(policy.reference) THEN
+        RAISE EXCEPTION 'an expression cannot name the salt or the pattern of a mask'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use the methods hash and regex.';
     END IF;
     RETURN mask;
 END

@@ -56,12 +56,19 @@ COMMENT ON FUNCTION immuta_internal.sources_of_mask(integer) IS 'the data source
 CREATE FUNCTION immuta_internal.require_expression(words text, expression text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $$
+DECLARE
+    fault text;
 BEGIN
-    IF octet_length(expression) > 100000
-       OR NOT coalesce(immuta_internal.is_expression(convert_to(replace(expression, '{column}', 'c'), 'SQL_ASCII')), false) THEN
-        RAISE EXCEPTION '% must be one expression of up to 100000 bytes', words USING ERRCODE = 'syntax_error',
-            HINT = 'It names columns of the table, and {column} for the masked one.';
-    END IF;
+    BEGIN
+        IF octet_length(expression) <= 100000
+           AND immuta_internal.is_expression(convert_to(replace(expression, '{column}', 'c'), 'SQL_ASCII')) THEN
+            RETURN;
+        END IF;
+    EXCEPTION WHEN syntax_error THEN
+        fault := SQLERRM;
+    END;
+    RAISE EXCEPTION '%', words || ' must be one expression of up to 100000 bytes' || coalesce(': ' || fault, '')
+        USING ERRCODE = 'syntax_error', HINT = 'It names columns of the table, and {column} for the masked one.';
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.require_expression(text, text) IS '42601 for what is not one expression';
@@ -131,6 +138,27 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.remove_masking_policy(integer) IS 'removes a masking policy, without touching masks; the data sources that it concerned';
 
+CREATE FUNCTION immuta_internal.require_masks(policy_id integer, source_ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    masked record;
+    detail text;
+    hint text;
+BEGIN
+    FOR masked IN SELECT * FROM immuta_internal.masked_columns(source_ids) m WHERE require_masks.policy_id = ANY (m.policies)
+    LOOP
+        PERFORM immuta_internal.make_mask(masked.relation, masked.column_number, masked.policies, masked.is_computed);
+    END LOOP;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR syntax_error_or_access_rule_violation OR feature_not_supported THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RAISE EXCEPTION 'column "%" of "%" cannot be masked so: %', masked.column_name, masked.relation::regclass, SQLERRM
+        USING ERRCODE = SQLSTATE, DETAIL = coalesce(nullif(detail, ''), 'MASK_NOT_ALLOWED'),
+              HINT = coalesce(nullif(hint, ''), 'Change the parameters of the policy, or its columns.');
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.require_masks(integer, bigint[]) IS 'refuses a policy whose masks do not fit their columns';
+
 -- Where the mask does not keep what it seems to.
 CREATE FUNCTION immuta_internal.mask_warnings(source_ids bigint[], policy_id integer) RETURNS TABLE (words text, hint text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -172,8 +200,7 @@ AS $$
 DECLARE
     warned record;
 BEGIN
-    PERFORM immuta_internal.make_mask(m.relation, m.column_number, m.policies, m.is_computed)
-    FROM immuta_internal.masked_columns(concerned) m WHERE policy_id = ANY (m.policies);
+    PERFORM immuta_internal.require_masks(policy_id, concerned);
     PERFORM immuta_internal.settle_policy(concerned);
     PERFORM immuta_internal.guard(s) FROM unnest(immuta_internal.sources_of_mask(policy_id)) s;
     FOR warned IN SELECT * FROM immuta_internal.mask_warnings(concerned, policy_id)
@@ -309,8 +336,7 @@ BEGIN
             SELECT * INTO stored FROM immuta_internal.store_masking_policy(
                 name, method, parameters, columns, column_tags, except_groups, except_attributes, except_expression, rows, true);
             source_ids := stored.concerned;
-            PERFORM immuta_internal.make_mask(m.relation, m.column_number, m.policies, m.is_computed)
-            FROM immuta_internal.masked_columns(source_ids) m WHERE stored.policy_id = ANY (m.policies);
+            PERFORM immuta_internal.require_masks(stored.policy_id, source_ids);
         END IF;
         PERFORM FROM immuta_internal.settle_masks(source_ids);
         PERFORM immuta_internal.assign_classes(source_ids);

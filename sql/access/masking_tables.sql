@@ -1,7 +1,6 @@
 -- Masking: which columns subscribers see masked, how, and who sees them as they are. A masked column is granted to nobody but
--- those whom its policy excepts; what everybody else's queries get in its place stands in immuta.masks, which the library reads (its column numbers are
--- known to src/pg/catalog/tables.rs, and those of immuta.mask_parameters).
--- docs/masking.md says what it is for.
+-- those whom its policy excepts; what everybody else's queries get in its place stands in immuta.masks, which the library reads.
+-- The column numbers of immuta.masks and immuta.mask_parameters are known to src/pg/catalog/tables.rs. See docs/masking.md.
 
 CREATE TABLE immuta.masking_policy (
     -- Among the members of policies and in access classes the two kinds of policies have one space of numbers.

@@ -12,7 +12,8 @@ use crate::core::token::Digest;
 use crate::pg::catalog::Installation;
 use crate::pg::sys::text;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use std::ffi::{CStr, c_int};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_int};
 
 /// A row of `immuta.token`.
 pub struct Token {
@@ -224,6 +225,35 @@ pub fn role_of_current_project(installed: &Installation, user: i64) -> Option<u3
     Some(scan(installed.project, installed.project_by_id, &keys, role).unwrap_or(0))
 }
 
+/// The tables that have masks.
+pub fn masked_tables(installed: &Installation) -> HashSet<u32> {
+    let mut tables = HashSet::new();
+    visit(installed.masks, 0, &[], |row| {
+        tables.extend(row.value::<pg_sys::Oid>(1).map(|table| table.to_u32()));
+        true
+    });
+    tables
+}
+
+/// The masks of a table: numbers of columns, and expressions in the database encoding.
+pub fn masks(installed: &Installation, table: u32) -> Vec<(i16, CString)> {
+    let mut masks = Vec::new();
+    let Some(key) = pg_sys::Oid::from(table).into_datum() else { return masks };
+    visit(installed.masks, installed.masks_by_column, &[(1, pg_sys::F_OIDEQ, key)], |row| {
+        masks.extend(row.value::<i16>(2).zip(row.bytes(3).and_then(|text| CString::new(text).ok())));
+        true
+    });
+    masks
+}
+
+/// The parameters of a mask, in the database encoding: salt, pattern, replacement, flags.
+pub fn mask_parameters(installed: &Installation, id: i32) -> Option<[Option<Vec<u8>>; 4]> {
+    let keys = [(1, pg_sys::F_INT4EQ, id.into_datum()?)];
+    scan(installed.mask_parameters, installed.mask_parameters_by_id, &keys, |row| {
+        Some([2, 3, 4, 5].map(|column| row.bytes(column)))
+    })
+}
+
 fn text_key(text: &str) -> Option<pg_sys::Datum> {
     let text = text::to_server(text)?;
     // SAFETY: a NUL-terminated string, which is copied.
@@ -258,15 +288,19 @@ impl Row {
         Some(text::from_server(text.to_bytes()))
     }
 
-    /// A text column, as UTF-8.
-    fn text(&self, column: i32) -> Option<String> {
+    /// A column of text or bytes, as it is.
+    fn bytes(&self, column: i32) -> Option<Vec<u8>> {
         let datum = self.datum(column)?;
-        // SAFETY: a text datum; pg_detoast_datum_packed() returns it with all its bytes in place.
-        let bytes = unsafe {
+        // SAFETY: such a datum; pg_detoast_datum_packed() returns it with all its bytes in place.
+        Some(unsafe {
             let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
             pgrx::varlena_to_byte_slice(value).to_vec()
-        };
-        Some(text::from_server(&bytes))
+        })
+    }
+
+    /// A text column, as UTF-8.
+    fn text(&self, column: i32) -> Option<String> {
+        Some(text::from_server(&self.bytes(column)?))
     }
 }
 

@@ -178,6 +178,144 @@ mod permissions {
     }
 }
 
+/// What is checked of a range table entry is in the entry before 16.
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+mod of_entry {
+    use super::pg_sys;
+
+    /// The permissions that are checked for an entry of the query's range table; null for none.
+    ///
+    /// # Safety
+    /// `entry` is of the range table of `query`.
+    pub unsafe fn permissions_of(
+        _query: *mut pg_sys::Query,
+        entry: *mut pg_sys::RangeTblEntry,
+    ) -> *mut super::PermissionEntry {
+        entry
+    }
+
+    /// Has the same checked for a copy of the entry, the first of another query.
+    ///
+    /// # Safety
+    /// `copy` is in no other query.
+    pub unsafe fn move_permissions(
+        _to: *mut pg_sys::Query,
+        copy: *mut pg_sys::RangeTblEntry,
+        _like: *const super::PermissionEntry,
+    ) -> *mut super::PermissionEntry {
+        copy
+    }
+
+    /// Has nothing checked any more.
+    ///
+    /// # Safety
+    /// As [`permissions_of`].
+    pub unsafe fn clear_permissions(entry: &mut pg_sys::RangeTblEntry) {
+        entry.requiredPerms = 0;
+        entry.checkAsUser = pg_sys::InvalidOid;
+        entry.selectedCols = std::ptr::null_mut();
+        entry.insertedCols = std::ptr::null_mut();
+        entry.updatedCols = std::ptr::null_mut();
+        entry.extraUpdatedCols = std::ptr::null_mut();
+    }
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+mod of_entry {
+    use super::pg_sys;
+
+    /// The permissions that are checked for an entry of the query's range table; null for none.
+    ///
+    /// # Safety
+    /// `entry` is of the range table of `query`.
+    pub unsafe fn permissions_of(
+        query: *mut pg_sys::Query,
+        entry: *mut pg_sys::RangeTblEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract.
+        unsafe {
+            if (*entry).perminfoindex == 0 {
+                return std::ptr::null_mut();
+            }
+            pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)
+        }
+    }
+
+    /// Has the same checked for a copy of the entry, the first of another query.
+    ///
+    /// # Safety
+    /// `copy` is in no other query.
+    pub unsafe fn move_permissions(
+        to: *mut pg_sys::Query,
+        copy: *mut pg_sys::RangeTblEntry,
+        like: *const super::PermissionEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract; the sets are shared, and never changed in place.
+        unsafe {
+            (*copy).perminfoindex = 0;
+            let entry = pg_sys::addRTEPermissionInfo(&mut (*to).rteperminfos, copy);
+            *entry = *like;
+            entry
+        }
+    }
+
+    /// Has nothing checked any more.
+    ///
+    /// # Safety
+    /// As [`permissions_of`].
+    pub unsafe fn clear_permissions(entry: &mut pg_sys::RangeTblEntry) {
+        entry.perminfoindex = 0;
+    }
+}
+
+pub use of_entry::{clear_permissions, move_permissions, permissions_of};
+
+/// Where MERGE finds the rows that it changes, as a range table index; 0 where that goes without saying.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub fn merge_target(_query: &pg_sys::Query) -> i32 {
+    0
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+pub fn merge_target(query: &pg_sys::Query) -> i32 {
+    query.mergeTargetRelation
+}
+
+/// Whether a variable is of the table with this index of the range table.
+#[allow(clippy::unnecessary_cast)]
+pub fn is_of_table(variable: &pg_sys::Var, index: i32) -> bool {
+    // Unsigned in 14.
+    variable.varno as i32 == index
+}
+
+/// Puts the expressions of a target list in the place of columns of the first range table entry, which have their numbers.
+///
+/// # Safety
+/// `node` is an expression, and `targets` a target list.
+pub unsafe fn replace_columns(node: *mut pg_sys::Node, targets: *mut pg_sys::List) -> *mut pg_sys::Node {
+    let others = pg_sys::ReplaceVarsNoMatchOption::REPLACEVARS_CHANGE_VARNO;
+    // SAFETY: by contract; the entry is only looked at for rows as a whole, of which there are none in what is computed of
+    // columns.
+    unsafe {
+        let mut has_sublinks = false;
+        let mut entry = pg_sys::RangeTblEntry { type_: pg_sys::NodeTag::T_RangeTblEntry, ..Default::default() };
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"))]
+        return pg_sys::ReplaceVarsFromTargetList(node, 1, 0, &mut entry, targets, others, 1, &mut has_sublinks);
+        #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+        return pg_sys::ReplaceVarsFromTargetList(
+            node,
+            1,
+            0,
+            &mut entry,
+            targets,
+            0,
+            others,
+            1,
+            &mut has_sublinks,
+        );
+    }
+}
+
 pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan, privileges};
 
 pub fn hook_executor_check_perms<F: Frames>() {
