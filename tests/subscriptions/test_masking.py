@@ -1,5 +1,7 @@
 """Masking policies: whom they except, what they become, and what follows when columns change."""
 
+import re
+
 import psycopg2
 import pytest
 from conftest import SYSTEM, clean, reads, refuses
@@ -56,6 +58,9 @@ def test_who_is_excepted_reads_the_column(masking):
         assert reads(masking, user, "SELECT ssn FROM sales.people WHERE id = 1") == [("123-45-6789",)]
         masking.sql("SELECT immuta.remove_user_from_group(%s, 'hr')", (user,))
         assert columns(masking, user) == but("ssn") and in_step(masking)
+        [(masked,), (none,)] = reads(masking, user, "SELECT ssn FROM sales.people ORDER BY id")
+        assert re.fullmatch("[0-9a-f]{11}", masked) and none is None
+        assert masking.sql("SELECT * FROM immuta.why(%s, 'sales.people')", (user,))[-1] == ("masking policy", "ssn", True, "ssn: hash")
     assert masking.sql("SELECT immuta.drop_masking_policy('ssn')") == [(True,)]
     assert masking.sql("SELECT immuta.drop_masking_policy('ssn')") == [(False,)]
     assert columns(masking, "ann") == columns(masking, "ben") == ALL and in_step(masking)
@@ -155,6 +160,7 @@ def test_columns_that_change(masking):
     masking.sql("SELECT immuta.add_user_to_group('ben', 'hr')")
     mask = "SELECT column_name, column_number, mask ~ 'number' FROM immuta.masks"
     masking.ddl("ALTER TABLE sales.people RENAME ssn TO number")
+    assert reads(masking, "ann", "SELECT length(number) FROM sales.people WHERE id = 1") == [(11,)]
     assert masking.world.sql(mask) == [("number", 3, True)] and "number" not in columns(masking, "ann") and "number" in columns(masking, "ben")
     # Whoever adds the former name does not get it granted.
     masking.ddl("ALTER TABLE sales.people ADD COLUMN ssn text")
@@ -171,8 +177,9 @@ def test_columns_that_change(masking):
     assert masking.sql("SELECT ok FROM immuta.doctor() WHERE \"check\" = 'masked columns are masked'") == [(False,)]
     assert [row for row in masking.sql("SELECT * FROM immuta.why('ann', 'sales.people')") if row[0] == "masking policy"] == [
         ("masking policy", "ssn", True, "number: refused, as it has no mask: see immuta.masked_columns")]
-    with refuses("42501"):
+    with refuses("42501", "MASKED_COLUMN") as refused:
         reads(masking, "ann", "SELECT number FROM sales.people")
+    assert "replace the masking policy" in refused.hint
     assert reads(masking, "ann", "SELECT name FROM sales.people WHERE id = 2") == [("Bo",)]
     masking.ddl("ALTER TABLE sales.people ALTER number TYPE text")
     assert masking.world.sql("SELECT mask <> '' FROM immuta.masks") == [(True,)] and in_step(masking)
@@ -217,13 +224,17 @@ def test_what_is_computed_from_masked_columns(masking):
     assert columns(masking, "ann") == but("name")
     masking.sql("SELECT immuta.add_user_to_group('ann', 'hr')")
     assert columns(masking, "ann") == [*ALL, "mail"]
+    assert reads(masking, "ben", "SELECT id, name, mail FROM sales.people WHERE id = 1") == [(1, None, None)]
+    masking.sql("SELECT immuta.create_masking_policy('name', 'partial', columns => '{sales.people.name}', except_groups => '{hr}', replace => true)")
+    assert reads(masking, "ben", "SELECT mail FROM sales.people WHERE id = 2") == [("**@US",)]
+    assert reads(masking, "ann", "SELECT mail FROM sales.people WHERE id = 2") == [("Bo@US",)]
     # Two policies: neither speaks for what is computed from both.
     masking.sql(NULLED, ("region", "{sales.people.region}"))
     assert columns(masking, "ann") == ALL and in_step(masking)
     masking.ddl("ALTER TABLE sales.people ADD COLUMN hello text GENERATED ALWAYS AS ('Hello ' || name) STORED")
     assert columns(masking, "ben") == but("name", "region") and columns(masking, "ann") == [*ALL, "hello"]
     assert [row[-1] for row in masking.sql("SELECT * FROM immuta.why('ben', 'sales.people')") if row[0] == "masking policy"] == [
-        "name: null", "region: null", "mail: computed from masks", "hello: computed from masks"]
+        "name: partial", "region: null", "mail: computed from masks", "hello: computed from masks"]
 
 
 def test_exclusion_and_masks(masking):
@@ -254,6 +265,11 @@ def test_a_project_shows_what_all_may_see(masking):
                 assert masking.sql(shown) == [(ALL,)]
                 masking.sql("SELECT immuta.remove_user_from_group('ann', 'hr')")
         assert in_step(masking)
+        # ben may read it, and in the project sees what ann sees.
+        masking.sql("SELECT immuta.set_current_project('p', 'ben')")
+        assert reads(masking, "ben", "SELECT current_user, length(ssn), name FROM sales.people WHERE ssn !~ '-'") == [("project_p", 11, "Ann Archer")]
+        masking.sql("SELECT immuta.set_current_project(NULL, 'ben')")
+        assert reads(masking, "ben", "SELECT ssn FROM sales.people WHERE id = 1") == [("123-45-6789",)]
     finally:
         masking.world.sql("SELECT immuta.drop_project('p')")
 
