@@ -109,6 +109,8 @@ pub struct Object {
     pub access: Access,
     /// Of a relation: those that are read or written; empty where no column counts.
     pub columns: Vec<Rc<str>>,
+    /// Those of them of which the user sees masks.
+    pub masked: Vec<Rc<str>>,
 }
 
 /// The objects of one statement, each named once.
@@ -128,9 +130,13 @@ impl Objects {
         match self.named.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {
             Some(known) => {
                 known.access.0 |= accessed.access.0;
-                for column in accessed.columns {
-                    if !known.columns.contains(&column) {
-                        known.columns.push(column);
+                for (columns, more) in
+                    [(&mut known.columns, accessed.columns), (&mut known.masked, accessed.masked)]
+                {
+                    for column in more {
+                        if !columns.contains(&column) {
+                            columns.push(column);
+                        }
                     }
                 }
             }
@@ -325,7 +331,7 @@ mod tests {
 
     fn table(name: &str, access: Access, columns: &[&str]) -> Object {
         let columns = columns.iter().map(|&name| name.into()).collect();
-        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns }
+        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns, masked: Vec::new() }
     }
 
     #[test]

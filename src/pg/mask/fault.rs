@@ -17,8 +17,8 @@ pub enum Fault {
     NotExpression,
     /// The type of the mask, and that of the column.
     Type(String, String),
-    /// It depends on more than the row.
-    NotImmutable,
+    /// It depends on more than the row: by this function, or something else.
+    NotImmutable(Option<String>),
     /// A function whose meaning depends on the search path of whoever calls it.
     SearchPath(String),
     NotParallelSafe(String),
@@ -37,7 +37,7 @@ impl Fault {
         use PgSqlErrorCode::*;
         match self {
             fault if fault.is_refusal() => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Fault::NotImmutable | Fault::SearchPath(_) | Fault::NotParallelSafe(_) => {
+            Fault::NotImmutable(_) | Fault::SearchPath(_) | Fault::NotParallelSafe(_) => {
                 ERRCODE_INVALID_OBJECT_DEFINITION
             }
             Fault::Table | Fault::WholeRow => ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -58,7 +58,10 @@ impl Fault {
             Fault::Type(mask, column) => {
                 format!("a mask of type {mask} does not fit a column of type {column}")
             }
-            Fault::NotImmutable => "a mask must depend on nothing but the row".into(),
+            Fault::NotImmutable(None) => "a mask must depend on nothing but the row".into(),
+            Fault::NotImmutable(Some(name)) => {
+                format!("a mask must depend on nothing but the row: function {name} is not IMMUTABLE")
+            }
             Fault::SearchPath(name) => {
                 format!("function {name} in a mask looks names up by the search path of whoever calls it")
             }
@@ -83,7 +86,7 @@ impl Fault {
             Fault::NoColumn => "Name one by its table and number.",
             Fault::NotExpression => "Write an expression over the columns of the table, such as left(name, 1).",
             Fault::Type(..) => "Cast it to the type of the column.",
-            Fault::NotImmutable => {
+            Fault::NotImmutable(_) => {
                 "Use IMMUTABLE functions: for example date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', \
                  not date_trunc('day', at)."
             }

@@ -284,7 +284,6 @@ impl Hidden {
                     }
                 }
             }
-            // Nothing is inserted into a table that is read: the place serves to find the masked columns again, in plans, too.
             let mut masked = std::ptr::null_mut();
             for &number in &self.named {
                 reads = pg_sys::bms_del_member(reads, as_member(number));
@@ -294,7 +293,7 @@ impl Hidden {
                 reads = pg_sys::bms_del_member(reads, as_member(number));
             }
             asks.selectedCols = reads;
-            asks.insertedCols = masked;
+            compat::set_masked_columns(asks, masked);
         }
     }
 }
@@ -458,7 +457,7 @@ pub unsafe fn depends_on_role(plan: *mut pg_sys::PlannedStmt) -> bool {
                 let Some(masks) = cache::masks(Opened::of(entry.relid).0) else { return false };
                 let is_member = |number| {
                     [0, number].iter().any(|&of| pg_sys::bms_is_member(as_member(of), entry.selectedCols))
-                        || pg_sys::bms_is_member(as_member(number), entry.insertedCols)
+                        || pg_sys::bms_is_member(as_member(number), compat::masked_columns(entry))
                 };
                 masks.columns().any(is_member)
             })

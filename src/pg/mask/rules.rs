@@ -80,7 +80,7 @@ unsafe fn allow(mask: *mut pg_sys::Node) -> Result<(), Fault> {
         visit(mask, (&raw mut found).cast());
         match found.fault {
             Some(fault) => Err(fault),
-            None if pg_sys::contain_mutable_functions(mask) => Err(Fault::NotImmutable),
+            None if pg_sys::contain_mutable_functions(mask) => Err(Fault::NotImmutable(None)),
             None => Ok(()),
         }
     }
@@ -129,8 +129,11 @@ unsafe extern "C-unwind" fn visit_function(function: pg_sys::Oid, context: *mut 
 fn allow_function(oid: pg_sys::Oid, found: &mut Found) -> Result<(), Fault> {
     let name = || catalog::function(oid.to_u32()).map(|function| function.name).unwrap_or_default();
     // SAFETY: takes an OID by value.
-    let is_safe = unsafe { pg_sys::func_parallel(oid) } as u8 == b's';
-    if !is_safe {
+    let (volatility, parallel) = unsafe { (pg_sys::func_volatile(oid), pg_sys::func_parallel(oid)) };
+    if volatility as u8 != b'i' && !found.is_body {
+        return Err(Fault::NotImmutable(Some(name())));
+    }
+    if parallel as u8 != b's' {
         return Err(Fault::NotParallelSafe(name()));
     }
     if oid.to_u32() < FIRST_NORMAL_OBJECT_ID

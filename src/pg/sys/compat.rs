@@ -270,6 +270,18 @@ mod of_entry {
 
 pub use of_entry::{clear_permissions, move_permissions, permissions_of};
 
+/// The columns in whose place `pg::mask` shows masks; null for none. Where nothing is inserted the set of columns that are is
+/// checked by nobody, and it goes with the plan wherever that goes.
+pub fn masked_columns(entry: &PermissionEntry) -> *mut pg_sys::Bitmapset {
+    let inserts = u64::from(privileges(entry)) & u64::from(pg_sys::ACL_INSERT) != 0;
+    if inserts { std::ptr::null_mut() } else { entry.insertedCols }
+}
+
+/// The other way about.
+pub fn set_masked_columns(entry: &mut PermissionEntry, columns: *mut pg_sys::Bitmapset) {
+    entry.insertedCols = columns;
+}
+
 /// Where MERGE finds the rows that it changes, as a range table index; 0 where that goes without saying.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
 pub fn merge_target(_query: &pg_sys::Query) -> i32 {
