@@ -17,6 +17,11 @@ BEGIN
             WHERE a.attrelid = NEW.relation AND NOT a.attisdropped AND a.attname = ANY (NEW.excluded_columns)
             ORDER BY a.attnum);
     WHEN 'masks' THEN
+        IF NEW.column_name IS NULL THEN
+            SELECT n.nspname, c.relname, a.attname INTO NEW.schema_name, NEW.table_name, NEW.column_name
+            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE a.attrelid = NEW.table_oid AND a.attnum = NEW.column_number;
+        END IF;
         NEW.table_oid := immuta_internal.relation_named(NEW.schema_name, NEW.table_name);
         NEW.column_number := (SELECT a.attnum FROM pg_attribute a
                               WHERE a.attrelid = NEW.table_oid AND a.attname = NEW.column_name AND a.attnum > 0 AND NOT a.attisdropped);
