@@ -439,6 +439,78 @@ def test_one_who_leaves_another_database_or_is_dropped(masking):
     assert masking.world.sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('user_ann', 'user_ben')") == [(0,)] and in_step(masking)
 
 
+def test_the_order_of_an_index_is_seen(masking):
+    masking.ddl("CREATE TABLE sales.ranked (id int, secret int); INSERT INTO sales.ranked SELECT i, (i * 7919) % 1000 FROM generate_series(1, 999) i;"
+                "CREATE INDEX ON sales.ranked (secret) INCLUDE (id)")
+    masking.world.sql("VACUUM ANALYZE sales.ranked")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.ranked')")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.ranked.secret}')")
+    in_order = masking.world.sql("SELECT id FROM sales.ranked ORDER BY secret")
+    assert reads(masking, "ann", "SET LOCAL enable_seqscan = off; SELECT id FROM sales.ranked") == in_order
+    assert reads(masking, "ann", "SELECT id, secret FROM sales.ranked WHERE secret > 0") == []
+
+
+def test_the_partition_of_a_row_is_seen(masking):
+    masking.ddl("CREATE TABLE sales.parted (id int, secret text) PARTITION BY LIST (secret);"
+                "CREATE TABLE sales.part_a PARTITION OF sales.parted FOR VALUES IN ('a');"
+                "CREATE TABLE sales.part_b PARTITION OF sales.parted FOR VALUES IN ('b'); INSERT INTO sales.parted VALUES (1, 'a'), (2, 'b')")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.parted')")
+    masking.system.notices.clear()
+    masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.parted.secret}')")
+    assert any("partition key" in notice for notice in masking.system.notices)
+    plan = [line for (line,) in reads(masking, "ann", "EXPLAIN (ANALYZE, COSTS off, TIMING off) SELECT id, secret FROM sales.parted WHERE id = 2")]
+    assert any("part_b" in line and re.search(r"rows=1(\.00)?", line) for line in plan)
+    assert any("part_a" in line and re.search(r"rows=0(\.00)?", line) for line in plan)
+
+
+def test_an_expression_that_fails_can_show_the_value(masking):
+    masking.system.notices.clear()
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"ssn::int::text\"}', columns => '{sales.people.ssn}')")
+    assert any("message can show the value" in notice for notice in masking.system.notices)
+    with pytest.raises(psycopg2.errors.InvalidTextRepresentation, match="123-45-6789"):
+        reads(masking, "ann", "SELECT ssn FROM sales.people")
+
+
+def test_a_table_of_masked_columns_only(masking):
+    masking.ddl("CREATE TABLE sales.single (secret text)")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.single')")
+    masking.system.notices.clear()
+    masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.single.secret}')")
+    assert any("subscribers are refused it" in notice for notice in masking.system.notices)
+    with refuses("42501"):
+        reads(masking, "ann", "SELECT secret FROM sales.single")
+
+
+def test_views_have_no_masks(masking):
+    masking.ddl("CREATE VIEW sales.seen AS SELECT * FROM sales.people")
+    with refuses("22023", "MASK_NOT_ALLOWED"):
+        masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.seen.ssn}')")
+    masking.sql(SSN)
+    masking.world.sql("CREATE SCHEMA IF NOT EXISTS own AUTHORIZATION user_ann; GRANT ALL ON SCHEMA own TO user_ann")
+    try:
+        service = masking.world.connect()
+        impersonate(service, masking.world.token("ann"))
+        query(service, "CREATE VIEW own.people AS SELECT ssn FROM sales.people WHERE id = 1")
+        [(masked,)] = query(service, "SELECT * FROM own.people")
+        assert re.fullmatch("[0-9a-f]{11}", masked)
+        service.close()
+    finally:
+        masking.world.sql("DROP SCHEMA own CASCADE")
+
+
+def test_an_expression_after_a_rename(masking):
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || region\"}', columns => '{sales.people.name}')")
+    masking.ddl("ALTER TABLE sales.people RENAME name TO called")
+    assert reads(masking, "ann", "SELECT called FROM sales.people WHERE id = 1") == [("AEU",)]
+    masking.ddl("ALTER TABLE sales.people RENAME region TO area")
+    with refuses("42501", "MASKED_COLUMN"):
+        reads(masking, "ann", "SELECT called FROM sales.people")
+    assert reads(masking, "ann", "SELECT area FROM sales.people WHERE id = 1") == [("EU",)]
+    assert masking.drift() == [("column refused", "sales.people.called", 'column "region" does not exist')]
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || area\"}', columns => '{sales.people.called}', replace => true)")
+    assert reads(masking, "ann", "SELECT called FROM sales.people WHERE id = 1") == [("AEU",)] and in_step(masking)
+
+
 # Statements that are refused, and why.
 BAD = {
     "no name": "(NULL, 'null', columns => '{sales.people.ssn}')",
