@@ -11,13 +11,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import scene  # noqa: E402
 from harness.fixtures import *  # noqa: E402,F401,F403
-from harness.fixtures import VERSION  # noqa: E402
-from harness.world import impersonate  # noqa: E402
+from harness.fixtures import TALKATIVE, VERSION  # noqa: E402
+from harness.server import Server  # noqa: E402
+from harness.world import impersonate, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def server_name():
     return "masking"
+
+
+@pytest.fixture(scope="session")
+def server(server_name):
+    """Beside extensions that hook the planner and show plans, one before ours and one after it."""
+    beside = ["shared_preload_libraries=pg_stat_statements,immuta_ext,auto_explain", "auto_explain.log_min_duration=0",
+              "auto_explain.log_analyze=on", "auto_explain.log_verbose=on", "auto_explain.log_nested_statements=on"]
+    with Server(VERSION, server_name, environment={"RUST_BACKTRACE": "1"}, options=[*TALKATIVE, *beside]) as server:
+        prepare(server)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,10 @@ CREATE TABLE data.types (id int, w data.word NOT NULL, v varchar(8), ch char(6),
 INSERT INTO data.types VALUES (1, 'CANARY-w', 'CANARY-v', 'CANARY', 7700.77, '2077-07-17', '2077-07-17 07:17:17+00', '{CANARY}',
     '{"x": "CANARY"}', ('CANARY', 770000), '77007700-7700-7700-7700-770077007700', '0111');
 CREATE MATERIALIZED VIEW data.mv AS SELECT id, b FROM data.t;
-CREATE TABLE data.whole (id int, b text); INSERT INTO data.whole VALUES (1, 'CANARY-whole');
+CREATE TABLE data.whole (id int, b text); INSERT INTO data.whole SELECT i, 'CANARY-whole' FROM generate_series(1, 50) i;
 CREATE TABLE data.target (id int PRIMARY KEY, x text, y int); INSERT INTO data.target VALUES (1, 'x', 1), (2, 'y', 2);
 
+CREATE VIEW data.v AS SELECT id, b, n FROM data.t; CREATE VIEW data.vb WITH (security_barrier) AS SELECT id, b FROM data.t WHERE id < 5;
 CREATE VIEW data.owners AS SELECT id, b FROM data.t; GRANT SELECT ON data.owners TO PUBLIC;
 CREATE FUNCTION data.definer() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$SELECT b FROM data.t$$;
@@ -52,6 +53,7 @@ GRANT SELECT (id, c), UPDATE (c) ON data.p TO mallory;
 GRANT SELECT (id) ON data.parent TO mallory; GRANT SELECT (id, owner) ON data.r TO mallory;
 GRANT SELECT (id), UPDATE (id) ON data.g TO mallory; GRANT SELECT (id) ON data.types TO mallory;
 GRANT SELECT (id) ON data.mv TO mallory; GRANT SELECT (id) ON data.whole TO mallory;
+GRANT SELECT (id, n), UPDATE (n) ON data.v TO mallory; GRANT SELECT (id) ON data.vb TO mallory;
 GRANT SELECT (id, n, c, b), UPDATE (n, c) ON data.t TO excepted;
 RESET ROLE;
 
@@ -62,6 +64,7 @@ $$;
 SELECT pg_temp.mask('data.t', 'b', $$'mask-' || (id % 3)::text$$), pg_temp.mask('data.t', 'k', 'CASE WHEN n < 3 THEN 42 END'),
     pg_temp.mask('data.p', 'b', $$'mask-' || (id % 3)::text$$), pg_temp.mask('data.parent', 'b', $$'mask-' || id::text$$),
     pg_temp.mask('data.r', 'b', $$'mask-' || id::text$$), pg_temp.mask('data.g', 'b', $$'mask-' || id::text$$),
+    pg_temp.mask('data.v', 'b', $$'mask-' || id::text$$), pg_temp.mask('data.vb', 'b', $$'mask-' || id::text$$),
     pg_temp.mask('data.mv', 'b', $$'mask-' || id::text$$),
     pg_temp.mask('data.whole', 'b', 'immuta.mask_regex(b, immuta_internal.mask_ref(1))'),
     pg_temp.mask('data.types', 'w', 'NULL'), pg_temp.mask('data.types', 'v', 'immuta.mask_hash(v, immuta_internal.mask_ref(1))'),

@@ -177,7 +177,7 @@ impl Masks {
             undisturbed(owner, || {
                 // SAFETY: by contract.
                 unsafe {
-                    let mask = expression::analysed(relation, &masked.column, text)?;
+                    let mask = expression::analysed(relation, &masked.column, text, false)?;
                     expression::finish(mask)?;
                     Ok(mask)
                 }

@@ -65,8 +65,8 @@ pub struct Column {
     pub collation: pg_sys::Oid,
 }
 
-/// The expression that a text is, over the columns of a table (its first range table entry), of the type of the column. To be
-/// called [`undisturbed`]. Errors of PostgreSQL's are its own.
+/// The expression that a text is, over the columns of a table (its first range table entry), of the type of the column, to which
+/// only one that is new is cast. To be called [`undisturbed`]. Errors of PostgreSQL's are its own.
 ///
 /// # Safety
 /// `relation` is open and locked.
@@ -74,6 +74,7 @@ pub unsafe fn analysed(
     relation: pg_sys::Relation,
     column: &Column,
     text: &CStr,
+    is_new: bool,
 ) -> Result<*mut pg_sys::Node, Fault> {
     let parsed = expression::parsed(text).ok_or(Fault::NotExpression)?;
     // SAFETY: by contract; the nodes are of this memory context, as the analysis wants them.
@@ -86,6 +87,10 @@ pub unsafe fn analysed(
         // Of a policy: no aggregates, no window functions, no sets.
         let found = pg_sys::transformExpr(state, parsed, pg_sys::ParseExprKind::EXPR_KIND_POLICY);
         let of_type = pg_sys::exprType(found);
+        let fault = || Fault::Type(type_name(of_type), type_name(column.of_type));
+        if !is_new && of_type != column.of_type {
+            return Err(fault());
+        }
         let mut mask = pg_sys::coerce_to_target_type(
             state,
             found,
@@ -97,7 +102,7 @@ pub unsafe fn analysed(
             -1,
         );
         if mask.is_null() {
-            return Err(Fault::Type(type_name(of_type), type_name(column.of_type)));
+            return Err(fault());
         }
         pg_sys::assign_expr_collations(state, mask);
         if pg_sys::exprTypmod(mask) != column.modifier || pg_sys::exprCollation(mask) != column.collation {

@@ -53,7 +53,7 @@ impl Fault {
             }
             Fault::NoParameters(id) => format!("the parameters {id} of a mask are missing"),
             Fault::Reference => "values of type immuta.mask_ref cannot be made".into(),
-            Fault::NoColumn => "a mask is for a column of a table, a foreign table or a materialized view".into(),
+            Fault::NoColumn => "a mask is for a column of a table or a view".into(),
             Fault::NotExpression => "a mask is one expression".into(),
             Fault::Type(mask, column) => {
                 format!("a mask of type {mask} does not fit a column of type {column}")

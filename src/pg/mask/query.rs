@@ -159,7 +159,10 @@ impl Hidden {
         // SAFETY: by contract; the permissions are null or belong to the entry.
         unsafe {
             let entry = entry_of(query, index);
-            if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION || !cache::is_masked((*entry).relid.to_u32()) {
+            // A view was replaced by its query; its OID stays.
+            let is_relation =
+                matches!((*entry).rtekind, pg_sys::RTEKind::RTE_RELATION | pg_sys::RTEKind::RTE_SUBQUERY);
+            if !is_relation || (*entry).relid == pg_sys::InvalidOid || !cache::is_masked((*entry).relid.to_u32()) {
                 return None;
             }
             let permissions = compat::permissions_of(query, entry).as_ref()?;

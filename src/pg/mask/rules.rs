@@ -27,14 +27,15 @@ fn check_or_fault(table: u32, number: i16, text: &CStr) -> Result<CString, Fault
         }
         let column = column(relation, number).filter(|_| {
             let kind = (*(*relation).rd_rel).relkind as u8;
-            matches!(kind, b'r' | b'p' | b'f' | b'm')
+            matches!(kind, b'r' | b'p' | b'f' | b'm' | b'v')
         });
         let checked = column.ok_or(Fault::NoColumn).and_then(|column| {
             undisturbed(owner, || {
-                let mask = expression::analysed(relation, &column, text)?;
+                let mask = expression::analysed(relation, &column, text, true)?;
                 allow(mask)?;
                 let written = expression::written((*relation).rd_id, mask);
-                let again = expression::analysed(relation, &column, written)?;
+                let again =
+                    expression::analysed(relation, &column, written, false).map_err(|_| Fault::Unstable)?;
                 if expression::written((*relation).rd_id, again) != written {
                     return Err(Fault::Unstable);
                 }

@@ -191,7 +191,14 @@ mod of_entry {
         _query: *mut pg_sys::Query,
         entry: *mut pg_sys::RangeTblEntry,
     ) -> *mut super::PermissionEntry {
-        entry
+        // SAFETY: by contract. Those of a view that was replaced by its query are with the entry that stands for it in there.
+        unsafe {
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
+                return entry;
+            }
+            let first = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*(*entry).subquery).rtable).get_ptr(0);
+            first.filter(|&first| (*first).relid == (*entry).relid).unwrap_or(std::ptr::null_mut())
+        }
     }
 
     /// Has the same checked for a copy of the entry, the first of another query.
@@ -199,11 +206,12 @@ mod of_entry {
     /// # Safety
     /// `copy` is in no other query.
     pub unsafe fn move_permissions(
-        _to: *mut pg_sys::Query,
+        to: *mut pg_sys::Query,
         copy: *mut pg_sys::RangeTblEntry,
         _like: *const super::PermissionEntry,
     ) -> *mut super::PermissionEntry {
-        copy
+        // SAFETY: by contract.
+        unsafe { permissions_of(to, copy) }
     }
 
     /// Has nothing checked any more.
