@@ -29,18 +29,16 @@ AS $$
                       SELECT m.policy_id FROM immuta.policy_member m JOIN immuta.masking_policy p ON p.id = m.policy_id
                       WHERE m.user_id = s.user_id) e
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
-    ), hidden AS MATERIALIZED (
-        -- Columns that are not granted, and the policy whose exceptions are.
-        SELECT d.id, n AS attnum, NULL::integer AS policy_id FROM immuta.data_source d, unnest(d.excluded_numbers) n
-        UNION ALL
-        SELECT d.id, k.column_number, k.policy_id FROM immuta.masks k JOIN immuta.data_source d ON d.relation = k.table_oid
     ), relation AS (
-        SELECT r.role, r.excepted_by, d.id, d.relation, d.excluded_columns, c.relkind, c.relnamespace, c.relowner, p.privilege,
-               d.excluded_columns = '{}' AND NOT EXISTS (SELECT FROM hidden h WHERE h.id = d.id) AS as_a_whole
+        -- Masked columns are for those whom their policy excepts, who have all others from where they are subscribed.
+        SELECT r.role, r.excepted_by, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
+               p.privilege, m.numbers AS masked_numbers, d.excluded_columns = '{}' AND m.numbers = '{}' AS as_a_whole
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
         JOIN immuta_internal.privileges_of_kind(c.relkind) p ON p.access IN ('READ', r.access)
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT k.column_number FROM immuta.masks k WHERE k.table_oid = d.relation
+                                         AND (r.excepted_by IS NULL OR k.policy_id = r.excepted_by))) m (numbers)
         WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (grantees IS NULL OR r.role = ANY (grantees))
           AND NOT d.held
           -- Row security does not apply to TRUNCATE.
@@ -52,9 +50,8 @@ AS $$
     SELECT w.id, w.role, 'r', w.relation, a.attnum, w.privilege
     FROM relation w JOIN pg_attribute a ON a.attrelid = w.relation
     WHERE NOT w.as_a_whole AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
-      AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (w.excluded_columns)
-      AND CASE WHEN w.excepted_by IS NULL THEN NOT EXISTS (SELECT FROM hidden h WHERE h.id = w.id AND h.attnum = a.attnum)
-               ELSE EXISTS (SELECT FROM hidden h WHERE h.id = w.id AND h.attnum = a.attnum AND h.policy_id = w.excepted_by) END
+      AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers) AND a.attname <> ALL (w.excluded_columns)
+      AND (a.attnum = ANY (w.masked_numbers)) = (w.excepted_by IS NOT NULL)
     UNION
     -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'

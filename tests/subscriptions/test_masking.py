@@ -483,7 +483,7 @@ def test_a_table_of_masked_columns_only(masking):
 
 def test_views_have_no_masks(masking):
     masking.ddl("CREATE VIEW sales.seen AS SELECT * FROM sales.people")
-    with refuses("22023", "MASK_NOT_ALLOWED"):
+    with refuses("42809", "MASK_NOT_ALLOWED"):
         masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.seen.ssn}')")
     masking.sql(SSN)
     masking.world.sql("CREATE SCHEMA IF NOT EXISTS own AUTHORIZATION user_ann; GRANT ALL ON SCHEMA own TO user_ann")
