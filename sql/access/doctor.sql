@@ -35,6 +35,11 @@ AS $$
            ELSE count(*) || ' differences: see immuta.drift()' END
     FROM immuta.system_account a LEFT JOIN immuta.drift() d ON true GROUP BY a.one
     UNION ALL
+    SELECT 'masked columns are masked', count(m.what) = 0, CASE count(m.what) WHEN 0 THEN 'all of them'
+           ELSE 'See immuta.drift(): ' || string_agg(m.what || ': ' || m.object, '; ' ORDER BY m.what, m.object) END
+    FROM immuta.system_account a LEFT JOIN immuta_internal.differences_of_masks() m ON true
+    WHERE EXISTS (SELECT FROM immuta.masking_policy) GROUP BY a.one
+    UNION ALL
     SELECT 'DDL is watched', count(*) = 0, CASE count(*) WHEN 0 THEN 'by all event triggers'
            ELSE 'ALTER EVENT TRIGGER ... ENABLE: ' || string_agg(n.name, ', ') || '; then run immuta.sync()' END
     FROM immuta.system_account, (VALUES ('immuta_before'), ('immuta_ddl'), ('immuta_drop')) n (name)
@@ -47,8 +52,7 @@ CREATE FUNCTION immuta_internal.doctor_of_projects() RETURNS TABLE ("check" text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'projects give no more than their members have', count(*) = 0, CASE count(*) WHEN 0 THEN 'none does'
-        ELSE 'SELECT immuta.equalise_projects(): grants were changed since: ' || string_agg(DISTINCT p.name || ' (' || s.relation::text || ')', ', ') END
-    FROM immuta.project p JOIN immuta.project_data_source s ON s.project_id = p.id JOIN pg_class c ON c.oid = s.relation
-    WHERE NOT immuta_internal.granted_columns(s.relation, p.postgres_role) <@ immuta_internal.equalised_columns(p.id, s.relation)
+        ELSE 'SELECT immuta.equalise_projects(): grants were changed since: ' || string_agg(p.name || ' (' || f.relation::regclass || ')', ', ') END
+    FROM immuta.project p, immuta_internal.planned_columns(p.id) f WHERE NOT f.granted <@ f.wanted
 $$;
 COMMENT ON FUNCTION immuta_internal.doctor_of_projects() IS 'the part of doctor() that concerns projects';

@@ -44,7 +44,7 @@ pub fn install() {
     mask::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);
-    frames::install(frames::Handlers {
+    frames::install(frames::StatementHandlers {
         utility: statement::before_utility,
         parsed: statement::parsed,
         looked_up: names::looked_up,
@@ -66,7 +66,7 @@ pub fn install() {
         changes: audit::changes,
     });
     login::install(accepts_login);
-    xact::register(xact::Handlers {
+    xact::register(xact::TransactionHandlers {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
         prepare: transaction::prepare,

@@ -128,9 +128,9 @@ mod tests {
     use super::*;
     use crate::core::audit::blanks::month_since_1900;
     use crate::core::audit::{Access, Object, Outcome, SqlState, What};
-    use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
+    use crate::core::audit::{CompletedStatement, Ids, Impersonated, Objects, Session, Text};
     use crate::core::identity::Identity;
-    use crate::core::identity::{Actor as Acting, Bearer};
+    use crate::core::identity::{Actor, Bearer};
     use crate::core::time::Timestamp;
     use std::rc::Rc;
 
@@ -146,9 +146,9 @@ mod tests {
         }
     }
 
-    fn actor() -> Actor {
+    fn actor() -> Impersonated {
         let identity = Identity { iamid: "bim".into(), userid: "ali\"ce".into() };
-        Actor {
+        Impersonated {
             identity: Rc::new(identity),
             mapped_role: "alice".into(),
             provider: "local",
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn record<'a>(session: &'a Session, actor: &'a Actor, what: What<'a>) -> Record<'a> {
+    fn record<'a>(session: &'a Session, actor: &'a Impersonated, what: What<'a>) -> Record<'a> {
         let is_refused = matches!(what, What::Refused(..));
         Record { session, actor: (!is_refused).then_some(actor), candidate: None, application: "app", what }
     }
@@ -187,12 +187,12 @@ mod tests {
         serde_json::from_slice(&line).unwrap_or_default()
     }
 
-    fn statement(outcome: Outcome) -> Statement {
+    fn statement(outcome: Outcome) -> CompletedStatement {
         let mut objects = Objects::default();
         objects.add(table("app.flights", SELECT, &["id"]));
         let masked = vec!["delay".into()];
         objects.add(Object { masked, ..table("app.flights", Access(1 << 2), &["id", "delay"]) });
-        Statement {
+        CompletedStatement {
             text: Some(Text {
                 shown: "UPDATE app.flights SET delay = 0 RETURNING id".into(),
                 is_cut: false,
@@ -287,20 +287,20 @@ mod tests {
             assert_ne!(parse(&again), serde_json::Value::Null);
         }
         assert_eq!(forms.known.len(), 2);
-        let other = Actor { mapped_role: "bob".into(), ..actor.clone() };
+        let other = Impersonated { mapped_role: "bob".into(), ..actor.clone() };
         forms.line(&record(&session, &other, What::Statement(&statement)), &values(), Format::Uam);
         assert_eq!(forms.known.len(), 3);
     }
 
     #[test]
     fn who_uses_a_token_is_on_record() {
-        let named = |id: &str| Acting { id: id.into(), issuer: (id == "agent").then(|| "https://id".into()) };
+        let named = |id: &str| Actor { id: id.into(), issuer: (id == "agent").then(|| "https://id".into()) };
         let bearer = Bearer {
             token_id: Some("t-1".into()),
             client: Some("app".into()),
             actors: vec![named("agent"), named("service")],
         };
-        let (session, actor) = (session(), Actor { bearer: Some(Rc::new(bearer)), ..actor() });
+        let (session, actor) = (session(), Impersonated { bearer: Some(Rc::new(bearer)), ..actor() });
         let written = |format| {
             let line = Forms::new(1).line(&record(&session, &actor, What::Started), &values(), format);
             serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default()

@@ -59,7 +59,7 @@ pub struct Session {
 
 /// Who is impersonated, and how.
 #[derive(Clone, Debug, Hash)]
-pub struct Actor {
+pub struct Impersonated {
     pub identity: Rc<Identity>,
     pub mapped_role: String,
     pub provider: &'static str,
@@ -220,7 +220,7 @@ pub struct Text {
 
 /// A statement that is over.
 #[derive(Debug, Hash)]
-pub struct Statement {
+pub struct CompletedStatement {
     /// None where `bodata.audit_query_text` says so.
     pub text: Option<Text>,
     /// Command tag; empty where only the error was seen.
@@ -237,7 +237,7 @@ pub struct Statement {
 /// What a record is about.
 #[derive(Debug, Hash)]
 pub enum What<'a> {
-    Statement(&'a Statement),
+    Statement(&'a CompletedStatement),
     Started,
     /// Code in DETAIL, SQLSTATE.
     Refused(&'static str, SqlState),
@@ -254,7 +254,7 @@ pub enum What<'a> {
 pub struct Record<'a> {
     pub session: &'a Session,
     /// None where nobody is impersonated, because that was refused.
-    pub actor: Option<&'a Actor>,
+    pub actor: Option<&'a Impersonated>,
     /// Whom a refused token was for, where that is known.
     pub candidate: Option<&'a Identity>,
     pub application: &'a str,

@@ -6,6 +6,7 @@ pub mod compat;
 pub mod exit;
 pub mod expression;
 pub mod inject;
+pub mod machine;
 pub mod raw;
 pub mod report;
 pub mod running;
