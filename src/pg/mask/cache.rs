@@ -3,7 +3,7 @@
 use crate::pg::catalog::{self, Installation, tables};
 use crate::pg::gate;
 use crate::pg::mask::expression::{self, Column, undisturbed};
-use crate::pg::mask::fault::Fault;
+use crate::pg::mask::fault::MaskFault;
 use crate::pg::mask::rules;
 use crate::pg::sys::compat;
 use foldhash::fast::RandomState;
@@ -27,7 +27,7 @@ static TABLES: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 static RELATIONS: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Default)]
-struct Known {
+struct KnownMasks {
     changes: u64,
     /// The tables that have masks.
     masked: HashSet<u32, RandomState>,
@@ -37,7 +37,7 @@ struct Known {
 }
 
 thread_local! {
-    static KNOWN: RefCell<Known> = RefCell::default();
+    static KNOWN: RefCell<KnownMasks> = RefCell::default();
     /// Who is a subscriber, and the generation in which that was found.
     static SUBSCRIBERS: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
@@ -113,7 +113,7 @@ pub fn changed(relation: u32) {
 }
 
 /// A masked column.
-struct Masked {
+struct MaskedColumn {
     column: Column,
     /// In the database encoding. Without one it is a generated column, computed from masks.
     text: Option<CString>,
@@ -124,7 +124,7 @@ struct Masked {
 /// The masks of a table.
 pub struct Masks {
     relation: u32,
-    columns: Vec<Masked>,
+    columns: Vec<MaskedColumn>,
     is_stale: Cell<bool>,
     memory: pg_sys::MemoryContext,
 }
@@ -159,10 +159,10 @@ impl Masks {
     ///
     /// # Safety
     /// `relation` is the table, open and locked.
-    pub unsafe fn mask(&self, relation: pg_sys::Relation, number: i16) -> Result<*mut pg_sys::Node, Fault> {
+    pub unsafe fn mask(&self, relation: pg_sys::Relation, number: i16) -> Result<*mut pg_sys::Node, MaskFault> {
         let broken = || {
             let (column, table) = names(self.relation, number);
-            Fault::Broken(column, table)
+            MaskFault::Broken(column, table)
         };
         let masked = self.columns.iter().find(|masked| masked.column.number == number).ok_or_else(broken)?;
         // SAFETY: by contract; what is made is copied to memory that lives as long as this value, and from it.
@@ -180,12 +180,16 @@ impl Masks {
 
     /// # Safety
     /// As [`Masks::mask`].
-    unsafe fn made(&self, relation: pg_sys::Relation, masked: &Masked) -> Result<*mut pg_sys::Node, Fault> {
+    unsafe fn made(
+        &self,
+        relation: pg_sys::Relation,
+        masked: &MaskedColumn,
+    ) -> Result<*mut pg_sys::Node, MaskFault> {
         let Some(text) = &masked.text else {
             // SAFETY: by contract.
             return unsafe { self.generated(relation, masked) };
         };
-        let owner = catalog::presence().ok_or(Fault::NoColumn)?.owner;
+        let owner = catalog::presence().ok_or(MaskFault::NoColumn)?.owner;
         // Whatever is wrong with it, an error is raised in any case: nothing is caught to go on.
         PgTryBuilder::new(AssertUnwindSafe(|| {
             undisturbed(owner, || {
@@ -198,7 +202,7 @@ impl Masks {
             })
         }))
         .catch_when(pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
-        .catch_others(|_| Err(Fault::NotExpression))
+        .catch_others(|_| Err(MaskFault::NotExpression))
         .execute()
     }
 
@@ -206,7 +210,11 @@ impl Masks {
     ///
     /// # Safety
     /// As [`Masks::mask`].
-    unsafe fn generated(&self, relation: pg_sys::Relation, masked: &Masked) -> Result<*mut pg_sys::Node, Fault> {
+    unsafe fn generated(
+        &self,
+        relation: pg_sys::Relation,
+        masked: &MaskedColumn,
+    ) -> Result<*mut pg_sys::Node, MaskFault> {
         // SAFETY: by contract; the list holds nodes that were made just now.
         unsafe {
             let mut replaced = std::ptr::null_mut();
@@ -218,7 +226,7 @@ impl Masks {
             }
             let expression = pg_sys::build_column_default(relation, masked.column.number.into());
             if expression.is_null() {
-                return Err(Fault::NoColumn);
+                return Err(MaskFault::NoColumn);
             }
             Ok(compat::replace_columns(expression, replaced))
         }
@@ -275,8 +283,9 @@ pub fn is_masked(relation: u32) -> bool {
     if masked.is_empty() {
         NONE_AT.store(changes, Relaxed);
     }
-    let before =
-        KNOWN.with_borrow_mut(|known| std::mem::replace(known, Known { changes, masked, ..Known::default() }));
+    let before = KNOWN.with_borrow_mut(|known| {
+        std::mem::replace(known, KnownMasks { changes, masked, ..KnownMasks::default() })
+    });
     drop(before);
     is_masked
 }
@@ -287,7 +296,7 @@ pub fn is_masked(relation: u32) -> bool {
 /// # Safety
 /// `query` is a query that was analysed and rewritten.
 pub unsafe fn is_named_in(query: *mut pg_sys::Query) -> bool {
-    let is_named = |known: &Known| {
+    let is_named = |known: &KnownMasks| {
         (0..)
             .map_while(|at| {
                 // SAFETY: by contract.
@@ -319,11 +328,11 @@ unsafe fn load(installed: &Installation, relation: pg_sys::Relation) -> Masks {
     // null or of this memory context.
     unsafe {
         let oid = (*relation).rd_id.to_u32();
-        let mut columns: Vec<Masked> = tables::masks(installed, oid)
+        let mut columns: Vec<MaskedColumn> = tables::masks(installed, oid)
             .into_iter()
             .filter_map(|(number, text)| {
                 let column = rules::column(relation, number)?;
-                Some(Masked { column, text: Some(text), mask: Cell::new(std::ptr::null_mut()) })
+                Some(MaskedColumn { column, text: Some(text), mask: Cell::new(std::ptr::null_mut()) })
             })
             .collect();
         let descriptor = PgTupleDesc::from_pg_unchecked((*relation).rd_att);
@@ -338,7 +347,7 @@ unsafe fn load(installed: &Installation, relation: pg_sys::Relation) -> Masks {
             if columns.iter().any(|masked| masked.text.is_some() && is_named(masked.column.number))
                 && let Some(column) = rules::column(relation, number)
             {
-                columns.push(Masked { column, text: None, mask: Cell::new(std::ptr::null_mut()) });
+                columns.push(MaskedColumn { column, text: None, mask: Cell::new(std::ptr::null_mut()) });
             }
         }
         let memory = pg_sys::AllocSetContextCreateExtended(

@@ -2,8 +2,7 @@
 
 use crate::pg::mask::cache;
 use crate::pg::mask::query::{Opened, hidden_from, new_node};
-use crate::pg::switch;
-use crate::pg::sys::compat;
+use crate::pg::sys::{compat, raw};
 use pgrx::tupdesc::PgTupleDesc;
 use pgrx::{PgList, is_a, pg_sys};
 use std::ffi::{CStr, CString, c_int};
@@ -49,7 +48,7 @@ unsafe fn masked_columns(copy: &pg_sys::CopyStmt) -> Option<Vec<CString>> {
         if (*(*relation.0).rd_rel).relkind as u8 != b'r' {
             return None;
         }
-        let hidden = hidden_from(switch::current_user().0, oid, &*cache::masks(relation.0)?);
+        let hidden = hidden_from(raw::GetUserId().to_u32(), oid, &*cache::masks(relation.0)?);
         // Generated columns cannot be copied.
         let descriptor = PgTupleDesc::from_pg_unchecked((*relation.0).rd_att);
         let all: Vec<_> = descriptor

@@ -3,7 +3,7 @@
 use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog;
 use crate::pg::gate::{Restricted, Restriction};
-use crate::pg::mask::fault::Fault;
+use crate::pg::mask::fault::MaskFault;
 use crate::pg::sys::{compat, expression, raw};
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_int, c_void};
@@ -75,8 +75,8 @@ pub unsafe fn analysed(
     column: &Column,
     text: &CStr,
     is_new: bool,
-) -> Result<*mut pg_sys::Node, Fault> {
-    let parsed = expression::parsed(text).ok_or(Fault::NotExpression)?;
+) -> Result<*mut pg_sys::Node, MaskFault> {
+    let parsed = expression::parsed(text).ok_or(MaskFault::NotExpression)?;
     // SAFETY: by contract; the nodes are of this memory context, as the analysis wants them.
     unsafe {
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
@@ -87,7 +87,7 @@ pub unsafe fn analysed(
         // Of a policy: no aggregates, no window functions, no sets.
         let found = pg_sys::transformExpr(state, parsed, pg_sys::ParseExprKind::EXPR_KIND_POLICY);
         let of_type = pg_sys::exprType(found);
-        let fault = || Fault::Type(type_name(of_type), type_name(column.of_type));
+        let fault = || MaskFault::Type(type_name(of_type), type_name(column.of_type));
         if !is_new && of_type != column.of_type {
             return Err(fault());
         }
@@ -137,11 +137,11 @@ pub unsafe fn written<'a>(table: pg_sys::Oid, mask: *mut pg_sys::Node) -> &'a CS
 ///
 /// # Safety
 /// `mask` is an expression that [`analysed`] made.
-pub unsafe fn finish(mask: *mut pg_sys::Node) -> Result<(), Fault> {
+pub unsafe fn finish(mask: *mut pg_sys::Node) -> Result<(), MaskFault> {
     let mut has_stray_reference = false;
     // SAFETY: by contract; the walk passes the pointer on as it is.
     unsafe { finish_node(mask, (&raw mut has_stray_reference).cast()) };
-    if has_stray_reference { Err(Fault::Reference) } else { Ok(()) }
+    if has_stray_reference { Err(MaskFault::Reference) } else { Ok(()) }
 }
 
 #[pg_guard]
@@ -162,10 +162,10 @@ unsafe extern "C-unwind" fn finish_node(node: *mut pg_sys::Node, stray: *mut c_v
             }
             T_FuncExpr => {
                 let call = &*(node as *mut pg_sys::FuncExpr);
-                match name_of_ours(call.funcid) {
-                    Ours::TakesReference => make_references(call.args),
-                    Ours::MakesReference => *(stray as *mut bool) = true,
-                    Ours::Other => {}
+                match what_of_references(call.funcid) {
+                    OfReferences::TakesReference => make_references(call.args),
+                    OfReferences::MakesReference => *(stray as *mut bool) = true,
+                    OfReferences::Other => {}
                 }
             }
             _ => {}
@@ -193,7 +193,7 @@ unsafe fn is_null(node: *mut pg_sys::Node) -> bool {
     }
 }
 
-enum Ours {
+enum OfReferences {
     /// `mask_ref()`
     MakesReference,
     /// `mask_hash()` and its like
@@ -201,16 +201,16 @@ enum Ours {
     Other,
 }
 
-fn name_of_ours(function: pg_sys::Oid) -> Ours {
+fn what_of_references(function: pg_sys::Oid) -> OfReferences {
     let function = function.to_u32();
     let name = catalog::presence()
         .filter(|found| catalog::is_ours(function, found.extension))
         .and_then(|_| catalog::function(function))
         .map(|found| found.name);
     match name.as_deref() {
-        Some("mask_ref") => Ours::MakesReference,
-        Some("mask_hash" | "mask_regex") => Ours::TakesReference,
-        _ => Ours::Other,
+        Some("mask_ref") => OfReferences::MakesReference,
+        Some("mask_hash" | "mask_regex") => OfReferences::TakesReference,
+        _ => OfReferences::Other,
     }
 }
 
@@ -228,7 +228,7 @@ unsafe fn make_references(arguments: *mut pg_sys::List) {
                 continue;
             };
             let call = &*(argument as *mut pg_sys::FuncExpr);
-            if !matches!(name_of_ours(call.funcid), Ours::MakesReference) {
+            if !matches!(what_of_references(call.funcid), OfReferences::MakesReference) {
                 continue;
             }
             let id = PgList::<pg_sys::Node>::from_pg(call.args)

@@ -3,7 +3,7 @@
 use crate::pg::sys::report::{Report, raise};
 use pgrx::PgSqlErrorCode;
 
-pub enum Fault {
+pub enum MaskFault {
     /// A masked column is named where rows are changed: `(column, table)`.
     Target(String, String),
     /// The mask does not fit its column any more: `(column, table)`.
@@ -28,75 +28,80 @@ pub enum Fault {
     Unstable,
 }
 
-impl Fault {
+impl MaskFault {
     fn is_refusal(&self) -> bool {
-        matches!(self, Fault::Target(..) | Fault::Broken(..) | Fault::NoParameters(_) | Fault::Reference)
+        matches!(
+            self,
+            MaskFault::Target(..) | MaskFault::Broken(..) | MaskFault::NoParameters(_) | MaskFault::Reference
+        )
     }
 
     fn sqlstate(&self) -> PgSqlErrorCode {
         use PgSqlErrorCode::*;
         match self {
             fault if fault.is_refusal() => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Fault::NotImmutable(_) | Fault::SearchPath(_) | Fault::NotParallelSafe(_) => {
+            MaskFault::NotImmutable(_) | MaskFault::SearchPath(_) | MaskFault::NotParallelSafe(_) => {
                 ERRCODE_INVALID_OBJECT_DEFINITION
             }
-            Fault::Table | Fault::WholeRow => ERRCODE_FEATURE_NOT_SUPPORTED,
+            MaskFault::Table | MaskFault::WholeRow => ERRCODE_FEATURE_NOT_SUPPORTED,
             _ => ERRCODE_INVALID_PARAMETER_VALUE,
         }
     }
 
     fn message(&self) -> String {
         match self {
-            Fault::Target(column, table) => format!("column \"{column}\" of table \"{table}\" is masked"),
-            Fault::Broken(column, table) => {
+            MaskFault::Target(column, table) => format!("column \"{column}\" of table \"{table}\" is masked"),
+            MaskFault::Broken(column, table) => {
                 format!("the mask of column \"{column}\" of table \"{table}\" does not fit it any more")
             }
-            Fault::NoParameters(id) => format!("the parameters {id} of a mask are missing"),
-            Fault::Reference => "values of type immuta.mask_ref cannot be made".into(),
-            Fault::NoColumn => "a mask is for a column of a table or a view".into(),
-            Fault::NotExpression => "a mask is one expression".into(),
-            Fault::Type(mask, column) => {
+            MaskFault::NoParameters(id) => format!("the parameters {id} of a mask are missing"),
+            MaskFault::Reference => "values of type immuta.mask_ref cannot be made".into(),
+            MaskFault::NoColumn => "a mask is for a column of a table or a view".into(),
+            MaskFault::NotExpression => "a mask is one expression".into(),
+            MaskFault::Type(mask, column) => {
                 format!("a mask of type {mask} does not fit a column of type {column}")
             }
-            Fault::NotImmutable(None) => "a mask must depend on nothing but the row".into(),
-            Fault::NotImmutable(Some(name)) => {
+            MaskFault::NotImmutable(None) => "a mask must depend on nothing but the row".into(),
+            MaskFault::NotImmutable(Some(name)) => {
                 format!("a mask must depend on nothing but the row: function {name} is not IMMUTABLE")
             }
-            Fault::SearchPath(name) => {
+            MaskFault::SearchPath(name) => {
                 format!("function {name} in a mask looks names up by the search path of whoever calls it")
             }
-            Fault::NotParallelSafe(name) => format!("function {name} in a mask is not PARALLEL SAFE"),
-            Fault::Table => "a mask must not read tables".into(),
-            Fault::WholeRow => "a mask must not name the row as a whole, or its system columns".into(),
-            Fault::Unstable => "the mask comes to something else when it is read again".into(),
+            MaskFault::NotParallelSafe(name) => format!("function {name} in a mask is not PARALLEL SAFE"),
+            MaskFault::Table => "a mask must not read tables".into(),
+            MaskFault::WholeRow => "a mask must not name the row as a whole, or its system columns".into(),
+            MaskFault::Unstable => "the mask comes to something else when it is read again".into(),
         }
     }
 
     fn hint(&self) -> &'static str {
         match self {
-            Fault::Target(..) => {
+            MaskFault::Target(..) => {
                 "Leave it out of WHERE, SET and RETURNING of the table that is changed, and of ON CONFLICT; a subquery may \
                  read its mask."
             }
-            Fault::Broken(..) => {
+            MaskFault::Broken(..) => {
                 "The other columns can be read. An administrator can replace the masking policy; see immuta.drift()."
             }
-            Fault::NoParameters(_) => "An administrator can replace the masking policy; see immuta.drift().",
-            Fault::Reference => "Only masks name one; see immuta.create_masking_policy().",
-            Fault::NoColumn => "Name one by its table and number.",
-            Fault::NotExpression => "Write an expression over the columns of the table, such as left(name, 1).",
-            Fault::Type(..) => "Cast it to the type of the column.",
-            Fault::NotImmutable(_) => {
+            MaskFault::NoParameters(_) => "An administrator can replace the masking policy; see immuta.drift().",
+            MaskFault::Reference => "Only masks name one; see immuta.create_masking_policy().",
+            MaskFault::NoColumn => "Name one by its table and number.",
+            MaskFault::NotExpression => {
+                "Write an expression over the columns of the table, such as left(name, 1)."
+            }
+            MaskFault::Type(..) => "Cast it to the type of the column.",
+            MaskFault::NotImmutable(_) => {
                 "Use IMMUTABLE functions: for example date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', \
                  not date_trunc('day', at)."
             }
-            Fault::SearchPath(_) => {
+            MaskFault::SearchPath(_) => {
                 "Give it a body of BEGIN ATOMIC, or a search path: ALTER FUNCTION ... SET search_path."
             }
-            Fault::NotParallelSafe(_) => "ALTER FUNCTION ... PARALLEL SAFE, if it is.",
-            Fault::Table => "Make what it needs a column of the table.",
-            Fault::WholeRow => "Name the columns that it needs.",
-            Fault::Unstable => "Write it with explicit casts.",
+            MaskFault::NotParallelSafe(_) => "ALTER FUNCTION ... PARALLEL SAFE, if it is.",
+            MaskFault::Table => "Make what it needs a column of the table.",
+            MaskFault::WholeRow => "Name the columns that it needs.",
+            MaskFault::Unstable => "Write it with explicit casts.",
         }
     }
 
@@ -105,8 +110,8 @@ impl Fault {
     }
 }
 
-impl From<Fault> for Report {
-    fn from(fault: Fault) -> Report {
+impl From<MaskFault> for Report {
+    fn from(fault: MaskFault) -> Report {
         Report {
             sqlstate: fault.sqlstate(),
             message: fault.message(),

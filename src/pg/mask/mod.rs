@@ -18,9 +18,9 @@ pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
 pub use rules::check;
 
-use fault::Fault;
+use fault::MaskFault;
 
 /// What anybody learns who tries to make a `mask_ref`.
 pub fn refuse_reference() -> ! {
-    Fault::Reference.raise()
+    MaskFault::Reference.raise()
 }

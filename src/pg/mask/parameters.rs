@@ -1,7 +1,7 @@
 //! What masks name by a `mask_ref`, and the functions that use it.
 
 use crate::pg::catalog::{self, tables};
-use crate::pg::mask::{cache, fault::Fault};
+use crate::pg::mask::{cache, fault::MaskFault};
 use pgrx::{IntoDatum, pg_sys};
 use ring::hmac;
 use std::cell::RefCell;
@@ -31,7 +31,7 @@ fn parameters(id: i32) -> Rc<Parameters> {
     });
     known.unwrap_or_else(|| {
         let found = catalog::installation().and_then(|installed| tables::mask_parameters(&installed, id));
-        let Some([salt, pattern, replacement, flags]) = found else { Fault::NoParameters(id).raise() };
+        let Some([salt, pattern, replacement, flags]) = found else { MaskFault::NoParameters(id).raise() };
         let parameters = Rc::new(Parameters {
             key: salt.map(|salt| hmac::Key::new(hmac::HMAC_SHA256, &salt)),
             regex: pattern.map(|pattern| [pattern, replacement.unwrap_or_default(), flags.unwrap_or_default()]),
@@ -48,7 +48,7 @@ fn parameters(id: i32) -> Rc<Parameters> {
 /// HMAC-SHA-256 in hexadecimal digits.
 pub fn hash(value: &[u8], reference: i32) -> Vec<u8> {
     let parameters = parameters(reference);
-    let Some(key) = &parameters.key else { Fault::NoParameters(reference).raise() };
+    let Some(key) = &parameters.key else { MaskFault::NoParameters(reference).raise() };
     let mut digits = String::with_capacity(64);
     for byte in hmac::sign(key, value).as_ref() {
         // A String takes everything.
@@ -60,7 +60,9 @@ pub fn hash(value: &[u8], reference: i32) -> Vec<u8> {
 /// `regexp_replace()`.
 pub fn regex(value: &[u8], reference: i32) -> Vec<u8> {
     let parameters = parameters(reference);
-    let Some([pattern, replacement, flags]) = &parameters.regex else { Fault::NoParameters(reference).raise() };
+    let Some([pattern, replacement, flags]) = &parameters.regex else {
+        MaskFault::NoParameters(reference).raise()
+    };
     let text = |bytes: &[u8]| bytes.into_datum().unwrap_or(pg_sys::Datum::null());
     // SAFETY: the function takes four texts, which are bytes in the database encoding as a bytea is, and returns one.
     unsafe {

@@ -5,10 +5,9 @@
 
 use crate::pg::catalog;
 use crate::pg::mask::cache::{self, Masks, as_member, is_subscriber};
-use crate::pg::mask::fault::Fault;
-use crate::pg::switch;
-use crate::pg::sys::compat;
+use crate::pg::mask::fault::MaskFault;
 use crate::pg::sys::report::Report;
+use crate::pg::sys::{compat, raw};
 use pgrx::tupdesc::PgTupleDesc;
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::ffi::{c_int, c_void};
@@ -30,7 +29,7 @@ pub unsafe fn rewrite(query: *mut pg_sys::Query) -> Result<(), Report> {
     if !unsafe { search(query.cast(), std::ptr::null_mut()) } {
         return Ok(());
     }
-    let mut fault: Option<Fault> = None;
+    let mut fault: Option<MaskFault> = None;
     // SAFETY: by contract; the walk passes the pointer on as it is.
     unsafe { visit(query.cast(), (&raw mut fault).cast()) };
     fault.map_or(Ok(()), |fault| Err(fault.into()))
@@ -70,7 +69,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, fault: *mut c_void) -
                     return true;
                 }
                 let masked = mask_tables(query);
-                masked.map_err(|found| *(fault as *mut Option<Fault>) = Some(found)).is_err()
+                masked.map_err(|found| *(fault as *mut Option<MaskFault>) = Some(found)).is_err()
             }
             T_RangeTblEntry => false,
             _ => compat::walk_expression(node, visit, fault),
@@ -80,7 +79,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, fault: *mut c_void) -
 
 /// # Safety
 /// As [`rewrite`], for this query only.
-unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), Fault> {
+unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), MaskFault> {
     // SAFETY: by contract; indexes of the range table are those of its entries.
     unsafe {
         if (*query).commandType == pg_sys::CmdType::CMD_UTILITY {
@@ -92,7 +91,7 @@ unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), Fault> {
                 && let Some(&column) = hidden.named.first()
             {
                 let (column, table) = cache::names(hidden.relation(), column);
-                return Err(Fault::Target(column, table));
+                return Err(MaskFault::Target(column, table));
             }
         }
         // What is in the range table only (OLD, NEW, EXCLUDED) is no table that is read.
@@ -212,7 +211,7 @@ impl Hidden {
     ///
     /// # Safety
     /// As [`Hidden::of`], with which this was made for the same entry.
-    unsafe fn replace(&self, query: *mut pg_sys::Query, index: c_int) -> Result<(), Fault> {
+    unsafe fn replace(&self, query: *mut pg_sys::Query, index: c_int) -> Result<(), MaskFault> {
         // SAFETY: by contract; nodes are made in the memory of the query, and none is in two places.
         unsafe {
             let outer = &mut *entry_of(query, index);
@@ -264,7 +263,7 @@ impl Hidden {
     ///
     /// # Safety
     /// As [`Hidden::replace`].
-    unsafe fn targets(&self) -> Result<*mut pg_sys::List, Fault> {
+    unsafe fn targets(&self) -> Result<*mut pg_sys::List, MaskFault> {
         let mut targets = std::ptr::null_mut();
         // SAFETY: by contract; the descriptor is of the open table.
         unsafe {
@@ -328,7 +327,7 @@ impl Hidden {
 /// In whose name a table is read: the owner of the view in which it stands, or the current user.
 fn authority(permissions: &compat::PermissionEntry) -> u32 {
     match permissions.checkAsUser.to_u32() {
-        0 => switch::current_user().0,
+        0 => raw::GetUserId().to_u32(),
         owner => owner,
     }
 }
@@ -502,7 +501,7 @@ pub fn set_planning(depth: u32) {
 
 /// Whether whoever runs a query that is planned now sees masks.
 pub fn is_for_subscriber() -> bool {
-    is_subscriber(switch::current_user().0)
+    is_subscriber(raw::GetUserId().to_u32())
 }
 
 /// Whether the planner must not put the query of this function in the place of a call: it would come after us.
