@@ -11,6 +11,17 @@ def test_by_the_owners_authority(sessions):
         assert "CANARY" in run(sessions(), statement).text
 
 
+def test_triggers(masked, sessions):
+    """A trigger's function is handed whole rows, and runs as whoever changes them."""
+    masked.sql("GRANT TRIGGER ON data.t TO mallory")
+    made = ("CREATE FUNCTION play.sees() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '%', old; RETURN new; END$$;; "
+            "CREATE TRIGGER sees BEFORE UPDATE ON data.t FOR EACH ROW EXECUTE FUNCTION play.sees();; UPDATE data.t SET c = 'x' WHERE id = 1")
+    assert "CANARY" in run(sessions(), made).text
+    masked.sql("REVOKE TRIGGER ON data.t FROM mallory")
+    seen = run(sessions(), made)
+    assert seen.sqlstate == "42501" and "CANARY" not in seen.text
+
+
 def test_a_grant_by_hand(masked, sessions):
     masked.sql("GRANT SELECT (b) ON data.t TO PUBLIC")
     assert "CANARY" in run(sessions(), "SELECT b FROM data.t").text

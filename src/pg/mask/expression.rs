@@ -27,16 +27,14 @@ const FIXED: [(&CStr, &CStr); 11] = [
 ];
 
 /// Does something with these settings, as the owner of the extension, who may use all schemas. Nothing but trusted functions
-/// that depend on their arguments only runs meanwhile. What an error leaves is undone where it ends the (sub)transaction.
+/// that depend on their arguments only runs meanwhile. The settings that an error leaves are undone where it ends the
+/// (sub)transaction.
 pub fn undisturbed<T>(owner: u32, act: impl FnOnce() -> T) -> T {
     let _restricted = Restricted::to(Restriction::Analysis);
-    let mut user = pg_sys::Oid::INVALID;
-    let mut context: c_int = 0;
-    // SAFETY: names and values of PostgreSQL's settings, NUL-terminated; assigns two static variables and back.
-    unsafe {
-        raw::GetUserIdAndSecContext(&mut user, &mut context);
-        let level = raw::NewGUCNestLevel();
-        for (name, value) in FIXED {
+    let level = raw::NewGUCNestLevel();
+    for (name, value) in FIXED {
+        // SAFETY: names and values of PostgreSQL's settings, NUL-terminated.
+        unsafe {
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -48,11 +46,36 @@ pub fn undisturbed<T>(owner: u32, act: impl FnOnce() -> T) -> T {
                 false,
             );
         }
-        raw::SetUserIdAndSecContext(owner.into(), context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
-        let result = act();
-        pg_sys::AtEOXact_GUC(true, level);
-        raw::SetUserIdAndSecContext(user, context);
-        result
+    }
+    let result = {
+        let _as_owner = Acting::as_user(owner);
+        act()
+    };
+    // SAFETY: a level that was begun above.
+    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    result
+}
+
+/// Somebody else is the current user until it is dropped, also by an error.
+struct Acting(pg_sys::Oid, c_int);
+
+impl Acting {
+    fn as_user(user: u32) -> Acting {
+        let mut before = pg_sys::Oid::INVALID;
+        let mut context: c_int = 0;
+        // SAFETY: reads and assigns two static variables.
+        unsafe {
+            raw::GetUserIdAndSecContext(&mut before, &mut context);
+            raw::SetUserIdAndSecContext(user.into(), context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
+        }
+        Acting(before, context)
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        // SAFETY: assigns two static variables.
+        unsafe { raw::SetUserIdAndSecContext(self.0, self.1) };
     }
 }
 
