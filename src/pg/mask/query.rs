@@ -3,6 +3,7 @@
 //! Only a table of which the query names a masked column is touched. Its entry in the range table becomes a plain subquery,
 //! which the planner pulls up again: no barrier (it would protect nothing, and cost indexes), the same column numbers.
 
+use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog;
 use crate::pg::mask::cache::{self, Masks, as_member, is_subscriber};
 use crate::pg::mask::fault::MaskFault;
@@ -26,7 +27,7 @@ pub unsafe fn rewrite(query: *mut pg_sys::Query) -> Result<(), Report> {
     // What is masked is looked up, if it changed.
     cache::is_masked(0);
     // SAFETY: by contract.
-    if !unsafe { search(query.cast(), std::ptr::null_mut()) } {
+    if !cache::wraps_all() && !unsafe { search(query.cast(), std::ptr::null_mut()) } {
         return Ok(());
     }
     let mut fault: Option<MaskFault> = None;
@@ -98,7 +99,8 @@ unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), MaskFault> {
         let mut read = Vec::new();
         named_in((*query).jointree.cast(), &mut read);
         for index in read.into_iter().filter(|index| !targets.contains(index)) {
-            if let Some(hidden) = Hidden::of(query, index) {
+            let hidden = if cache::wraps_all() { Hidden::nothing(query, index) } else { Hidden::of(query, index) };
+            if let Some(hidden) = hidden {
                 hidden.replace(query, index)?;
             }
         }
@@ -144,7 +146,7 @@ unsafe fn entry_of(query: *mut pg_sys::Query, index: c_int) -> *mut pg_sys::Rang
 /// Masked columns of a table, which whoever reads it may not see.
 struct Hidden {
     relation: Opened,
-    masks: Rc<Masks>,
+    masks: Option<Rc<Masks>>,
     /// Those that the query names.
     named: Vec<i16>,
     /// The others.
@@ -198,7 +200,27 @@ impl Hidden {
             let is_named = |number| [0, number].iter().any(|&of| compat::is_member(as_member(of), reads));
             let hidden = hidden_from(authority(permissions), (*entry).relid, &masks);
             let (named, unnamed): (Vec<_>, Vec<_>) = hidden.into_iter().partition(|&number| is_named(number));
-            (!named.is_empty()).then_some(Hidden { relation, masks, named, unnamed })
+            (!named.is_empty()).then_some(Hidden { relation, masks: Some(masks), named, unnamed })
+        }
+    }
+
+    /// No columns of a user's table: it is replaced all the same. For tests.
+    ///
+    /// # Safety
+    /// As [`Hidden::of`].
+    unsafe fn nothing(query: *mut pg_sys::Query, index: c_int) -> Option<Hidden> {
+        // SAFETY: by contract.
+        unsafe {
+            let entry = entry_of(query, index);
+            let is_users = (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && (*entry).relid.to_u32() >= FIRST_NORMAL_OBJECT_ID
+                && !compat::permissions_of(query, entry).is_null();
+            is_users.then(|| Hidden {
+                relation: Opened::of((*entry).relid),
+                masks: None,
+                named: Vec::new(),
+                unnamed: Vec::new(),
+            })
         }
     }
 
@@ -271,8 +293,8 @@ impl Hidden {
                 let number = column.attnum;
                 let shown: *mut pg_sys::Expr = if column.attisdropped {
                     pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast()
-                } else if self.named.contains(&number) {
-                    self.masks.mask(self.relation.0, number)?.cast()
+                } else if let Some(masks) = self.masks.as_ref().filter(|_| self.named.contains(&number)) {
+                    masks.mask(self.relation.0, number)?.cast()
                 } else if self.unnamed.contains(&number) {
                     pg_sys::makeNullConst(column.atttypid, column.atttypmod, column.attcollation).cast()
                 } else {
@@ -335,14 +357,15 @@ fn authority(permissions: &compat::PermissionEntry) -> u32 {
 /// The masked columns that a role may not see. For what is no subscriber's PostgreSQL refuses them.
 pub fn hidden_from(role: u32, relation: pg_sys::Oid, masks: &Masks) -> Vec<i16> {
     let is_allowed = pg_sys::AclResult::ACLCHECK_OK;
-    let select = pg_sys::ACL_SELECT.into();
     // SAFETY: takes OIDs by value, searches the system caches.
-    if !is_subscriber(role) || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), select) } == is_allowed {
+    if !is_subscriber(role)
+        || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed
+    {
         return Vec::new();
     }
     // SAFETY: as above.
     let may_see =
-        |number| unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), select) } == is_allowed;
+        |number| unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed;
     masks.columns().filter(|&number| !may_see(number)).collect()
 }
 
