@@ -8,7 +8,7 @@ import pytest
 from conftest import run
 from harness.fixtures import VERSION
 
-CANARY = re.compile(r"CANARY|77\d{4}|7700\.77|2077-07-17|77007700|<CANARY")
+CANARY = re.compile(r"CANARY|\b77\d{4}\b|7700\.77|2077-07-17|77007700|<CANARY")
 
 # name: (statements, what comes of them, since which version). `mask`: the rows show a mask. `runs`: nothing of a mask need be in
 # the rows. `refused`: 42501. `refused by us`: 42501 with our hint. `untouched`: names nothing that is masked.

@@ -127,14 +127,22 @@ def test_a_grant_counts_at_once(masked, prepared):
 
 def test_a_membership_counts(masked, prepared):
     """What shows more needs its grant; what shows less is refused until plans are made anew, where PostgreSQL does not see to it."""
+    # Newer minors make plans anew when memberships change.
+    is_new = int(VERSION) >= 18
     masked.sql("REVOKE immuta_subscriber FROM mallory")
-    assert prepared() in ("42501", *([MASK] if VERSION == "14" else []))
+    assert prepared() in ("42501", *([] if is_new else [MASK]))
     masked.sql("GRANT immuta_subscriber TO mallory")
-    assert prepared() in (MASK, *(["42501"] if VERSION == "14" else []))
+    assert prepared() in (MASK, *([] if is_new else ["42501"]))
+    masked.sql("UPDATE immuta.masks SET mask = mask")
+    assert prepared() == MASK
     masked.sql("CREATE ROLE group_of_readers; GRANT SELECT (b) ON data.t TO group_of_readers; GRANT group_of_readers TO mallory")
-    assert prepared() in (RAW, *([MASK] if VERSION == "14" else []))
+    assert prepared() in (RAW, *([] if is_new else [MASK]))
+    masked.sql("UPDATE immuta.masks SET mask = mask")
+    assert prepared() == RAW
     masked.sql("REVOKE group_of_readers FROM mallory")
-    assert prepared() in (MASK, *(["42501"] if VERSION == "14" else []))
+    assert prepared() in (MASK, *([] if is_new else ["42501"]))
+    masked.sql("UPDATE immuta.masks SET mask = mask")
+    assert prepared() == MASK
     masked.sql("DROP OWNED BY group_of_readers; DROP ROLE group_of_readers")
 
 

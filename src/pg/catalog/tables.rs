@@ -11,6 +11,7 @@ use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use crate::pg::catalog::Installation;
 use crate::pg::sys::text;
+use foldhash::fast::RandomState;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, c_int};
@@ -230,8 +231,8 @@ pub fn role_of_current_project(installed: &Installation, user: i64) -> Option<u3
 // refused until the change is announced.
 
 /// The tables that have masks.
-pub fn masked_tables(installed: &Installation) -> HashSet<u32> {
-    let mut tables = HashSet::new();
+pub fn masked_tables(installed: &Installation) -> HashSet<u32, RandomState> {
+    let mut tables = HashSet::default();
     visit_now(installed.masks, 0, &[], |row| {
         tables.extend(row.value::<pg_sys::Oid>(1).map(|table| table.to_u32()));
         true

@@ -197,7 +197,7 @@ unsafe extern "C-unwind" fn process_utility(
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
-        let pstmt = if mask::may_be_used() { with_masks(pstmt) } else { pstmt };
+        let pstmt = if mask::may_be_used() && nodes::is_copy(pstmt) { with_masks(pstmt) } else { pstmt };
         let context =
             if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
         match PREVIOUS_UTILITY {
@@ -541,7 +541,8 @@ unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32) {
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, whose tables are locked, and which is the planner's
     // to change.
     if let Err(report) = unsafe { mask::rewrite(parse) } {
-        refuse(report);
+        // Of a login that impersonates nobody it is no refusal to impersonate.
+        if gate::is_impersonating() { refuse(report) } else { raise(report) }
     }
     mask::set_planning(if mask::may_be_used() && mask::is_for_subscriber() { depth } else { 0 });
 }

@@ -326,6 +326,15 @@ unsafe fn is_lone_result(plan: *const pg_sys::Plan) -> bool {
     unsafe { !plan.is_null() && (*plan).type_ == pg_sys::NodeTag::T_Result && (*plan).lefttree.is_null() }
 }
 
+/// Whether this is a COPY.
+///
+/// # Safety
+/// `pstmt` is a planned statement of PostgreSQL that wraps a utility statement.
+pub unsafe fn is_copy(pstmt: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: by contract.
+    unsafe { (*(*pstmt).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt }
+}
+
 /// Whether a statement is one of those that are in every transaction and name no objects: nothing runs and nothing is
 /// looked up before its own hook sees it.
 ///

@@ -30,7 +30,7 @@ static RELATIONS: AtomicU64 = AtomicU64::new(1);
 struct Known {
     changes: u64,
     /// The tables that have masks.
-    masked: HashSet<u32>,
+    masked: HashSet<u32, RandomState>,
     tables: HashMap<u32, Rc<Masks>, RandomState>,
     /// Hashes in the system caches of functions, operators and types that masks use, of those that can change.
     used: HashSet<(c_int, u32)>,
@@ -131,12 +131,26 @@ pub struct Masks {
 
 impl Drop for Masks {
     fn drop(&mut self) {
-        // SAFETY: a context of our own, made with this value; nothing refers to it any more.
-        unsafe { pg_sys::MemoryContextDelete(self.memory) };
+        // SAFETY: a context of our own, made with this value; nothing refers to it any more. A process that ends frees nothing.
+        unsafe {
+            if !pg_sys::proc_exit_inprogress {
+                pg_sys::MemoryContextDelete(self.memory);
+            }
+        }
     }
 }
 
 impl Masks {
+    /// Whether a set of columns has one of these, or the row as a whole. Raises nothing.
+    ///
+    /// # Safety
+    /// `columns` is null or a live set.
+    pub unsafe fn are_named_in(&self, columns: *const pg_sys::Bitmapset) -> bool {
+        // SAFETY: by contract.
+        let has = |number| unsafe { compat::is_member(as_member(number), columns) };
+        has(0) || self.columns().any(has)
+    }
+
     pub fn columns(&self) -> impl Iterator<Item = i16> {
         self.columns.iter().map(|masked| masked.column.number)
     }
@@ -223,7 +237,7 @@ pub unsafe fn masks(relation: pg_sys::Relation) -> Option<Rc<Masks>> {
     }
     let known = KNOWN.with_borrow(|known| known.tables.get(&oid).filter(|masks| !masks.is_stale.get()).cloned());
     if known.is_some() {
-        return known;
+        return known.filter(|masks| !masks.columns.is_empty());
     }
     let installed = catalog::installation()?;
     let (changes, relations) = (CHANGES.load(Relaxed), RELATIONS.load(Relaxed));
@@ -265,6 +279,37 @@ pub fn is_masked(relation: u32) -> bool {
         KNOWN.with_borrow_mut(|known| std::mem::replace(known, Known { changes, masked, ..Known::default() }));
     drop(before);
     is_masked
+}
+
+/// Whether a query names a masked column of a table of its own, or may: if what masks the table has is not known. Raises nothing:
+/// what [`is_masked`] looked up must be fresh.
+///
+/// # Safety
+/// `query` is a query that was analysed and rewritten.
+pub unsafe fn is_named_in(query: *mut pg_sys::Query) -> bool {
+    let is_named = |known: &Known| {
+        (0..)
+            .map_while(|at| {
+                // SAFETY: by contract.
+                let entry = unsafe { compat::element::<pg_sys::RangeTblEntry>((*query).rtable, at) };
+                (!entry.is_null()).then_some(entry)
+            })
+            .any(|entry| {
+                // SAFETY: by contract; the permissions are null or belong to the entry.
+                unsafe {
+                    let relation = (*entry).relid.to_u32();
+                    if relation == 0 || !known.masked.contains(&relation) {
+                        return false;
+                    }
+                    let Some(permissions) = compat::permissions_of(query, entry).as_ref() else { return false };
+                    match known.tables.get(&relation) {
+                        Some(masks) if !masks.is_stale.get() => masks.are_named_in(permissions.selectedCols),
+                        _ => true,
+                    }
+                }
+            })
+    };
+    KNOWN.with(|known| known.try_borrow().map_or(true, |known| is_named(&known)))
 }
 
 /// # Safety

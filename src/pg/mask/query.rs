@@ -24,10 +24,34 @@ static PLANNING: AtomicU32 = AtomicU32::new(0);
 /// # Safety
 /// The query was analysed and rewritten, its tables are locked, and it is the caller's to change.
 pub unsafe fn rewrite(query: *mut pg_sys::Query) -> Result<(), Report> {
+    // What is masked is looked up, if it changed.
+    cache::is_masked(0);
+    // SAFETY: by contract.
+    if !unsafe { search(query.cast(), std::ptr::null_mut()) } {
+        return Ok(());
+    }
     let mut fault: Option<Fault> = None;
     // SAFETY: by contract; the walk passes the pointer on as it is.
     unsafe { visit(query.cast(), (&raw mut fault).cast()) };
     fault.map_or(Ok(()), |fault| Err(fault.into()))
+}
+
+/// Whether there is anything to do: a plain frame, as most queries have nothing to do with masks.
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn search(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: the walkers pass nodes of the query; the cast follows the tag.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        match (*node).type_ {
+            pg_sys::NodeTag::T_Query => {
+                let query = node as *mut pg_sys::Query;
+                cache::is_named_in(query) || compat::plain::query_tree_walker(query, search, context, 0)
+            }
+            _ => compat::plain::expression_tree_walker(node, search, context),
+        }
+    }
 }
 
 #[pg_guard]
@@ -169,10 +193,10 @@ impl Hidden {
             let relation = Opened::of((*entry).relid);
             let masks = cache::masks(relation.0)?;
             let reads = permissions.selectedCols;
-            let is_named = |number: i16| [0, number].iter().any(|&of| pg_sys::bms_is_member(as_member(of), reads));
-            if !masks.columns().any(is_named) {
+            if !masks.are_named_in(reads) {
                 return None;
             }
+            let is_named = |number| [0, number].iter().any(|&of| compat::is_member(as_member(of), reads));
             let hidden = hidden_from(authority(permissions), (*entry).relid, &masks);
             let (named, unnamed): (Vec<_>, Vec<_>) = hidden.into_iter().partition(|&number| is_named(number));
             (!named.is_empty()).then_some(Hidden { relation, masks, named, unnamed })
@@ -457,12 +481,10 @@ pub unsafe fn depends_on_role(plan: *mut pg_sys::PlannedStmt) -> bool {
             .map(|entry| &*entry)
             .filter(|entry| compat::is_relation(entry) && cache::is_masked(entry.relid.to_u32()))
             .any(|entry| {
-                let Some(masks) = cache::masks(Opened::of(entry.relid).0) else { return false };
-                let is_member = |number| {
-                    [0, number].iter().any(|&of| pg_sys::bms_is_member(as_member(of), entry.selectedCols))
-                        || pg_sys::bms_is_member(as_member(number), compat::masked_columns(entry))
-                };
-                masks.columns().any(is_member)
+                let masks = cache::masks(Opened::of(entry.relid).0);
+                masks.is_some_and(|masks| {
+                    masks.are_named_in(entry.selectedCols) || masks.are_named_in(compat::masked_columns(entry))
+                })
             })
     }
 }

@@ -196,8 +196,8 @@ mod of_entry {
             if (*entry).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
                 return entry;
             }
-            let first = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*(*entry).subquery).rtable).get_ptr(0);
-            first.filter(|&first| (*first).relid == (*entry).relid).unwrap_or(std::ptr::null_mut())
+            let first: *mut pg_sys::RangeTblEntry = super::element((*(*entry).subquery).rtable, 0);
+            if !first.is_null() && (*first).relid == (*entry).relid { first } else { std::ptr::null_mut() }
         }
     }
 
@@ -242,10 +242,10 @@ mod of_entry {
     ) -> *mut super::PermissionEntry {
         // SAFETY: by contract.
         unsafe {
-            if (*entry).perminfoindex == 0 {
-                return std::ptr::null_mut();
+            match usize::try_from((*entry).perminfoindex).unwrap_or(0).checked_sub(1) {
+                Some(at) => super::element((*query).rteperminfos, at),
+                None => std::ptr::null_mut(),
             }
-            pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)
         }
     }
 
@@ -273,6 +273,35 @@ mod of_entry {
     /// As [`permissions_of`].
     pub unsafe fn clear_permissions(entry: &mut pg_sys::RangeTblEntry) {
         entry.perminfoindex = 0;
+    }
+}
+
+/// `bms_is_member()`. Raises nothing.
+///
+/// # Safety
+/// `set` is null or a live set.
+pub unsafe fn is_member(member: i32, set: *const pg_sys::Bitmapset) -> bool {
+    let bits = pg_sys::bitmapword::BITS;
+    let (Ok(member), false) = (u32::try_from(member), set.is_null()) else { return false };
+    // SAFETY: by contract; a set has as many words as it says.
+    let words = unsafe { (*set).words.as_slice(usize::try_from((*set).nwords).unwrap_or(0)) };
+    usize::try_from(member / bits)
+        .ok()
+        .and_then(|at| words.get(at))
+        .is_some_and(|word| word >> (member % bits) & 1 == 1)
+}
+
+/// An element of a list of nodes; null beyond its end. Raises nothing.
+///
+/// # Safety
+/// `list` is null or a list of nodes of this type.
+pub unsafe fn element<T>(list: *const pg_sys::List, at: usize) -> *mut T {
+    // SAFETY: by contract; a list has as many elements as it says.
+    unsafe {
+        if list.is_null() || at >= usize::try_from((*list).length).unwrap_or(0) {
+            return std::ptr::null_mut();
+        }
+        (*(*list).elements.add(at)).ptr_value.cast()
     }
 }
 
@@ -494,7 +523,7 @@ pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mu
     let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as std::ffi::c_int;
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     // SAFETY: by contract; the guard turns an error into a panic that unwinds our frames.
-    return unsafe { pg_guard_ffi_boundary(|| old::query_tree_walker(query, visit, context, flags)) };
+    return unsafe { pg_guard_ffi_boundary(|| plain::query_tree_walker(query, visit, context, flags)) };
     #[cfg(not(any(feature = "pg14", feature = "pg15")))]
     // SAFETY: by contract.
     return unsafe { pg_sys::query_tree_walker_impl(query, Some(visit), context, flags) };
@@ -508,29 +537,31 @@ pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mu
 pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     // SAFETY: as in walk_query().
-    return unsafe { pg_guard_ffi_boundary(|| old::expression_tree_walker(node, visit, context)) };
+    return unsafe { pg_guard_ffi_boundary(|| plain::expression_tree_walker(node, visit, context)) };
     #[cfg(not(any(feature = "pg14", feature = "pg15")))]
     // SAFETY: by contract.
     return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
 }
 
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-mod old {
+/// The same walks without the guards, which cost more than the rest, for plain frames that only look.
+pub mod plain {
     use super::{Visitor, c_void, pg_sys};
 
     unsafe extern "C-unwind" {
+        #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "query_tree_walker_impl")]
         pub fn query_tree_walker(
             query: *mut pg_sys::Query,
             visit: Visitor,
             context: *mut c_void,
             flags: std::ffi::c_int,
         ) -> bool;
+        #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
         pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
     }
 }
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 /// The text of a string node, which was a general value node before 15; null for any other node.
 ///
