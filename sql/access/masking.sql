@@ -81,6 +81,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     policy immuta.masking_policy;
+    is_written boolean;
     col record;
     mask text;
 BEGIN
@@ -98,17 +99,18 @@ BEGIN
                   HINT = 'A column has one mask: drop one of the policies, or take a tag or the name of the column away from one.';
     END IF;
     SELECT * INTO policy FROM immuta.masking_policy p WHERE p.id = policies[1];
-    PERFORM immuta_internal.require_grantable(relation, column_number, policy.method = 'expression' OR policy.rows IS NOT NULL);
+    is_written := policy.method = 'expression' OR policy.rows IS NOT NULL;
+    PERFORM immuta_internal.require_grantable(relation, column_number, is_written);
     IF policy.method = 'constant' AND immuta_internal.has_constraints(col.atttypid) THEN
         -- The constraints look at it now: readers would be refused by them.
         PERFORM immuta_internal.as_system(format('SELECT CAST(%L AS %s)', policy.parameters ->> 'value', format_type(col.atttypid, col.atttypmod)));
     END IF;
     mask := immuta_internal.check_mask(
         relation, column_number, immuta_internal.mask_expression(policy, col.attname, col.atttypid, col.atttypmod));
-    IF mask ~ '\m(md5|sha(224|256|384|512)|hash\w*|hmac|digest|crypt|encrypt\w*)\(' THEN
+    IF is_written AND mask ~ '\m(md5|sha(224|256|384|512)|hash\w*|hmac|digest|crypt|encrypt\w*)\(' THEN
         RAISE EXCEPTION 'a mask must not hash by itself: what can be guessed can be looked up, and a salt would stand in plans'
             USING ERRCODE = 'feature_not_supported', HINT = 'Use the method hash, whose salt nobody sees.';
-    ELSIF (SELECT count(*) FROM regexp_matches(mask, 'immuta_internal\.mask_ref\(', 'g')) > num_nonnulls(policy.reference) THEN
+    ELSIF is_written AND (SELECT count(*) FROM regexp_matches(mask, 'immuta_internal\.mask_ref\(', 'g')) > num_nonnulls(policy.reference) THEN
         RAISE EXCEPTION 'an expression cannot name the salt or the pattern of a mask'
             USING ERRCODE = 'feature_not_supported', HINT = 'Use the methods hash and regex.';
     END IF;

@@ -202,6 +202,24 @@ def test_tables_that_change(masking):
     assert masking.sql("SELECT columns FROM immuta.masking_policies") == [([],)]
 
 
+def test_ddl_under_a_token(masking):
+    """Users may own tables: what they do to them is followed in their transaction."""
+    masking.sql(SSN)
+    masking.world.sql("GRANT data_owner TO user_ben")
+    try:
+        service = masking.world.connect()
+        impersonate(service, masking.world.token("ben"))
+        query(service, "ALTER TABLE sales.people RENAME ssn TO number; ALTER TABLE sales.people ADD COLUMN ssn text")
+        assert query(service, "SELECT count(*) FROM sales.people") == [(2,)] and service.notices == []
+        service.commit()
+        service.close()
+        assert columns(masking, "ann") == but("ssn")
+        assert reads(masking, "ann", "SELECT length(number), ssn FROM sales.people WHERE id = 1") == [(11, None)]
+    finally:
+        masking.world.sql("REVOKE data_owner FROM user_ben")
+    assert in_step(masking)
+
+
 def test_without_the_event_triggers(masking):
     masking.sql(SSN)
     masking.world.sql("ALTER EVENT TRIGGER immuta_ddl DISABLE; ALTER EVENT TRIGGER immuta_drop DISABLE")
