@@ -29,7 +29,7 @@ COMMENT ON FUNCTION immuta_internal.has_constraints(oid) IS 'whether a type is a
 -- What each method takes: the names of its parameters, those that must be there, and the types of columns.
 CREATE FUNCTION immuta_internal.masking_methods()
 RETURNS TABLE (method text, parameters text[], required text[], types regtype[], example text)
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
         ('null', '{}'::text[], '{}'::text[], NULL::regtype[], '{}'),
@@ -44,7 +44,7 @@ $$;
 COMMENT ON FUNCTION immuta_internal.masking_methods() IS 'the methods, what they take and which types of columns they are for';
 
 CREATE FUNCTION immuta_internal.require_parameter(fits boolean, words text, example text) RETURNS void
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF fits IS NOT TRUE THEN
@@ -169,7 +169,7 @@ COMMENT ON FUNCTION immuta_internal.forget_parameters() IS 'what no policy needs
 
 -- Of a value that is not longer than what would be shown, nothing is.
 CREATE FUNCTION immuta_internal.partial_mask(col text, parameters jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format('CASE WHEN length(%1$s) > %4$s THEN left(%1$s, %2$s) || repeat(%5$L, length(%1$s) - %4$s) || right(%1$s, %3$s) '
                   'ELSE repeat(%5$L, length(%1$s)) END', col, p.prefix, p.suffix, p.prefix + p.suffix, p.fill)
