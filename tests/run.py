@@ -104,7 +104,7 @@ def install(tally, version, env):
 def suites(version):
     """Those of real clients against private servers; the longest first."""
     drivers = ("drivers",) if version in DRIVER_VERSIONS else ()
-    return ("attacks", "subscriptions", "providers", "e2e", "audit", *drivers)
+    return ("attacks", "subscriptions", "providers", "e2e", "audit", "masking", *drivers)
 
 
 def pytest(tally, name, suite, version, env):
@@ -180,7 +180,7 @@ def main():
             if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:
-                later(asserting, tally, version, env, ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers"))
+                later(asserting, tally, version, env, ("attacks", "masking") if len(parts) > 1 else ("attacks", "masking", "e2e", "providers"))
             if "clients" in parts:
                 for suite in suites(version):
                     later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)

@@ -18,42 +18,49 @@ RETURNS TABLE (data_source_id bigint, grantee oid, kind "char", object oid, attn
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH reached AS (
-        SELECT cs.data_source_id, k.role, k.access
+        SELECT cs.data_source_id, k.role, k.access, k.masking_policy_id AS excepted_by
         FROM immuta.class_source cs JOIN immuta.access_class k ON k.id = cs.class_id
         WHERE k.role IS NOT NULL
         UNION
-        SELECT s.data_source_id, b.role, s.access
-        FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id
+        SELECT s.data_source_id, b.role, s.access, e.policy_id
+        FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id,
+             LATERAL (SELECT NULL AS policy_id
+                      UNION ALL
+                      SELECT m.policy_id FROM immuta.policy_member m JOIN immuta.masking_policy p ON p.id = m.policy_id
+                      WHERE m.user_id = s.user_id) e
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
     ), relation AS (
-        SELECT r.role, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
-               p.privilege
+        -- Masked columns are for those whom their policy excepts, who have all others from where they are subscribed.
+        SELECT r.role, r.excepted_by, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
+               p.privilege, m.numbers AS masked_numbers, d.excluded_columns = '{}' AND m.numbers = '{}' AS as_a_whole
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
         JOIN immuta_internal.privileges_of_kind(c.relkind) p ON p.access IN ('READ', r.access)
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT k.column_number FROM immuta.masks k WHERE k.table_oid = d.relation
+                                         AND (r.excepted_by IS NULL OR k.policy_id = r.excepted_by))) m (numbers)
         WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (grantees IS NULL OR r.role = ANY (grantees))
           AND NOT d.held
           -- Row security does not apply to TRUNCATE.
           AND NOT (p.privilege = 'TRUNCATE' AND EXISTS (SELECT FROM immuta.row_policy y WHERE y.data_source_id = d.id))
     )
     SELECT w.id, w.role, 'r', w.relation, 0::smallint, w.privilege
-    FROM relation w WHERE w.excluded_columns = '{}' OR w.privilege IN ('DELETE', 'TRUNCATE')
+    FROM relation w WHERE w.excepted_by IS NULL AND (w.as_a_whole OR w.privilege IN ('DELETE', 'TRUNCATE'))
     UNION
     SELECT w.id, w.role, 'r', w.relation, a.attnum, w.privilege
     FROM relation w JOIN pg_attribute a ON a.attrelid = w.relation
-    WHERE w.excluded_columns <> '{}' AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
-      AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers)
-      AND a.attname <> ALL (w.excluded_columns)
+    WHERE NOT w.as_a_whole AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
+      AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers) AND a.attname <> ALL (w.excluded_columns)
+      AND (a.attnum = ANY (w.masked_numbers)) = (w.excepted_by IS NOT NULL)
     UNION
     -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'
     FROM relation w JOIN pg_attrdef f ON f.adrelid = w.relation
     JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = f.oid AND p.refclassid = 'pg_class'::regclass
     JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S' AND q.relowner = w.relowner
-    WHERE w.privilege = 'INSERT'
+    WHERE w.privilege = 'INSERT' AND w.excepted_by IS NULL
     UNION
-    SELECT w.id, w.role, 's', w.relnamespace, 0::smallint, 'USAGE' FROM relation w
+    SELECT w.id, w.role, 's', w.relnamespace, 0::smallint, 'USAGE' FROM relation w WHERE w.excepted_by IS NULL
 $$;
 COMMENT ON FUNCTION immuta_internal.wanted_grants(bigint[], oid[]) IS 'the grants that subscriptions and policies stand for';
 

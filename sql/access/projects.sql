@@ -43,9 +43,8 @@ BEGIN
         RAISE EXCEPTION 'role "%" already exists', role_name USING ERRCODE = 'duplicate_object',
             HINT = 'A project has a role of its own: give another name for it.';
     END IF;
-    EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', role_name);
     INSERT INTO immuta.project (name, postgres_role)
-    VALUES (create_project.name, immuta_internal.mappable_role(role_name));
+    VALUES (create_project.name, immuta_internal.make_project_role(role_name));
     RETURN role_name;
 END
 $$;

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import audit  # noqa: E402
+import masking  # noqa: E402
 import providers  # noqa: E402
 import psycopg  # noqa: E402
 from harness.server import BUILD, NOBODY, Server  # noqa: E402
@@ -156,13 +157,14 @@ def measure(version):
         costs["SELECT 1, service"] = server.cost("svc", simple("SELECT 1"))
         costs["role, alternating"] = server.cost("app", alternating(["SET LOCAL ROLE alice", "SET LOCAL ROLE bob"]))
         costs["token, alternating"] = server.cost("svc", alternating([set_token(alice), set_token(bob)]))
+        masks_are_cheap = masking.measure(server)
         server.preload = None
         server.restart()
         server.warm_up()
         costs["not loaded"] = server.cost("app", transaction())
     finally:
         server.destroy()
-    return costs
+    return costs, masks_are_cheap
 
 
 GOALS = (
@@ -182,7 +184,8 @@ def main():
         sys.exit("[bench] needs valgrind: install the Debian package valgrind")
     reached = True
     for version in sys.argv[1:] or ("15", "18"):
-        costs = measure(version)
+        costs, cheap = measure(version)
+        reached &= cheap
         print(f"\nPostgreSQL {version}: server instructions per transaction (BEGIN, indexed SELECT, END)\n")
         for name, cost in costs.items():
             print(f"  {name:<22}{cost:>10,.0f}")

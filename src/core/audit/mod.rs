@@ -111,6 +111,8 @@ pub struct Object {
     pub access: Access,
     /// Of a relation: those that are read or written; empty where no column counts.
     pub columns: Vec<Rc<str>>,
+    /// Those of them of which the user sees masks.
+    pub masked: Vec<Rc<str>>,
 }
 
 impl Object {
@@ -137,9 +139,13 @@ impl Objects {
         match self.named.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {
             Some(known) => {
                 known.access.0 |= accessed.access.0;
-                for column in accessed.columns {
-                    if !known.columns.contains(&column) {
-                        known.columns.push(column);
+                for (columns, more) in
+                    [(&mut known.columns, accessed.columns), (&mut known.masked, accessed.masked)]
+                {
+                    for column in more {
+                        if !columns.contains(&column) {
+                            columns.push(column);
+                        }
                     }
                 }
             }
@@ -346,7 +352,7 @@ mod tests {
 
     fn table(name: &str, access: Access, columns: &[&str]) -> Object {
         let columns = columns.iter().map(|&name| name.into()).collect();
-        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns }
+        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns, masked: Vec::new() }
     }
 
     #[test]

@@ -187,6 +187,8 @@ pub(super) struct AccessedObject<'a> {
     object_type: &'a str,
     access_type: Access,
     columns: Columns<'a>,
+    #[serde(skip_serializing_if = "Columns::is_empty")]
+    masked_columns: Columns<'a>,
 }
 
 #[derive(Serialize)]
@@ -216,11 +218,18 @@ impl Serialize for Accessed<'_> {
             object_type: &object.kind,
             access_type: object.access,
             columns: Columns(&object.columns),
+            masked_columns: Columns(&object.masked),
         }))
     }
 }
 
 pub(super) struct Columns<'a>(pub(super) &'a [Rc<str>]);
+
+impl Columns<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Serialize for Columns<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
