@@ -67,6 +67,15 @@ database = {{ type = "sqlite3" path = "{database}" }};
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(
             context=self.authority.client_context()))
+        try:
+            self._log_in()
+            self._set_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _log_in(self):
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -77,8 +86,6 @@ database = {{ type = "sqlite3" path = "{database}" }};
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.05)
-        self._set_up()
-        return self
 
     def __exit__(self, *_):
         self.process.terminate()
