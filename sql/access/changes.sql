@@ -15,6 +15,7 @@ AS $$
                CASE c WHEN 'project_id' THEN (SELECT to_jsonb(p.name) FROM immuta.project p WHERE p.id = (line -> c)::integer)
                       WHEN 'data_sources' THEN (SELECT jsonb_agg(format('%I.%I', d.schema_name, d.table_name) ORDER BY d.id)
                                                 FROM immuta.data_source d WHERE line -> c @> to_jsonb(d.id))
+                      WHEN 'policies' THEN (SELECT jsonb_agg(p.name ORDER BY p.id) FROM immuta.masking_policy p WHERE line -> c @> to_jsonb(p.id))
                       ELSE line -> c END)::text
     FROM unnest(columns) c WHERE line IS NOT NULL HAVING count(*) > 0
 $$;
@@ -76,6 +77,8 @@ BEGIN
             ('subscription', '{access,state,valid_until,reason}'),
             ('subscription_policy', '{name,tags,schemas,data_sources,groups,attributes,expression,access,combine}'),
             ('row_policy', '{name,expression}'),
+            ('masking_policy', '{name,method,column_tags,except_groups,except_attributes,except_expression,rows}'),
+            ('named_column', '{column_name,tags,policies}'),
             ('project_member', '{project_id,is_current}')) r (table_name, columns)
     LOOP
         EXECUTE format('CREATE TRIGGER access_changes AFTER INSERT OR DELETE OR UPDATE OF %s ON immuta.%I '

@@ -65,6 +65,8 @@ DECISIONS = [
      ("CREATE", "ROW_POLICY", None, ORDERS, None, {"name": "own", "expression": "region = 'EU'"})),
     ("drop_row_policy('own', 'sales.orders')",
      ("DELETE", "ROW_POLICY", None, ORDERS, {"name": "own", "expression": "region = 'EU'"}, None)),
+    ("create_masking_policy('hidden', 'null', columns => '{sales.orders.region}')", ("CREATE", "MASKING_POLICY", None, [], None, "method")),
+    ("drop_masking_policy('hidden')", ("DELETE", "NAMED_COLUMN", None, ORDERS, "policies", None)),
     ("disable_user('ben')", ("UPDATE", "USER_ACCOUNT", "ben", [], "disabled", "disabled")),
     ("add_impersonation_rule('nobody', 'x*', false)",
      ("CREATE", "IMPERSONATION_RULE", None, [], None, {"impersonator": "nobody", "users": "x*", "allow": False, "iamid": "*",
