@@ -18,11 +18,9 @@ AS $$
         SELECT k.data_source_id, k.relation, k.renamed, k.tags, k.policies FROM known k WHERE k.renamed IS NOT NULL
     )
     SELECT c.data_source_id, c.column_name, max(a.attnum),
-           ARRAY(SELECT DISTINCT t FROM called o, unnest(o.tags) t
-                 WHERE (o.data_source_id, o.column_name) = (c.data_source_id, c.column_name) ORDER BY 1),
-           ARRAY(SELECT DISTINCT p FROM called o, unnest(o.policies) p
-                 WHERE (o.data_source_id, o.column_name) = (c.data_source_id, c.column_name) ORDER BY 1)
-    FROM called c
+           coalesce(array_agg(DISTINCT t ORDER BY t) FILTER (WHERE t IS NOT NULL), '{}'),
+           coalesce(array_agg(DISTINCT p ORDER BY p) FILTER (WHERE p IS NOT NULL), '{}')
+    FROM called c LEFT JOIN LATERAL unnest(c.tags) t ON true LEFT JOIN LATERAL unnest(c.policies) p ON true
     LEFT JOIN pg_attribute a ON a.attrelid = c.relation AND a.attname = c.column_name AND a.attnum > 0 AND NOT a.attisdropped
     GROUP BY c.data_source_id, c.column_name
 $$;

@@ -364,6 +364,18 @@ def test_a_preview_changes_nothing(masking):
     assert masking.world.sql(state) == before and in_step(masking)
 
 
+def test_a_dry_run_shows_the_mask(masking):
+    masking.sql(SSN)
+    tried = "SELECT allowed, sqlstate, coalesce(message, plan) FROM immuta.test_access(%s, %s)"
+    for query_, allowed, words in [("SELECT * FROM sales.people WHERE ssn LIKE '1%'", True, "mask_hash"),
+                                   ("DELETE FROM sales.people WHERE ssn = '1'", False, 'column "ssn" of table "people" is masked')]:
+        [(seen, _, text)] = masking.sql(tried, ("ann", query_))
+        assert seen == allowed and words in text
+    masking.sql("SELECT immuta.add_user_to_group('ann', 'hr')")
+    [(seen, _, text)] = masking.sql(tried, ("ann", "SELECT * FROM sales.people WHERE ssn LIKE '1%'"))
+    assert seen and "mask" not in text
+
+
 def test_warnings_where_the_policy_is_made(masking):
     masking.world.sql("GRANT data_owner TO immuta_system")
     masking.ddl("CREATE TABLE sales.parted (id int, ssn text) PARTITION BY LIST (ssn); CREATE VIEW sales.seen AS SELECT * FROM sales.people")
