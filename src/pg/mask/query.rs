@@ -357,15 +357,17 @@ fn authority(permissions: &compat::PermissionEntry) -> u32 {
 /// The masked columns that a role may not see. For what is no subscriber's PostgreSQL refuses them.
 pub fn hidden_from(role: u32, relation: pg_sys::Oid, masks: &Masks) -> Vec<i16> {
     let is_allowed = pg_sys::AclResult::ACLCHECK_OK;
+    let select = || pg_sys::ACL_SELECT as _;
     // SAFETY: takes OIDs by value, searches the system caches.
-    if !is_subscriber(role)
-        || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed
-    {
+    let may_see_all = || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), select()) } == is_allowed;
+    if !is_subscriber(role) || may_see_all() {
         return Vec::new();
     }
-    // SAFETY: as above.
-    let may_see =
-        |number| unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed;
+    let may_see = |number| {
+        // SAFETY: as above.
+        let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), select()) };
+        result == is_allowed
+    };
     masks.columns().filter(|&number| !may_see(number)).collect()
 }
 
