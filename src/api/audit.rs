@@ -152,6 +152,7 @@ fn immuta_record_change(
             name: text(name).into(),
             access: Access::default(),
             columns: Vec::new(),
+            masked: Vec::new(),
         }),
         before: Said::of(before.map(text)),
         after: Said::of(after.map(text)),
