@@ -62,4 +62,5 @@ pgrx::extension_sql_file!("../sql/operations/doctor.sql", name = "doctor", requi
 pgrx::extension_sql_file!("../sql/access/user_triggers.sql", name = "user_triggers", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/access/ddl_triggers.sql", name = "ddl_triggers", requires = ["user_triggers"]);
 pgrx::extension_sql_file!("../sql/access/row_triggers.sql", name = "row_triggers", requires = ["ddl_triggers"]);
-pgrx::extension_sql_file!("../sql/closed.sql", name = "closed", requires = ["row_triggers"]);
+pgrx::extension_sql_file!("../sql/access/changes.sql", name = "changes", requires = ["row_triggers"]);
+pgrx::extension_sql_file!("../sql/closed.sql", name = "closed", requires = ["changes"]);

@@ -70,6 +70,8 @@ pub fn install() {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
         prepare: transaction::prepare,
+        changed: || Ok(audit::access_changed()?),
+        changes_end: audit::forget_changes,
         end: transaction::end,
         subtransaction_started: transaction::subtransaction_started,
         subtransaction_committed: transaction::subtransaction_committed,

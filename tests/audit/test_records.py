@@ -292,6 +292,7 @@ def test_refusals(session, world, trail):
 def test_a_refusal_names_the_user_where_he_is_known(connect, world, trail):
     world.sql("SELECT immuta.create_user('mallory', 'Okta')")
     token = world.token("mallory", "Okta")
+    trail.new_from_here()
     session = connect()
     session.ok("BEGIN")
     assert session.run(f"SET LOCAL bodata.impersonation_token = '{token}'").error["C"] == "42704"

@@ -1,6 +1,7 @@
 //! What audit records say. How they are written: [`crate::core::audit::form`].
 
 mod blanks;
+pub mod changes;
 pub mod form;
 pub mod label;
 mod legacy;
@@ -9,6 +10,7 @@ pub mod redact;
 pub mod trail;
 mod uam;
 
+use crate::core::audit::changes::AccessChange;
 use crate::core::identity::{Bearer, Identity};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -111,6 +113,13 @@ pub struct Object {
     pub columns: Vec<Rc<str>>,
     /// Those of them of which the user sees masks.
     pub masked: Vec<Rc<str>>,
+}
+
+impl Object {
+    /// Relations are data sources; what else a statement accessed is not.
+    fn is_data_source(&self) -> bool {
+        matches!(&*self.kind, "TABLE" | "PARTITIONED_TABLE" | "VIEW" | "MATERIALIZED_VIEW" | "FOREIGN_TABLE")
+    }
 }
 
 /// The objects of one statement, each named once.
@@ -247,6 +256,8 @@ pub enum What<'a> {
     Transaction(bool, Outcome),
     /// The session ended its impersonation.
     Left,
+    /// Somebody's access changes as the transaction commits.
+    Changed(&'a AccessChange),
 }
 
 /// One record, without what is another in each.
@@ -287,7 +298,7 @@ impl Record<'_> {
     pub fn outcome(&self) -> Outcome {
         match &self.what {
             What::Statement(statement) => statement.outcome,
-            What::Started | What::Left => Outcome::Success,
+            What::Started | What::Left | What::Changed(_) => Outcome::Success,
             What::Refused(_, state) => Outcome::Failure(Some(*state)),
             What::Ended(_, outcome) | What::Transaction(_, outcome) => *outcome,
         }
@@ -315,11 +326,21 @@ impl Record<'_> {
         }
     }
 
+    /// What a statement accessed.
     pub fn objects(&self) -> &[Object] {
         match &self.what {
             What::Statement(statement) => statement.objects.list(),
             _ => &[],
         }
+    }
+
+    /// Those that it is about.
+    pub fn sources(&self) -> impl Iterator<Item = &Object> {
+        let changed = match &self.what {
+            What::Changed(change) => change.source.as_ref(),
+            _ => None,
+        };
+        self.objects().iter().filter(|object| object.is_data_source()).chain(changed)
     }
 }
 
