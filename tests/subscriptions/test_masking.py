@@ -227,10 +227,14 @@ def test_without_the_event_triggers(masking):
         masking.ddl("ALTER TABLE sales.people RENAME ssn TO number; ALTER TABLE sales.people ADD COLUMN ssn text")
         assert ("mask differs", "sales.people.number", "immuta.sync() puts it right") in masking.drift()
         assert "number" not in columns(masking, "ann") and "ssn" not in columns(masking, "ann")
+        # Nor is it granted with what is granted meanwhile.
+        masking.ddl("ALTER TABLE sales.people ADD COLUMN computed text GENERATED ALWAYS AS (left(number, 3)) STORED")
+        masking.sql("SELECT immuta.subscribe('ben', 'sales.people', 'WRITE')")
+        assert columns(masking, "ben") == columns(masking, "ben", "UPDATE") == ["id", "name", "salary", "born", "region"]
     finally:
         masking.world.sql("ALTER EVENT TRIGGER immuta_ddl ENABLE; ALTER EVENT TRIGGER immuta_drop ENABLE")
     assert [row for row in masking.sql("SELECT what, object FROM immuta.sync()") if row[0].startswith("mask")] == [
-        ("mask changed", "sales.people.number"), ("mask added", "sales.people.ssn")]
+        ("mask changed", "sales.people.number"), ("mask added", "sales.people.ssn"), ("mask added", "sales.people.computed")]
     assert in_step(masking)
 
 

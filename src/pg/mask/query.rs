@@ -357,15 +357,17 @@ fn authority(permissions: &compat::PermissionEntry) -> u32 {
 /// The masked columns that a role may not see. For what is no subscriber's PostgreSQL refuses them.
 pub fn hidden_from(role: u32, relation: pg_sys::Oid, masks: &Masks) -> Vec<i16> {
     let is_allowed = pg_sys::AclResult::ACLCHECK_OK;
+    let select = || pg_sys::ACL_SELECT as _;
     // SAFETY: takes OIDs by value, searches the system caches.
-    if !is_subscriber(role)
-        || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed
-    {
+    let may_see_all = || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), select()) } == is_allowed;
+    if !is_subscriber(role) || may_see_all() {
         return Vec::new();
     }
-    // SAFETY: as above.
-    let may_see =
-        |number| unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), pg_sys::ACL_SELECT as _) } == is_allowed;
+    let may_see = |number| {
+        // SAFETY: as above.
+        let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), select()) };
+        result == is_allowed
+    };
     masks.columns().filter(|&number| !may_see(number)).collect()
 }
 
@@ -476,10 +478,14 @@ impl Renaming {
                 return pg_sys::makeVar(1, number, of_type, modifier, collation, 0).cast();
             }
             let row = new_node::<pg_sys::RowExpr>(pg_sys::NodeTag::T_RowExpr);
-            let columns = usize::try_from((*(*self.relation).rd_att).natts).unwrap_or(0);
-            for target in PgList::<pg_sys::TargetEntry>::from_pg((*self.inner).targetList).iter_ptr().take(columns)
-            {
-                (*row).args = pg_sys::lappend((*row).args, copy((*target).expr).cast());
+            let targets = PgList::<pg_sys::TargetEntry>::from_pg((*self.inner).targetList);
+            let columns = PgTupleDesc::from_pg_unchecked((*self.relation).rd_att);
+            // Nobody reads what stands for a dropped column, but IS [NOT] NULL looks at it: it says what another column says.
+            let live = columns.iter().position(|column| !column.attisdropped);
+            for (at, column) in columns.iter().enumerate() {
+                let shown = if column.attisdropped { live.unwrap_or(at) } else { at };
+                let (Some(target), Some(shown)) = (targets.get_ptr(at), targets.get_ptr(shown)) else { continue };
+                (*row).args = pg_sys::lappend((*row).args, copy((*shown).expr).cast());
                 let name = pg_sys::makeString(pg_sys::pstrdup((*target).resname));
                 (*row).colnames = pg_sys::lappend((*row).colnames, name.cast());
             }
