@@ -3,15 +3,18 @@
 //! Two formats: the universal audit model of Immuta (`uam`), and its older query record (`legacy`). The order of the
 //! fields is that of the structures here; `docs/audit-*.schema.json` describe both.
 //!
-//! Most of a record is the same each time a statement runs. That part is made once and kept as a form with blanks for
-//! what is another in each record: times, counts, ids.
+//! Most of a record is the same each time a user accesses the same objects. That part is made once and kept as a form with
+//! blanks for what is another in each record: times, counts, ids, the text of the statement. No line holds what could be
+//! taken for the beginning of another ([`label`]).
 
 use crate::core::audit::blanks::{Blanks, Clock, HOLES, Hole};
+use crate::core::audit::label;
 use crate::core::audit::legacy::Legacy;
 use crate::core::audit::uam::Uam;
 use crate::core::audit::{Record, Values};
 use foldhash::quality::RandomState;
 use lru::LruCache;
+use memchr::memmem;
 use std::hash::BuildHasher;
 use std::num::NonZero;
 
@@ -29,6 +32,8 @@ pub enum Format {
 struct Form {
     texts: Vec<Box<[u8]>>,
     holes: Vec<Hole>,
+    /// Of all texts together, and of what stood for the holes: no hole needs more but the text of a statement.
+    length: usize,
 }
 
 /// Writes records.
@@ -54,11 +59,11 @@ impl Forms {
     pub fn line(&mut self, record: &Record, values: &Values, format: Format) -> Vec<u8> {
         let key = self.keys.hash_one((record, format));
         if let Some(form) = self.known.get(&key) {
-            return form.fill(values, &mut self.clock);
+            return form.fill(record, values, &mut self.clock);
         }
         let form = self.form(record, format);
-        let line = form.fill(values, &mut self.clock);
-        if line.len() <= MAX_FORM_BYTES {
+        let line = form.fill(record, values, &mut self.clock);
+        if form.length <= MAX_FORM_BYTES {
             self.known.put(key, form);
         }
         line
@@ -71,41 +76,38 @@ impl Forms {
         };
         // Nothing here can fail: all keys are texts, and a String takes everything.
         debug_assert!(made.is_ok());
-        let made = made.unwrap_or_default();
-        let mut form = Form { texts: Vec::new(), holes: Vec::new() };
+        let made = label::escaped(made.unwrap_or_default().as_bytes());
+        let mut form = Form { texts: Vec::new(), holes: Vec::new(), length: made.len() };
         let mut from = 0;
-        for (at, blank) in made.match_indices(&self.blanks.0) {
-            let letter = made.as_bytes().get(at + blank.len()).map(|letter| letter.wrapping_sub(b'a'));
+        for at in memmem::find_iter(&made, &self.blanks.0) {
+            let letter = made.get(at + self.blanks.0.len()).map(|letter| letter.wrapping_sub(b'a'));
             if let Some(hole) = letter.and_then(|letter| HOLES.get(usize::from(letter))) {
                 // Without the quotation marks: not every value is a text.
-                form.texts.push(made.as_bytes()[from..at - 1].into());
+                form.texts.push(made[from..at - 1].into());
                 form.holes.push(*hole);
-                from = at + blank.len() + 2;
+                from = at + self.blanks.0.len() + 2;
             }
         }
-        form.texts.push(made.as_bytes()[from..].into());
+        form.texts.push(made[from..].into());
         form
     }
 }
 
 impl Form {
-    fn fill(&self, values: &Values, clock: &mut Clock) -> Vec<u8> {
-        let length = self.texts.iter().map(|text| text.len()).sum::<usize>() + 40 * self.holes.len();
+    fn fill(&self, record: &Record, values: &Values, clock: &mut Clock) -> Vec<u8> {
+        // A little more than the text: quotes in it, and the end of the line.
+        let length = self.length + record.text().len() * 9 / 8;
         let mut line = Vec::with_capacity(length);
         let mut holes = self.holes.iter();
         for text in &self.texts {
             line.extend_from_slice(text);
             if let Some(hole) = holes.next() {
-                hole.fill(values, clock, &mut line);
+                hole.fill(record, values, clock, &mut line);
             }
         }
         line
     }
 }
-
-// ---- universal audit model
-
-// ---- the older record
 
 /// A line of JSON with every letter beyond ASCII escaped, so that it is the same in all encodings.
 pub fn in_ascii(line: &[u8]) -> Vec<u8> {
@@ -129,8 +131,7 @@ mod tests {
     use crate::core::audit::blanks::month_since_1900;
     use crate::core::audit::{Access, Object, Outcome, SqlState, What};
     use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
-    use crate::core::identity::Identity;
-    use crate::core::identity::{Actor as Acting, Bearer};
+    use crate::core::identity::{Actor as Acting, Bearer, Identity, RoleName};
     use crate::core::time::Timestamp;
     use std::rc::Rc;
 
@@ -138,6 +139,7 @@ mod tests {
 
     fn session() -> Session {
         Session {
+            number: 1,
             id: "65a1.2b".into(),
             cluster: "main".into(),
             database: "immuta".into(),
@@ -146,11 +148,15 @@ mod tests {
         }
     }
 
+    fn named(role: &str) -> Rc<RoleName> {
+        Rc::new(RoleName { in_utf8: role.into(), ..RoleName::default() })
+    }
+
     fn actor() -> Actor {
         let identity = Identity { iamid: "bim".into(), userid: "ali\"ce".into() };
         Actor {
             identity: Rc::new(identity),
-            mapped_role: "alice".into(),
+            mapped_role: named("alice"),
             provider: "local",
             scope: "transaction",
             bearer: None,
@@ -187,7 +193,7 @@ mod tests {
         serde_json::from_slice(&line).unwrap_or_default()
     }
 
-    fn statement(outcome: Outcome) -> Statement {
+    fn statement_of(outcome: Outcome) -> Statement {
         let mut objects = Objects::default();
         objects.add(table("app.flights", SELECT, &["id"]));
         objects.add(table("app.flights", Access(1 << 2), &["id", "delay"]));
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_query_in_the_universal_model() {
-        let shown = json(What::Statement(&statement(Outcome::Success)), Format::Uam);
+        let shown = json(What::Statement(&statement_of(Outcome::Success)), Format::Uam);
         assert_eq!(shown["action"], "QUERY");
         assert_eq!(shown["actionStatus"], "SUCCESS");
         assert_eq!(shown["eventTimestamp"], "2015-11-05T00:53:20.000001Z");
@@ -227,7 +233,7 @@ mod tests {
     #[test]
     fn denials_are_told_from_failures() {
         let of = |state: &[u8; 5]| {
-            json(What::Statement(&statement(Outcome::Failure(Some(SqlState(*state))))), Format::Uam)
+            json(What::Statement(&statement_of(Outcome::Failure(Some(SqlState(*state))))), Format::Uam)
         };
         assert_eq!(of(b"42501")["actionStatus"], "UNAUTHORIZED");
         assert_eq!(of(b"28000")["actionStatus"], "UNAUTHORIZED");
@@ -248,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_older_record() {
-        let shown = json(What::Statement(&statement(Outcome::Success)), Format::Legacy);
+        let shown = json(What::Statement(&statement_of(Outcome::Success)), Format::Legacy);
         assert_eq!(shown["dateTime"], "1446684800000");
         assert_eq!(shown["month"], (2015 - 1900) * 12 + 11);
         assert_eq!(shown["userId"], "ali\"ce");
@@ -270,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_form_serves_again_with_other_values() {
-        let (session, actor, statement) = (session(), actor(), statement(Outcome::Success));
+        let (session, actor, statement) = (session(), actor(), statement_of(Outcome::Success));
         let mut forms = Forms::new(1);
         let first_record = record(&session, &actor, What::Statement(&statement));
         for format in [Format::Uam, Format::Legacy] {
@@ -285,7 +291,18 @@ mod tests {
             assert_ne!(parse(&again), serde_json::Value::Null);
         }
         assert_eq!(forms.known.len(), 2);
-        let other = Actor { mapped_role: "bob".into(), ..actor.clone() };
+        let texts = ["SELECT \"1\"", "AUDIT: {AUDIT: {", ""];
+        for text in texts {
+            let text = Some(Text { shown: text.into(), is_cut: false, is_masked: false });
+            let statement = Statement { text, query_id: 7, ..statement_of(Outcome::Success) };
+            let line = forms.line(&record(&session, &actor, What::Statement(&statement)), &values(), Format::Uam);
+            let shown = serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default();
+            assert_eq!(shown["auditPayload"]["query"], statement.text.map(|text| text.shown).unwrap_or_default());
+            assert_eq!(shown["auditPayload"]["queryId"], "7");
+            assert!(!label::is_in(&line));
+        }
+        assert_eq!(forms.known.len(), 2, "texts and ids of queries are no matter of a form");
+        let other = Actor { mapped_role: named("bob"), ..actor.clone() };
         forms.line(&record(&session, &other, What::Statement(&statement)), &values(), Format::Uam);
         assert_eq!(forms.known.len(), 3);
     }

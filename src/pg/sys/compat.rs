@@ -257,29 +257,10 @@ pub fn setting_alloc(size: usize) -> *mut c_void {
     return unsafe { pg_sys::guc_malloc(pg_sys::LOG as c_int, size) };
 }
 
-/// Gives back memory of [`setting_alloc`], or a value that guc.c handed to a check hook.
-///
-/// # Safety
-/// `memory` is such memory and nothing refers to it any more.
-pub unsafe fn setting_free(memory: *mut c_void) {
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    // SAFETY: by contract.
-    unsafe {
-        libc_free(memory)
-    };
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    // SAFETY: by contract.
-    unsafe {
-        pg_sys::guc_free(memory)
-    };
-}
-
 #[cfg(any(feature = "pg14", feature = "pg15"))]
 unsafe extern "C" {
     #[link_name = "malloc"]
     fn libc_malloc(size: usize) -> *mut c_void;
-    #[link_name = "free"]
-    fn libc_free(memory: *mut c_void);
 }
 
 /// Takes the names that begin with `prefix.` for this library: others become errors (since 15) or warnings.
@@ -327,51 +308,18 @@ unsafe extern "C" {
 
 type Visitor = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
 
-/// `query_tree_walker()` over expressions, range table entries and subqueries.
-///
-/// # Safety
-/// `query` is a query, and `visit` can do with `context`.
-#[allow(ffi_unwind_calls)]
-pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mut c_void) -> bool {
-    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as std::ffi::c_int;
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    // SAFETY: by contract; the guard turns an error into a panic that unwinds our frames.
-    return unsafe { pg_guard_ffi_boundary(|| old::query_tree_walker(query, visit, context, flags)) };
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    // SAFETY: by contract.
-    return unsafe { pg_sys::query_tree_walker_impl(query, Some(visit), context, flags) };
-}
-
-/// `expression_tree_walker()`.
-///
-/// # Safety
-/// `node` is a node of a query, and `visit` can do with `context`.
-#[allow(ffi_unwind_calls)]
-pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    // SAFETY: as in walk_query().
-    return unsafe { pg_guard_ffi_boundary(|| old::expression_tree_walker(node, visit, context)) };
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    // SAFETY: by contract.
-    return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
-}
-
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-mod old {
-    use super::{Visitor, c_void, pg_sys};
-
-    unsafe extern "C-unwind" {
-        pub fn query_tree_walker(
-            query: *mut pg_sys::Query,
-            visit: Visitor,
-            context: *mut c_void,
-            flags: std::ffi::c_int,
-        ) -> bool;
-        pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
-    }
+// Without pgrx's guard: `visit` is a plain frame, and whoever begins the walk guards all of it.
+unsafe extern "C-unwind" {
+    /// Over expressions, range table entries and subqueries, as the flags say.
+    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "query_tree_walker_impl")]
+    pub fn query_tree_walker(
+        query: *mut pg_sys::Query,
+        visit: Visitor,
+        context: *mut c_void,
+        flags: std::ffi::c_int,
+    ) -> bool;
+    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
+    pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
 }
 
 /// The text of a string node, which was a general value node before 15; null for any other node.
