@@ -302,14 +302,14 @@ impl Error {
     }
 }
 
-impl From<guard::Refusal> for Error {
-    fn from(refusal: guard::Refusal) -> Error {
+impl From<guard::Reason> for Error {
+    fn from(refusal: guard::Reason) -> Error {
         match refusal {
-            guard::Refusal::TokenRequired => Error::TokenRequired("this statement".into()),
-            guard::Refusal::Unlisted(name) => Error::SettingUnlisted(name),
-            guard::Refusal::BetweenUsers(name) => Error::SettingNotShared(name),
-            guard::Refusal::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
-            guard::Refusal::NotSupported(what) => Error::NotSupported(what),
+            guard::Reason::TokenRequired => Error::TokenRequired("this statement".into()),
+            guard::Reason::Unlisted(name) => Error::SettingUnlisted(name),
+            guard::Reason::BetweenUsers(name) => Error::SettingNotShared(name),
+            guard::Reason::WhileImpersonating(what) => Error::WhileImpersonating(what.into()),
+            guard::Reason::NotSupported(what) => Error::NotSupported(what),
         }
     }
 }

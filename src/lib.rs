@@ -1,17 +1,4 @@
-//! immuta_ext: one service login, every transaction as its end user. Contents:
-//!
-//! * [`error`] every error, its SQLSTATE, code and hint
-//! * [`config`] the settings
-//! * [`core`] what can be decided without PostgreSQL
-//! * [`files`] files that settings name
-//! * [`resolve`] from a token to a user
-//! * [`mapping`] from a user to a role
-//! * [`hooks`] what each hook decides
-//! * [`audit`] both identities on record
-//! * [`activity`] recording the use of tokens
-//! * [`api`] the functions that `sql/` gives names to
-//! * [`sql`] what CREATE EXTENSION runs
-//! * [`pg`] the unsafe layer
+//! immuta_ext: one service login, every transaction as its end user. ARCHITECTURE.md has the rooms, from the top down.
 
 mod api;
 mod audit;
@@ -40,8 +27,8 @@ extern "C-unwind" fn _PG_init() {
     hooks::answer();
     if pg::preload::is_preloading() {
         pg::sys::report::disable_backtraces();
-        pg::shared::reserve();
         settings::init();
+        pg::shared::reserve(settings::shared_token_cache_size);
         hooks::install();
         hooks::catch_up();
     }

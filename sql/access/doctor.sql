@@ -47,8 +47,7 @@ CREATE FUNCTION immuta_internal.doctor_of_projects() RETURNS TABLE ("check" text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'projects give no more than their members have', count(*) = 0, CASE count(*) WHEN 0 THEN 'none does'
-        ELSE 'SELECT immuta.equalise_projects(): grants were changed since: ' || string_agg(DISTINCT p.name || ' (' || s.relation::text || ')', ', ') END
-    FROM immuta.project p JOIN immuta.project_data_source s ON s.project_id = p.id JOIN pg_class c ON c.oid = s.relation
-    WHERE NOT immuta_internal.granted_columns(s.relation, p.postgres_role) <@ immuta_internal.equalised_columns(p.id, s.relation)
+        ELSE 'SELECT immuta.equalise_projects(): grants were changed since: ' || string_agg(p.name || ' (' || f.relation::regclass || ')', ', ') END
+    FROM immuta.project p, immuta_internal.planned_columns(p.id) f WHERE NOT f.granted <@ f.wanted
 $$;
 COMMENT ON FUNCTION immuta_internal.doctor_of_projects() IS 'the part of doctor() that concerns projects';

@@ -39,46 +39,52 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.granted_columns(oid, oid) IS 'the columns whose reading is granted to a role itself';
 
+-- The plan: what the role of a project is to read of each table of the project, and of those that it can still read.
+CREATE FUNCTION immuta_internal.planned_columns(project_id integer)
+RETURNS TABLE (role oid, relation oid, wanted name[], granted name[], lacks_usage boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.postgres_role, c.oid, f.wanted, immuta_internal.granted_columns(c.oid, p.postgres_role),
+           f.wanted <> '{}' AND NOT EXISTS (SELECT FROM aclexplode(n.nspacl) g
+                                            WHERE g.grantee = p.postgres_role AND g.privilege_type = 'USAGE')
+    FROM immuta.project p, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+         LATERAL (SELECT EXISTS (SELECT FROM immuta.project_data_source s
+                                 WHERE s.project_id = p.id AND s.relation = c.oid)) m (is_member),
+         LATERAL (SELECT CASE WHEN m.is_member THEN immuta_internal.equalised_columns(p.id, c.oid) ELSE '{}' END) f (wanted)
+    WHERE p.id = planned_columns.project_id
+      AND (m.is_member
+           OR c.oid IN (SELECT d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = p.postgres_role
+                        AND d.classid = 'pg_class'::regclass AND d.deptype = 'a'
+                        AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
+    ORDER BY c.oid
+$$;
+COMMENT ON FUNCTION immuta_internal.planned_columns(integer) IS 'what the role of a project is to read, and what is granted to it';
+
+-- The act.
 CREATE FUNCTION immuta_internal.try_equalise(project_id integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    planned record;
     project_role regrole;
-    source record;
-    columns name[];
     changed integer := 0;
 BEGIN
-    SELECT p.postgres_role INTO project_role FROM immuta.project p WHERE p.id = project_id;
-    IF NOT FOUND THEN
-        RETURN 0; -- It is being dropped.
-    END IF;
     DELETE FROM immuta.project_data_source s
     WHERE s.project_id = try_equalise.project_id AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation);
-    FOR source IN
-        -- Those of the project, and those that its role can still read.
-        SELECT c.oid, c.oid::regclass AS relation, n.nspname, n.oid AS namespace, n.nspacl,
-               EXISTS (SELECT FROM immuta.project_data_source s
-                       WHERE s.project_id = try_equalise.project_id AND s.relation = c.oid) AS is_member
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid IN (SELECT s.relation FROM immuta.project_data_source s
-                        WHERE s.project_id = try_equalise.project_id)
-           OR c.oid IN (SELECT d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = project_role
-                        AND d.classid = 'pg_class'::regclass AND d.deptype = 'a'
-                        AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
-        ORDER BY c.oid
+    FOR planned IN SELECT p.*, c.relnamespace::regnamespace AS namespace
+                   FROM immuta_internal.planned_columns(project_id) p JOIN pg_class c ON c.oid = p.relation
     LOOP
-        columns := CASE WHEN source.is_member THEN immuta_internal.equalised_columns(project_id, source.oid) ELSE '{}' END;
-        IF columns IS DISTINCT FROM immuta_internal.granted_columns(source.oid, project_role) THEN
+        project_role := planned.role;
+        IF planned.wanted <> planned.granted THEN
             changed := changed + 1;
-            EXECUTE format('REVOKE ALL ON TABLE %s FROM %s CASCADE', source.relation, project_role);
-            IF columns <> '{}' THEN
+            EXECUTE format('REVOKE ALL ON TABLE %s FROM %s CASCADE', planned.relation::regclass, project_role);
+            IF planned.wanted <> '{}' THEN
                 EXECUTE format('GRANT SELECT (%s) ON TABLE %s TO %s',
-                               (SELECT string_agg(quote_ident(c), ', ') FROM unnest(columns) c), source.relation, project_role);
+                               (SELECT string_agg(quote_ident(c), ', ') FROM unnest(planned.wanted) c), planned.relation::regclass, project_role);
             END IF;
         END IF;
-        IF columns <> '{}' AND NOT EXISTS (SELECT FROM aclexplode(source.nspacl) g
-                                           WHERE g.grantee = project_role AND g.privilege_type = 'USAGE') THEN
-            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', source.nspname, project_role);
+        IF planned.lacks_usage THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', planned.namespace, project_role);
         END IF;
     END LOOP;
     RETURN changed;

@@ -270,7 +270,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     system_role oid := immuta_internal.system_role();
-    astray bigint;
+    renamed bigint;
 BEGIN
     INSERT INTO immuta.grant_made
     SELECT c.data_source_id, c.grantee, c.kind, c.object, c.attnum, c.privilege, c.grantor
@@ -282,9 +282,9 @@ BEGIN
         FROM unnest(changes) c WHERE c.phase = 2 AND c.is_stated
         RETURNING g.grantor
     )
-    SELECT count(*) INTO astray FROM granted g WHERE g.grantor IS NULL;
-    IF astray > 0 THEN
-        RAISE EXCEPTION '% grants went to objects that were renamed meanwhile', astray USING ERRCODE = 'internal_error';
+    SELECT count(*) INTO renamed FROM granted g WHERE g.grantor IS NULL;
+    IF renamed > 0 THEN
+        RAISE EXCEPTION '% grants went to objects that were renamed meanwhile', renamed USING ERRCODE = 'internal_error';
     END IF;
 END
 $$;

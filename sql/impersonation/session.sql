@@ -74,7 +74,7 @@ CREATE FUNCTION immuta.flush_token_cache() RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_flush_token_cache_wrapper';
 REVOKE ALL ON FUNCTION immuta.flush_token_cache() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION immuta.flush_token_cache() TO immuta_admin;
-COMMENT ON FUNCTION immuta.flush_token_cache() IS 'makes this session forget all tokens; how many there were';
+COMMENT ON FUNCTION immuta.flush_token_cache() IS 'makes this session forget all tokens, and the database what providers said of them; how many this session knew';
 
 CREATE FUNCTION immuta_internal.sees_all_sessions() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_sees_all_sessions_wrapper';

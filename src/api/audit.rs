@@ -71,6 +71,7 @@ fn immuta_counters()
         ("token_cache_hits_total", &counters.cache_hits),
         ("token_cache_misses_total", &counters.cache_misses),
         ("token_cache_evictions_total", &counters.cache_evictions),
+        ("token_cache_shared_hits_total", &counters.shared_hits),
         ("provider_requests_total", &counters.provider_calls),
         ("provider_errors_total", &counters.provider_errors),
         ("audit_records_total", &counters.audit_records),

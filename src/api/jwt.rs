@@ -56,7 +56,7 @@ fn immuta_token_findings(
     log::conceal_statement();
     let installed = login::installed().unwrap_or_else(|error| report(error));
     let findings = match Secret::of(token) {
-        Some(token) => jwt::explain(&installed, token.reveal(), clock::now()),
+        Some(token) => jwt::explain(&installed, token.reveal(), clock::statement_time()),
         None => vec![("form", false, "It has no bytes, too many, or some that no token has.".into())],
     };
     TableIterator::new(findings)

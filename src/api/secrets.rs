@@ -88,7 +88,7 @@ fn is_locked_out(user: &UserAccount) -> bool {
     let (failures, Some(last)) = (user.failed_logins, user.last_failed_login) else { return false };
     let Ok(excess) = u32::try_from(failures - FREE_ATTEMPTS) else { return false };
     let lockout = Duration::from_secs(1 << excess.min(16)).min(LONGEST_LOCKOUT);
-    is_alive(last, Timestamp(clock::clock()), lockout)
+    is_alive(last, Timestamp(clock::wall_time()), lockout)
 }
 
 /// `(id of the key, id of the user)` of an API key, by its digest, as it is now; no row for any other, or a user who is
@@ -108,6 +108,6 @@ fn immuta_throttle_failures() {
     thread_local! {
         static FAILURES: RefCell<Throttle> = RefCell::default();
     }
-    let now = Timestamp(clock::clock());
+    let now = Timestamp(clock::wall_time());
     wait::pause(FAILURES.with_borrow_mut(|failures| failures.failed(now)));
 }

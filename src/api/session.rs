@@ -99,11 +99,12 @@ fn immuta_cached_tokens() -> TableIterator<
     TableIterator::new(rows)
 }
 
-/// Forgets all of them; how many there were.
+/// Forgets all of them, and what the sessions of this database with the same provider know together; how many this session
+/// remembered.
 #[pg_extern(sql = false)]
 fn immuta_flush_token_cache() -> i64 {
     immuta_require_preload();
-    i64::try_from(lookup::with_cache(|cache| cache.clear())).unwrap_or(i64::MAX)
+    i64::try_from(lookup::flush()).unwrap_or(i64::MAX)
 }
 
 /// Asks the provider about a token that nobody has: why it cannot be asked, or `None`.

@@ -10,9 +10,10 @@ mod sinks;
 
 pub use sinks::{Store, queue_bytes, wake_writer};
 
-use crate::core::audit::trail::{Key, Open, Role, Trail};
+use crate::core::audit::trail::{Handle, Open, Part, Trail};
 use crate::core::audit::{
-    Actor, Ids, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Statement, Text, Values, What, redact,
+    CompletedStatement, Ids, Impersonated, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Text,
+    Values, What, redact,
 };
 use crate::core::identity::Identity;
 use crate::core::session::Impersonation;
@@ -45,12 +46,12 @@ struct Figures {
     rows: u64,
 }
 
-struct State {
+struct AuditState {
     trail: Trail<Remembered>,
     /// Of a session also while nothing is recorded: that may change.
-    actor: Option<Actor>,
+    actor: Option<Impersonated>,
     /// Whom the session impersonated before its transaction, should that be rolled back.
-    former: Option<Actor>,
+    former: Option<Impersonated>,
     /// Whom the token that is being presented is for, as far as that is known.
     candidate: Option<Identity>,
     session: Option<(u64, u32, Rc<Session>)>,
@@ -76,8 +77,8 @@ struct State {
 }
 
 thread_local! {
-    static STATE: RefCell<State> = const {
-        RefCell::new(State {
+    static STATE: RefCell<AuditState> = const {
+        RefCell::new(AuditState {
             trail: Trail::new(),
             actor: None,
             former: None,
@@ -116,8 +117,8 @@ pub fn state() -> String {
     })
 }
 
-fn now() -> Timestamp {
-    Timestamp(clock::clock())
+fn wall_time() -> Timestamp {
+    Timestamp(clock::wall_time())
 }
 
 /// Whether there is a place for records.
@@ -151,7 +152,7 @@ pub fn refused(report: &Report) {
             }
             let sqlstate = SqlState::unpacked(report.sqlstate as i32);
             // The client gets the error in any case.
-            let _ = state.write(now(), What::Refused(report.detail, sqlstate));
+            let _ = state.write(wall_time(), What::Refused(report.detail, sqlstate));
             state.candidate = None;
         }
     });
@@ -163,7 +164,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
         return Ok(());
     }
     STATE.with_borrow_mut(|state| {
-        let actor = Actor {
+        let actor = Impersonated {
             identity: Rc::new(identity),
             mapped_role: Rc::new(roles::names(role).unwrap_or_default()),
             provider: "none",
@@ -172,7 +173,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
         };
         let outcome = code.map_or(Outcome::Success, |code| Outcome::Failure(Some(SqlState(code))));
         let opening = Opening { command: "EXPLAIN", ..Opening::unseen(statement) };
-        let now = now();
+        let now = wall_time();
         let figures = Figures { begun: now, active: 0, rows: 0 };
         let written = OnBehalf::of(state, actor).0.conclude(opening, Objects::default(), 0, outcome, figures, now);
         inject::point(Point::DryRunRecorded);
@@ -181,10 +182,10 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
 }
 
 /// While it lives, records are of another user; also an error ends it.
-struct OnBehalf<'a>(&'a mut State, Option<Actor>, u64);
+struct OnBehalf<'a>(&'a mut AuditState, Option<Impersonated>, u64);
 
 impl OnBehalf<'_> {
-    fn of(state: &mut State, actor: Actor) -> OnBehalf<'_> {
+    fn of(state: &mut AuditState, actor: Impersonated) -> OnBehalf<'_> {
         let (before, statements) = (state.actor.replace(actor), state.statements);
         OnBehalf(state, before, statements)
     }
@@ -212,7 +213,7 @@ fn disconnected() {
     STATE.with(|state| {
         if let Ok(mut state) = state.try_borrow_mut() {
             // There is nobody left to tell.
-            let _ = state.leave(now());
+            let _ = state.leave(wall_time());
         }
     });
 }
@@ -247,7 +248,7 @@ pub fn before_commit() -> Result<(), Error> {
         return Ok(());
     }
     sinks::check()?;
-    STATE.with_borrow_mut(State::end_call)
+    STATE.with_borrow_mut(AuditState::end_call)
 }
 
 // ---- statements
@@ -306,14 +307,14 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
                 open.statement.opening.command = opening.command;
             }
         } else {
-            if is_top && opening.role != Role::Fetch {
+            if is_top && opening.role != Part::Fetch {
                 shared::count_statement();
             }
             let role = opening.role;
             let parts = if is_top { running::statements_of_portal() } else { 1 };
             let objects = std::mem::take(&mut state.pending);
             let remembered = Remembered { opening, objects, created: Vec::new() };
-            state.trail.begin(key, role, parts, depth, now(), remembered);
+            state.trail.begin(key, role, parts, depth, wall_time(), remembered);
             inject::point(Point::StatementOpened);
         }
         if let Beginning::Query(query) = beginning {
@@ -330,7 +331,7 @@ pub fn runs(execution: usize) {
     }
     STATE.with_borrow_mut(|state| {
         // By another message than that which began it.
-        if let Some(open) = state.trail.run(execution, now)
+        if let Some(open) = state.trail.run(execution, wall_time)
             && open.depth == 0
             && open.statement.opening.is_last
         {
@@ -345,11 +346,11 @@ pub fn ran(execution: usize, progress: Progress) -> Result<(), Error> {
         if state.trail.is_empty() {
             return Ok(());
         }
-        let now = now();
+        let now = wall_time();
         state.trail.ran(execution, progress.rows, now);
         if progress.is_suspended {
             state.trail.suspend(execution, now);
-        } else if progress.is_done && state.trail.has(Key::Execution(execution)) {
+        } else if progress.is_done && state.trail.has(Handle::Execution(execution)) {
             return state.query_ended(execution, now);
         }
         Ok(())
@@ -361,14 +362,15 @@ pub fn query_ended(execution: usize) -> Result<(), Error> {
     if !gate::is_audited() {
         return Ok(());
     }
-    STATE
-        .with_borrow_mut(|state| if state.trail.is_empty() { Ok(()) } else { state.query_ended(execution, now()) })
+    STATE.with_borrow_mut(
+        |state| if state.trail.is_empty() { Ok(()) } else { state.query_ended(execution, wall_time()) },
+    )
 }
 
 /// A utility statement is over.
 pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Error> {
     STATE.with_borrow_mut(|state| {
-        let now = now();
+        let now = wall_time();
         if let Some(mut open) = state.trail.end_utility(depth, now) {
             open.rows = open.rows.max(rows);
             if !open.statement.created.is_empty() {
@@ -388,7 +390,7 @@ pub fn failed(sqlstate: i32) {
     }
     STATE.with(|state| {
         let Ok(mut state) = state.try_borrow_mut() else { return };
-        let (now, sqlstate) = (now(), SqlState::unpacked(sqlstate));
+        let (now, sqlstate) = (wall_time(), SqlState::unpacked(sqlstate));
         let failed = state.trail.fail(0);
         if failed.is_empty() {
             let at_end = state.is_ending || state.statements > 0 && !running::is_block();
@@ -413,7 +415,7 @@ pub fn subtransaction_aborted(depth: u32) {
         if state.trail.is_empty() {
             return;
         }
-        let now = now();
+        let now = wall_time();
         for open in state.trail.fail(depth) {
             let _ = state.complete(open, Outcome::Failure(None), now);
         }
@@ -449,7 +451,7 @@ pub fn calls(function: u32) {
                 state.call_message = message;
                 let opening = Opening::of_call();
                 let remembered = Remembered { opening, objects: Objects::default(), created: Vec::new() };
-                state.trail.begin(Key::Call, Role::Statement, 1, 0, now(), remembered);
+                state.trail.begin(Handle::Call, Part::Statement, 1, 0, wall_time(), remembered);
             }
         }
         if let Some(object) = objects::function(function) {
@@ -473,10 +475,10 @@ pub fn changes(change: Change, class: u32, object: u32) {
     });
 }
 
-impl State {
+impl AuditState {
     fn start(&mut self, begun: &Impersonation) -> Result<(), Error> {
         if is_on() || begun.is_for_session() {
-            self.actor = Some(Actor {
+            self.actor = Some(Impersonated {
                 identity: Rc::clone(&begun.identity),
                 mapped_role: Rc::clone(&begun.role_name),
                 provider: begun.provider.name(),
@@ -504,11 +506,11 @@ impl State {
         gate::set_audited(true);
         inject::point(Point::Audited);
         sinks::check()?;
-        self.write(now(), What::Started)
+        self.write(wall_time(), What::Started)
     }
 
     fn end_transaction(&mut self, committed: bool, active: Option<&Impersonation>) {
-        let now = now();
+        let now = wall_time();
         for open in self.trail.close() {
             let outcome = if open.is_running() { Outcome::Failure(None) } else { Outcome::Success };
             // The client has its answer already.
@@ -579,7 +581,7 @@ impl State {
 
     fn end_call(&mut self) -> Result<(), Error> {
         match self.trail.end_call() {
-            Some(open) => self.complete(open, Outcome::Success, now()),
+            Some(open) => self.complete(open, Outcome::Success, wall_time()),
             None => Ok(()),
         }
     }
@@ -624,7 +626,7 @@ impl State {
         now: Timestamp,
     ) -> Result<(), Error> {
         self.statements += u64::from(depth == 0);
-        let statement = Statement {
+        let statement = CompletedStatement {
             text: shown(opening.text, opening.command),
             command: opening.command,
             query_id: opening.query_id,

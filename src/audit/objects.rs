@@ -16,14 +16,14 @@ use std::rc::Rc;
 const CAPACITY: usize = 1000;
 
 /// A relation's names in UTF-8.
-struct Known {
+struct KnownRelation {
     kind: &'static str,
     name: Rc<str>,
     columns: HashMap<i16, Rc<str>, RandomState>,
 }
 
 /// None for those of this extension, which its functions and event triggers read on behalf of everybody.
-type Relations = HashMap<u32, Option<Known>, RandomState>;
+type Relations = HashMap<u32, Option<KnownRelation>, RandomState>;
 
 thread_local! {
     static KNOWN: RefCell<(u64, Relations)> = RefCell::default();
@@ -42,7 +42,11 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
             Entry::Vacant(place) => {
                 let is_ours = catalog::presence().is_some_and(|installed| installed.owns(accessed.relation));
                 let Relation { kind, name } = catalog::described_relation(accessed.relation)?;
-                place.insert((!is_ours).then(|| Known { kind, name: name.into(), columns: HashMap::default() }))
+                place.insert((!is_ours).then(|| KnownRelation {
+                    kind,
+                    name: name.into(),
+                    columns: HashMap::default(),
+                }))
             }
         }
         .as_mut()?;

@@ -202,7 +202,7 @@ impl Store {
     /// Puts what is in the queue, if it is so many bytes, with the files that are to be stored.
     fn take(&self, least: u64) -> io::Result<bool> {
         // Names are times in digits, all of the same length.
-        let path = self.folder.join(format!("{:020}.taken", clock::clock()));
+        let path = self.folder.join(format!("{:020}.taken", clock::wall_time()));
         Appender::new(self.queue()).take(&path, least)
     }
 

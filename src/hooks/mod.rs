@@ -43,7 +43,7 @@ pub fn install() {
     catalog::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);
-    frames::install(frames::Handlers {
+    frames::install(frames::StatementHandlers {
         utility: statement::before_utility,
         parsed: statement::parsed,
         looked_up: names::looked_up,
@@ -65,7 +65,7 @@ pub fn install() {
         changes: audit::changes,
     });
     login::install(accepts_login);
-    xact::register(xact::Handlers {
+    xact::register(xact::TransactionHandlers {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
         prepare: transaction::prepare,

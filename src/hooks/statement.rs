@@ -74,7 +74,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
 }
 
 /// Whoever mistypes the parameter that takes the token is told so, and not that the token is missing.
-fn refusal(statement: &Statement, refused: guard::Refusal) -> Error {
+fn refusal(statement: &Statement, refused: guard::Reason) -> Error {
     match statement {
         Statement::Set(name) if guard::resembles_ours(name) && guc::is_unknown(name) => {
             Error::NoSuchSetting(name.clone())

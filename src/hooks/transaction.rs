@@ -102,7 +102,7 @@ pub fn end(has_committed: bool) {
     inject::point(Point::TransactionClosed);
     // Every phase can be followed by the end of a transaction.
     let _ = state::enter(Event::TransactionEnded { goes_on: goes_on.is_some() });
-    connection::settle();
+    connection::stop_waiting();
     inject::point(Point::GateCleared);
     audit::transaction_ended(has_committed, goes_on.as_ref());
     inject::point(Point::AuditClosed);

@@ -46,21 +46,21 @@ pub struct Request {
     pub form: Option<Zeroizing<String>>,
 }
 
-pub struct Answer {
+pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,
     pub cache_control: Option<String>,
 }
 
 /// Sends a request and waits for the answer, up to `bodata.api_timeout` in all.
-pub fn fetch(request: Request) -> Result<Answer, Outage> {
+pub fn fetch(request: Request) -> Result<Reply, Outage> {
     let begun = Instant::now();
     let answer = exchange(request, begun + settings::api_timeout());
     shared::counters().provider_called(begun.elapsed(), answer.is_ok());
     answer
 }
 
-fn exchange(request: Request, deadline: Instant) -> Result<Answer, Outage> {
+fn exchange(request: Request, deadline: Instant) -> Result<Reply, Outage> {
     let line = Line::current()?;
     let exchange = Arc::new(Exchange::default());
     let (done, closes_when_done) = io::pipe().map_err(|_| Outage::NoResources)?;
@@ -82,7 +82,7 @@ pub fn send(request: Request) {
 
 /// Lets a helper thread make requests, for which this session need not wait. Like all of them it must not touch PostgreSQL.
 pub fn detach(
-    work: impl FnOnce(&dyn Fn(&Request) -> Result<Answer, Outage>) + Send + 'static,
+    work: impl FnOnce(&dyn Fn(&Request) -> Result<Reply, Outage>) + Send + 'static,
 ) -> Result<(), Outage> {
     let line = Line::current()?;
     spawn(move || work(&|request| converse(&line, request, &Exchange::default())))
@@ -102,7 +102,7 @@ fn start(
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Outage> {
-    let Some(slot) = Slot::take() else { return Err(Outage::Busy) };
+    let Some(slot) = ThreadPermit::take() else { return Err(Outage::Busy) };
     let work = move || {
         work();
         drop(slot);
@@ -113,13 +113,13 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Outage> {
 /// What the session and the thread share.
 #[derive(Default)]
 struct Exchange {
-    state: Mutex<State>,
+    state: Mutex<ExchangeState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    answer: Option<Result<Answer, Outage>>,
+struct ExchangeState {
+    answer: Option<Result<Reply, Outage>>,
     is_abandoned: bool,
 }
 
@@ -157,19 +157,19 @@ impl Drop for Pending<'_> {
 }
 
 /// One of the threads that may be.
-struct Slot;
+struct ThreadPermit;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-impl Slot {
-    fn take() -> Option<Slot> {
-        let slot = Slot;
+impl ThreadPermit {
+    fn take() -> Option<ThreadPermit> {
+        let slot = ThreadPermit;
         // Dropped if it is one too many.
         (THREADS.fetch_add(1, Relaxed) < MAX_THREADS).then_some(slot)
     }
 }
 
-impl Drop for Slot {
+impl Drop for ThreadPermit {
     fn drop(&mut self) {
         THREADS.fetch_sub(1, Relaxed);
     }
@@ -251,14 +251,14 @@ impl Line {
                 .chain(TcpConnector::default())
                 .chain(RustlsConnector::default())
                 .chain(Watch(Arc::clone(&has_answered)));
-        let agent = Agent::with_parts(config, connector, Names(DefaultResolver::default()));
+        let agent = Agent::with_parts(config, connector, NameResolver(DefaultResolver::default()));
         Ok(Line { setup, agent, has_answered })
     }
 }
 
 /// Talks to the provider, on the helper thread: asks a second time, once, if the first was in vain but the second
 /// may not be.
-fn converse(line: &Line, request: &Request, exchange: &Exchange) -> Result<Answer, Outage> {
+fn converse(line: &Line, request: &Request, exchange: &Exchange) -> Result<Reply, Outage> {
     let started = Instant::now();
     let first = attempt(line, request);
     let Err((outage, Some(delay))) = first else { return first.map_err(|(outage, _)| outage) };
@@ -270,7 +270,7 @@ fn converse(line: &Line, request: &Request, exchange: &Exchange) -> Result<Answe
 }
 
 /// One request; on failure, how long to wait before it is worth another try, if it is.
-fn attempt(line: &Line, request: &Request) -> Result<Answer, (Outage, Option<Duration>)> {
+fn attempt(line: &Line, request: &Request) -> Result<Reply, (Outage, Option<Duration>)> {
     line.has_answered.store(false, Relaxed);
     let mut response = match call(line, request) {
         Ok(response) => response,
@@ -288,7 +288,7 @@ fn attempt(line: &Line, request: &Request) -> Result<Answer, (Outage, Option<Dur
     let cache_control = cache_control.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_vec();
     match body {
-        Ok(body) => Ok(Answer { status, body, cache_control }),
+        Ok(body) => Ok(Reply { status, body, cache_control }),
         Err(error) => Err((outage(error), None)),
     }
 }
@@ -354,9 +354,9 @@ fn jitter(delay: Duration) -> Duration {
 
 /// Failing to find a name is no failure of a connection.
 #[derive(Debug)]
-struct Names(DefaultResolver);
+struct NameResolver(DefaultResolver);
 
-impl Resolver for Names {
+impl Resolver for NameResolver {
     fn resolve(
         &self,
         uri: &Uri,

@@ -14,7 +14,7 @@ use crate::core::token::Secret;
 use crate::pg::catalog::{Installation, tables};
 use crate::pg::sys::{clock, report};
 use crate::provider::Failure;
-use crate::provider::keys::{Known, Source};
+use crate::provider::keys::{KnownKeys, Source};
 use crate::settings;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -113,6 +113,7 @@ pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Resu
             provider: Provider::Jwt,
             subject: Subject { authority: Authority::Issuer(claims.issuer.clone()), userid, role_name: None },
             last_used: now,
+            validated: now,
             expires: Some(expires),
             token_id: 0,
             claims: Some(Rc::new(claims)),
@@ -151,7 +152,7 @@ fn login_problem(text: &str, issuer: &str, policy: &Policy) -> Result<String, Pr
     }
     token.check_type(&policy.types)?;
     check_signature(&token, issuer, policy)?;
-    let now = Timestamp(clock::clock());
+    let now = Timestamp(clock::wall_time());
     for (name, check) in CHECKS {
         if !claims::OF_ROWS.contains(&name) {
             check(&token.claims, policy, now)?;
@@ -211,7 +212,7 @@ pub fn fault(installed: &Installation) -> Option<Outage> {
 }
 
 /// The keys of an issuer that is mapped, as they are known, or fetched anew.
-pub fn keys(installed: &Installation, issuer: &str) -> Option<Known> {
+pub fn keys(installed: &Installation, issuer: &str) -> Option<KnownKeys> {
     let mapped = Mapped::find(installed, issuer)?;
     let keys = mapped.map_or(Keys::Discovery, |mapped| mapped.policy.keys);
     Some(Source { issuer, keys: &keys }.known())

@@ -9,9 +9,9 @@ use crate::core::provider::outage::Outage;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use crate::pg::guc;
-use crate::pg::shared::keys::{self as shared_keys, Claim, MAX_BYTES, Owner, Slot};
+use crate::pg::shared::keys::{self as shared_keys, FetchRight, KeySlot, MAX_BYTES, Owner};
 use crate::pg::sys::{clock, wait};
-use crate::provider::http::{self, Answer, Request};
+use crate::provider::http::{self, Reply, Request};
 use crate::{files, settings};
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -41,7 +41,7 @@ impl Looks {
 const FILE: &str = "bodata.jwt_keys_file";
 
 /// What is known of an issuer's keys, for administrators.
-pub struct Known {
+pub struct KnownKeys {
     pub source: &'static str,
     pub keys: Rc<KeySet>,
     pub fetched: Option<Timestamp>,
@@ -63,11 +63,11 @@ impl Source<'_> {
         }
         let (owner, times) = (self.owner(), settings::jwt_key_times());
         // As exact as the time of an attempt.
-        let called = Timestamp(clock::clock() & !3);
+        let called = Timestamp(clock::wall_time() & !3);
         let deadline = Instant::now() + times.timeout;
         let mut looks = Looks(Looks::FIRST);
         loop {
-            let now = Timestamp(clock::clock());
+            let now = Timestamp(clock::wall_time());
             let slot = shared_keys::slot(&owner, now).ok_or(Outage::NoResources)?;
             let (state, keys) = self.look(slot, &owner, now);
             let has_key = keys.as_ref().is_some_and(|keys| has_key(keys));
@@ -99,11 +99,11 @@ impl Source<'_> {
     }
 
     /// Begins to fetch, unless another session was faster.
-    fn begin(&self, slot: &'static Slot, owner: Owner, state: &State, now: Timestamp) {
-        let Some(claim) = slot.claim(state, now) else { return };
-        if let Err(outage) = self.fetch(slot, owner, claim, now) {
+    fn begin(&self, slot: &'static KeySlot, owner: Owner, state: &State, now: Timestamp) {
+        let Some(turn) = slot.take_turn(state, now) else { return };
+        if let Err(outage) = self.fetch(slot, owner, turn, now) {
             slot.fail(&owner, &outage.why());
-            slot.finish(claim, false);
+            slot.finish(turn, false);
         }
     }
 
@@ -128,7 +128,7 @@ impl Source<'_> {
     }
 
     /// What is there, after a restart from the copy.
-    fn look(&self, slot: &Slot, owner: &Owner, now: Timestamp) -> (State, Option<Rc<KeySet>>) {
+    fn look(&self, slot: &KeySlot, owner: &Owner, now: Timestamp) -> (State, Option<Rc<KeySet>>) {
         const GONE: State = State { attempt: Attempt::Never, good: None };
         let Some((mut state, mut changes)) = slot.state(owner) else { return (GONE, None) };
         if state == GONE
@@ -141,7 +141,7 @@ impl Source<'_> {
     }
 
     /// Has a helper thread fetch the keys into the slot. Nobody's leaving ends that.
-    fn fetch(&self, slot: &'static Slot, owner: Owner, claim: Claim, now: Timestamp) -> Result<(), Outage> {
+    fn fetch(&self, slot: &'static KeySlot, owner: Owner, turn: FetchRight, now: Timestamp) -> Result<(), Outage> {
         let (issuer, allows_http) = (self.issuer.to_owned(), settings::api_allow_http());
         let url = match self.keys {
             Keys::Url(url) => Some(url.clone()),
@@ -159,7 +159,7 @@ impl Source<'_> {
                 }
                 Err(outage) => slot.fail(&owner, &outage.why()),
             }
-            slot.finish(claim, fetched.is_ok());
+            slot.finish(turn, fetched.is_ok());
         })
     }
 
@@ -168,7 +168,7 @@ impl Source<'_> {
         if self.at_hand()?.is_some() {
             return Ok(());
         }
-        let (owner, now) = (self.owner(), Timestamp(clock::clock()));
+        let (owner, now) = (self.owner(), Timestamp(clock::wall_time()));
         let slot = shared_keys::slot(&owner, now).ok_or(Outage::NoResources)?;
         let (state, _) = self.look(slot, &owner, now);
         if !matches!(state.attempt, Attempt::Running(_)) {
@@ -192,29 +192,29 @@ impl Source<'_> {
     }
 
     /// What is there, without asking anybody.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> KnownKeys {
         let source = if matches!(self.keys, Keys::Url(_)) { "url" } else { "discovery" };
-        let none = |error| Known { source, keys: Rc::default(), fetched: None, fresh_until: None, error };
+        let none = |error| KnownKeys { source, keys: Rc::default(), fetched: None, fresh_until: None, error };
         match self.at_hand() {
             Err(outage) => return none(Some(outage.why().into_owned())),
             Ok(Some((source, keys))) => {
-                return Known { source, keys, fetched: None, fresh_until: None, error: None };
+                return KnownKeys { source, keys, fetched: None, fresh_until: None, error: None };
             }
             Ok(None) => {}
         }
-        let (owner, now) = (self.owner(), Timestamp(clock::clock()));
+        let (owner, now) = (self.owner(), Timestamp(clock::wall_time()));
         let Some(slot) = shared_keys::slot(&owner, now) else { return none(None) };
         let (state, keys) = self.look(slot, &owner, now);
         let error = Some(slot.why()).filter(|why| !why.is_empty());
         let (fetched, fresh_until) = state.good.unzip();
-        Known { source, keys: keys.unwrap_or_default(), fetched, fresh_until, error }
+        KnownKeys { source, keys: keys.unwrap_or_default(), fetched, fresh_until, error }
     }
 }
 
 /// What this session has read from slots, until they change.
 type Parsed = Vec<(Owner, u32, Rc<KeySet>)>;
 
-fn parsed(slot: &Slot, owner: &Owner, changes: u32) -> Option<Rc<KeySet>> {
+fn parsed(slot: &KeySlot, owner: &Owner, changes: u32) -> Option<Rc<KeySet>> {
     thread_local! {
         static PARSED: RefCell<Parsed> = const { RefCell::new(Vec::new()) };
     }
@@ -253,7 +253,7 @@ fn of_file() -> Result<Issuers, Outage> {
     })
 }
 
-type Ask<'a> = &'a dyn Fn(&Request) -> Result<Answer, Outage>;
+type Ask<'a> = &'a dyn Fn(&Request) -> Result<Reply, Outage>;
 
 /// The keys that an issuer publishes, and for how long they count. Runs on a helper thread.
 fn download(ask: Ask, issuer: &str, url: Option<String>, allows_http: bool) -> Result<(KeySet, Duration), Outage> {

@@ -25,6 +25,7 @@ pub fn resolve(
         provider: Provider::Local,
         subject: Subject { authority, userid: user.identity.userid, role_name: None },
         last_used: token.last_used,
+        validated: now,
         expires: None,
         token_id: token.id,
         claims: None,

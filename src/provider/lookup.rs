@@ -6,15 +6,16 @@ use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::{Refusals, Throttle};
 use crate::core::session::Impersonation;
 use crate::core::session::presented::{Credential, Kind};
-use crate::core::time::{Timestamp, end_of_life};
+use crate::core::time::{Timestamp, end_of_life, recording_interval};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation, roles};
-use crate::pg::sys::clock::now;
+use crate::pg::shared::answers;
+use crate::pg::sys::clock::statement_time;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::{report, wait};
 use crate::pg::{gate, shared};
-use crate::provider::{self, Failure};
+use crate::provider::{self, Failure, together};
 use crate::rights::mapping;
 use crate::{audit, jobs, settings};
 use std::cell::{Cell, RefCell};
@@ -90,6 +91,9 @@ fn answer(
         return Ok((named(identity, now), true));
     }
     let limits = settings::limits();
+    let others = || {
+        together::known(&together::key(installed, &credential.digest()), now).map(|known| Answer::of(known, now))
+    };
     let known_use = known.as_ref().map(|known| known.last_used);
     match known {
         // What changed in this database says nothing about a token that another server vouches for.
@@ -98,13 +102,15 @@ fn answer(
         known => match ask(installed, &credential.digest(), text, known_use, now) {
             Ok(resolution) => Ok((Answer::of(resolution, now), true)),
             Err(Failure::Refused(refusal)) => Err(refusal.into()),
-            Err(Failure::Outage(outage)) => match known.filter(|known| known.may_serve(now, &limits)) {
-                Some(known) if outage.is_silence() => {
-                    report_outage(&outage, now);
-                    Ok((known, false))
+            Err(Failure::Outage(outage)) => {
+                match known.or_else(others).filter(|known| known.may_serve(now, &limits)) {
+                    Some(known) if outage.is_silence() => {
+                        report_outage(&outage, now);
+                        Ok((known, false))
+                    }
+                    _ => Err(Error::ProviderUnavailable(outage)),
                 }
-                _ => Err(Error::ProviderUnavailable(outage)),
-            },
+            }
         },
     }
 }
@@ -159,7 +165,11 @@ fn ask(
         return Err(Failure::Refused(refusal));
     }
     shared::counters().cache_misses.fetch_add(1, Relaxed);
-    let answer = provider::resolve(installed, digest, text, known_use, now);
+    let key = together::key(installed, digest);
+    let known_use = known_use.max(answers::last_use(&key));
+    let resolve = || provider::resolve(installed, digest, text, known_use, now);
+    let is_remote = provider::is_remote_for(text);
+    let answer = if is_remote { together::ask(&key, &settings::limits(), now, resolve) } else { resolve() };
     if let Err(Failure::Outage(outage)) = &answer
         && !outage.is_silence()
     {
@@ -168,7 +178,7 @@ fn ask(
     if let Err(Failure::Refused(refusal)) = &answer {
         with_cache(|cache| cache.remove(digest));
         // Guesses cost nobody but this session where nobody is asked.
-        if is_remote(settings::token_provider()) {
+        if is_remote {
             REFUSALS.with_borrow_mut(|refusals| refusals.remember(*digest, *refusal, now));
             hold_back(now);
         }
@@ -206,7 +216,7 @@ fn report_outage(outage: &Outage, now: Timestamp) {
 pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, Error> {
     let (Some(installed), Some(text)) = (catalog::installation(), Secret::of(token)) else { return Ok(None) };
     forget_other_providers();
-    let (now, limits, digest) = (now(), settings::limits(), Digest::of(token));
+    let (now, limits, digest) = (statement_time(), settings::limits(), Digest::of(token));
     let known = with_cache(|cache| cache.peek(&digest).cloned());
     let known_use = known.as_ref().map(|known| known.answer.last_used);
     let answered = match known {
@@ -237,7 +247,7 @@ pub fn provider_fault() -> Option<Outage> {
         return provider::jwt::fault(&installed);
     }
     let text = Secret::of(NOBODYS);
-    match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, now()) {
+    match provider::resolve(&installed, &Digest::of(NOBODYS), text.as_ref(), None, statement_time()) {
         Err(Failure::Outage(outage)) => Some(outage),
         Ok(_) | Err(Failure::Refused(_)) => None,
     }
@@ -250,13 +260,45 @@ fn named(identity: &Identity, now: Timestamp) -> Answer {
         userid: identity.userid.clone(),
         role_name: None,
     };
+    let (provider, last_used, validated) = (Provider::Name, now, now);
     let resolution =
-        Resolution { provider: Provider::Name, subject, last_used: now, expires: None, token_id: 0, claims: None };
+        Resolution { provider, subject, last_used, validated, expires: None, token_id: 0, claims: None };
     Answer::of(resolution, now)
+}
+
+/// Forgets what is known of tokens, also what all sessions with this provider know together; how many this session knew.
+pub fn flush() -> usize {
+    if let Some(installed) = catalog::installation() {
+        answers::forget(together::scope(&installed));
+    }
+    REFUSALS.with_borrow_mut(|refusals| refusals.clear());
+    with_cache(|cache| cache.clear())
+}
+
+/// Records the use of a token of ours, unless another session does or did; the use that stands in the table then.
+pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestamp) -> Timestamp {
+    let interval = recording_interval(settings::token_idle_ttl());
+    let Some(installed) = catalog::installation().filter(|_| now.is_past(recorded, interval)) else {
+        return recorded;
+    };
+    let key = together::key(&installed, digest);
+    if let Err(since) = answers::take_recording(&key, now, |since| now.is_past(since, interval)) {
+        return since.min(now);
+    }
+    let stands = jobs::record(digest, token_id, recorded, now);
+    if now.is_past(stands, interval) {
+        answers::give_recording_back(&key);
+    }
+    stands
 }
 
 /// Uses count whatever becomes of the transaction. Must not fail.
 pub fn touch(ended: &Impersonation) {
+    if let Some(key) = together::known_key(&ended.digest)
+        && !matches!(ended.provider, Provider::Name | Provider::Jwt)
+    {
+        answers::note_use(&key, ended.last_used);
+    }
     CACHE.with(|cache| {
         if let Ok(mut cache) = cache.try_borrow_mut() {
             cache.touch(&ended.digest, ended.last_used, ended.recorded);

@@ -7,6 +7,7 @@ pub mod jwt;
 mod keys;
 mod local;
 pub mod lookup;
+mod together;
 
 use crate::core::identity::Provider;
 use crate::core::provider::answers::{Unfit, Word};
@@ -61,7 +62,15 @@ pub fn resolve(
     match ruling.map_err(Failure::Outage)? {
         Ruling::Word(Word::Active(subject, expires)) if expires.is_none_or(|end| now < end) => {
             let provider = if provider == Provider::Jwt { Provider::Introspection } else { provider };
-            Ok(Resolution { provider, subject, last_used: now, expires, token_id: 0, claims: None })
+            Ok(Resolution {
+                provider,
+                subject,
+                last_used: now,
+                validated: now,
+                expires,
+                token_id: 0,
+                claims: None,
+            })
         }
         Ruling::Word(Word::Unfit(unfit)) => {
             report_unfit(unfit);
@@ -69,6 +78,17 @@ pub fn resolve(
         }
         Ruling::Word(_) => Err(invalid),
         Ruling::Refused(refusal) => Err(Failure::Refused(refusal)),
+    }
+}
+
+/// Whether another server is asked about this token.
+fn is_remote_for(token: Option<&Secret>) -> bool {
+    match settings::token_provider() {
+        Provider::Immuta | Provider::Introspection => true,
+        Provider::Jwt => {
+            settings::jwt_introspects_opaque() && token.is_some_and(|token| !has_shape(token.reveal()))
+        }
+        Provider::Local | Provider::Name => false,
     }
 }
 

@@ -45,16 +45,16 @@ pub fn mapped_role(
     role_name: Option<&str>,
     impersonator: u32,
 ) -> Result<u32, Error> {
-    decision::decide(&Known::of(installed, identity, impersonator), role_name)
+    decision::decide(&KnownUser::of(installed, identity, impersonator), role_name)
 }
 
 /// The role of a user outside projects, as far as it is known without a provider, whether or not it may be impersonated.
 pub fn role_without_provider(installed: &Installation, identity: &Identity) -> Option<u32> {
-    decision::own_role(&Known::of(installed, identity, 0), None)
+    decision::own_role(&KnownUser::of(installed, identity, 0), None)
 }
 
 /// What this database knows of a user.
-struct Known<'a> {
+struct KnownUser<'a> {
     installed: &'a Installation,
     identity: &'a Identity,
     impersonator: u32,
@@ -63,20 +63,20 @@ struct Known<'a> {
     stored_name: Option<String>,
 }
 
-impl<'a> Known<'a> {
-    fn of(installed: &'a Installation, identity: &'a Identity, impersonator: u32) -> Known<'a> {
+impl<'a> KnownUser<'a> {
+    fn of(installed: &'a Installation, identity: &'a Identity, impersonator: u32) -> KnownUser<'a> {
         let (account, stored_name) = match tables::user_by_identity(installed, identity) {
             Some(UserAccount { id, mapping, is_disabled, role_name, .. }) => {
                 (Some(Account { id, mapping, is_disabled }), role_name)
             }
             None => (None, None),
         };
-        Known { installed, identity, impersonator, account, stored_name }
+        KnownUser { installed, identity, impersonator, account, stored_name }
     }
 }
 
-impl Facts for Known<'_> {
-    type Refusal = Error;
+impl Facts for KnownUser<'_> {
+    type Error = Error;
 
     fn account(&self) -> Option<&Account> {
         self.account.as_ref()

@@ -17,7 +17,7 @@ use crate::provider::lookup;
 use crate::rights::login;
 use crate::session::state::{self, active};
 use crate::session::{by_name, connection, lasting};
-use crate::{audit, jobs, settings};
+use crate::{audit, settings};
 use std::ffi::CString;
 use std::rc::Rc;
 
@@ -48,9 +48,9 @@ pub fn presented() -> Result<Option<Presented>, Error> {
 
 /// Nobody waits any longer.
 pub fn settle() {
-    guc::settle();
-    names::settle();
-    connection::settle();
+    guc::settle_token();
+    names::settle_names();
+    connection::stop_waiting();
 }
 
 /// The statement that presented a user is complete: from the next statement on, the session runs as that user.
@@ -79,7 +79,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     if !presented.is_well_formed {
         return Err(Error::TokenInvalid);
     }
-    let now = clock::now();
+    let now = clock::statement_time();
     let digest = presented.credential.digest();
     let kept = connection::of_connection().and_then(|(_, text)| text);
     let text = guc::take_text(&digest).map(Rc::new).or(kept);
@@ -105,7 +105,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     match user.answer.provider {
         Provider::Name => {}
         Provider::Local => {
-            begun.recorded = jobs::record(&begun.digest, begun.token_id, begun.recorded, now);
+            begun.recorded = lookup::record(&begun.digest, begun.token_id, begun.recorded, now);
             inject::point(Point::UseRecorded);
         }
         Provider::Immuta | Provider::Introspection | Provider::Jwt => {

@@ -33,7 +33,7 @@ fn is_our_procedure(procedure: u32) -> bool {
 }
 
 /// The user that a presented name stands for.
-pub fn identity(presented: &names::Presented) -> Result<Identity, Error> {
+pub fn identity(presented: &names::PresentedName) -> Result<Identity, Error> {
     let (iamid, template) = (settings::impersonation_iamid(), settings::impersonation_userid_template());
     identity::of_template(&presented.name, &iamid, &template).ok_or(Error::NameInvalid)
 }

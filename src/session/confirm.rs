@@ -5,14 +5,15 @@ use crate::core::time::{is_in_force, recording_interval};
 use crate::error::Error;
 use crate::pg::switch;
 use crate::pg::sys::{clock, running};
+use crate::provider::lookup;
 use crate::session::{lasting, state};
-use crate::{jobs, provider, settings};
+use crate::{provider, settings};
 
 pub const OPENED_BEFORE: &str = "this statement or cursor was opened before the token was set";
 
 /// At each statement: the impersonation is still what it was, and its token still alive; the statement counts as use.
 pub fn confirm() -> Result<(), Error> {
-    let now = clock::now();
+    let now = clock::statement_time();
     let due = state::with(|state| {
         let active = state.impersonations.active.as_mut().ok_or(Error::Inconsistent)?;
         if !switch::is_in_effect(active.role, active.impersonator) {
@@ -33,7 +34,7 @@ pub fn confirm() -> Result<(), Error> {
     match due {
         Due::Nothing => {}
         Due::Record { digest, token_id, recorded } => {
-            let recorded = jobs::record(&digest, token_id, recorded, now);
+            let recorded = lookup::record(&digest, token_id, recorded, now);
             state::with(|state| {
                 if let Some(active) = state.impersonations.active.as_mut() {
                     active.recorded = recorded;

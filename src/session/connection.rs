@@ -59,6 +59,6 @@ pub fn come_back() {
     gate::set_presented(OF_CONNECTION, state::with(|state| state.connection.user.is_some()));
 }
 
-pub fn settle() {
+pub fn stop_waiting() {
     gate::set_presented(OF_CONNECTION, false);
 }

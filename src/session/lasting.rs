@@ -53,7 +53,7 @@ pub fn resume() -> Result<(), Error> {
 
 fn verify(active: &Impersonation) -> Result<(), Error> {
     let installed = login::installed()?;
-    let now = clock::now();
+    let now = clock::statement_time();
     if !is_in_force(active.last_used, active.expires, now, settings::idle_ttl_of(active.provider)) {
         return Err(expired(active.kind));
     }

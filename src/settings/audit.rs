@@ -4,7 +4,7 @@ use crate::core::audit::form::Format;
 use crate::files;
 use crate::pg::guc::{Changes, Choice, Number, Setting, Switch, Text, TextCheck, WordSet, Words};
 use crate::pg::shared;
-use crate::settings::read::{Line, bytes, milliseconds, text};
+use crate::settings::read::{OneLine, bytes, milliseconds, text};
 use crate::settings::settings;
 use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucFlags, GucSetting};
@@ -57,9 +57,9 @@ pub enum QueryText {
 }
 
 /// The sinks of audit records, in the order of [`Sink`].
-struct Sinks;
+struct SinkNames;
 
-impl WordSet for Sinks {
+impl WordSet for SinkNames {
     const WORDS: &'static [&'static str] = &["log", "file", "table"];
 
     fn bits() -> &'static AtomicU32 {
@@ -86,7 +86,7 @@ static SINKS: AtomicU32 = AtomicU32::new(0);
 
 settings! {
     /// Where audit records go; bits of [`Sink`].
-    AUDIT_SINK: Words<Sinks> = Setting {
+    AUDIT_SINK: Words<SinkNames> = Setting {
         name: c"bodata.audit_sink",
         value: GucSetting::<Option<CString>>::new(Some(c"log")),
         kind: Words(PhantomData),
@@ -154,7 +154,7 @@ settings! {
 
     /// What `application_name` becomes while a user is impersonated, so that ordinary log lines (`%a`) and
     /// `pg_stat_activity` name them. Empty: it stays as it is.
-    APPLICATION_NAME_TEMPLATE: Text<Line> = Setting {
+    APPLICATION_NAME_TEMPLATE: Text<OneLine> = Setting {
         name: c"bodata.application_name_template",
         value: GucSetting::<Option<CString>>::new(Some(c"")),
         kind: Text(PhantomData),

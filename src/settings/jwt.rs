@@ -31,10 +31,10 @@ enum Actors {
     Refuse,
 }
 
-/// Names that are not empty.
-struct Names;
+/// NonEmptyNames that are not empty.
+struct NonEmptyNames;
 
-impl ListCheck for Names {
+impl ListCheck for NonEmptyNames {
     fn check(list: &[String]) -> Result<(), String> {
         if list.iter().any(String::is_empty) { Err("An element is empty.".into()) } else { Ok(()) }
     }
@@ -77,7 +77,7 @@ impl TextCheck for KeysFile {
 
 settings! {
     /// Whom a JWT must be meant for: one of these. Mandatory, as an issuer's tokens for other services are as good as ours.
-    JWT_AUDIENCE: List<Names> = Setting {
+    JWT_AUDIENCE: List<NonEmptyNames> = Setting {
         name: c"bodata.jwt_audience",
         value: GucSetting::<Option<CString>>::new(Some(c"")),
         kind: List(PhantomData),
@@ -88,7 +88,7 @@ settings! {
     };
 
     /// Accepted types. Only access tokens have that of RFC 9068; many servers do not use it yet.
-    JWT_TYPES: List<Names> = Setting {
+    JWT_TYPES: List<NonEmptyNames> = Setting {
         name: c"bodata.jwt_types",
         value: GucSetting::<Option<CString>>::new(Some(c"at+jwt")),
         kind: List(PhantomData),
@@ -142,7 +142,7 @@ settings! {
     };
 
     /// Scopes that a token must have, all of them.
-    JWT_REQUIRED_SCOPE: List<Names> = Setting {
+    JWT_REQUIRED_SCOPE: List<NonEmptyNames> = Setting {
         name: c"bodata.jwt_required_scope",
         value: GucSetting::<Option<CString>>::new(Some(c"")),
         kind: List(PhantomData),

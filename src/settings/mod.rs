@@ -17,25 +17,34 @@ pub use provider::*;
 pub use token::*;
 
 use crate::core::identity::Provider;
-use crate::pg::guc;
 use crate::pg::guc::names;
 use crate::pg::sys::compat;
+use crate::pg::{catalog, guc};
+use std::ffi::{CStr, CString};
 
 /// The settings of a file, as `ROWS`, in the order in which they are defined: what one is checked against comes first.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $row:expr;)*) => {
         $($(#[$doc])* static $name: Setting<$kind> = $row;)*
 
-        pub(super) static ROWS: &[&dyn crate::pg::guc::Row] = &[$(&$name),*];
+        pub(super) static ROWS: &[&dyn crate::pg::guc::SettingRow] = &[$(&$name),*];
     };
 }
 use settings;
 
+fn all() -> impl Iterator<Item = &'static &'static dyn guc::SettingRow> {
+    [token::ROWS, guard::ROWS, impersonation::ROWS, provider::ROWS, jwt::ROWS, audit::ROWS].into_iter().flatten()
+}
+
+/// The values in force of all settings that say which provider is asked, and how.
+pub fn of_provider() -> Vec<(&'static CStr, Option<CString>)> {
+    let counts = |row: &&&dyn guc::SettingRow| row.changes() == guc::Changes::Provider;
+    all().filter(counts).map(|row| (row.name(), catalog::setting(row.name()))).collect()
+}
+
 /// Defines all settings. Called once, from `_PG_init`.
 pub fn init() {
-    for rows in [token::ROWS, guard::ROWS, impersonation::ROWS, provider::ROWS, jwt::ROWS, audit::ROWS] {
-        rows.iter().for_each(|row| row.define());
-    }
+    all().for_each(|row| row.define());
     guc::define_token(|| token_provider() != Provider::Local);
     names::define();
     compat::reserve_prefix(c"bodata");

@@ -4,7 +4,7 @@ use crate::core::identity::Provider;
 use crate::core::provider::endpoint;
 use crate::files;
 use crate::pg::guc::{AnyList, Changes, Choice, List, Number, Setting, Switch, Text, TextCheck};
-use crate::settings::read::{Line, list, milliseconds, text};
+use crate::settings::read::{OneLine, list, milliseconds, text};
 use crate::settings::settings;
 use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucFlags, GucSetting};
@@ -122,7 +122,7 @@ settings! {
     };
 
     /// Key in `profile.externalUserIds` of an Immuta user that names the role. Immuta documents none for PostgreSQL.
-    USER_MAPPING_ATTRIBUTE: Text<Line> = Setting {
+    USER_MAPPING_ATTRIBUTE: Text<OneLine> = Setting {
         name: c"bodata.user_mapping_attribute",
         value: GucSetting::<Option<CString>>::new(Some(c"postgresqlUser")),
         kind: Text(PhantomData),
@@ -166,7 +166,7 @@ settings! {
         details: c"RFC 7662.",
     };
 
-    INTROSPECTION_CLIENT_ID: Text<Line> = Setting {
+    INTROSPECTION_CLIENT_ID: Text<OneLine> = Setting {
         name: c"bodata.introspection_client_id",
         value: GucSetting::<Option<CString>>::new(Some(c"")),
         kind: Text(PhantomData),
@@ -199,7 +199,7 @@ settings! {
     };
 
     /// Whom a token must be meant for. Not looked at by default: not every server says it.
-    INTROSPECTION_AUDIENCE: Text<Line> = Setting {
+    INTROSPECTION_AUDIENCE: Text<OneLine> = Setting {
         name: c"bodata.introspection_audience",
         value: GucSetting::<Option<CString>>::new(Some(c"")),
         kind: Text(PhantomData),

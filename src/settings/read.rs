@@ -31,9 +31,9 @@ pub fn list(setting: &Setting<impl Kind<Value = Option<CString>>>) -> Vec<String
 }
 
 /// Any text that fits on one line.
-pub struct Line;
+pub struct OneLine;
 
-impl TextCheck for Line {
+impl TextCheck for OneLine {
     fn check(text: &str) -> Result<(), String> {
         if text.contains(char::is_control) { Err("Control characters are not allowed.".into()) } else { Ok(()) }
     }

@@ -2,7 +2,7 @@
 
 use crate::core::identity::Provider;
 use crate::core::provider::cache::Limits;
-use crate::pg::guc::{Changes, Number, Setting};
+use crate::pg::guc::{Changes, Number, NumberAtStart, Setting};
 use crate::settings::read::seconds;
 use crate::settings::settings;
 use pgrx::guc::{GucFlags, GucSetting};
@@ -42,6 +42,18 @@ settings! {
         is_shown: true,
         what: c"Number of tokens remembered in one backend.",
         details: c"The least recently used ones go first.",
+    };
+
+    /// Tokens that all sessions of the server know together (about 750 bytes each), where `shared_preload_libraries` loads
+    /// the library: one session asks a provider, and all know the answer. 0 turns that off.
+    SHARED_TOKEN_CACHE_SIZE: NumberAtStart = Setting {
+        name: c"bodata.shared_token_cache_size",
+        value: GucSetting::<i32>::new(10_000),
+        kind: NumberAtStart { least: 0, most: 1_000_000 },
+        changes: Changes::Nothing,
+        is_shown: true,
+        what: c"Number of tokens that all sessions of the server know together.",
+        details: c"The least recently used ones go first. Zero: each session asks for itself.",
     };
 
     /// How long, in seconds, a session remembers that a provider refused a token, so that a client that retries does not
@@ -89,6 +101,10 @@ pub fn idle_ttl_of(provider: Provider) -> Duration {
 
 pub fn token_cache_size() -> usize {
     usize::try_from(TOKEN_CACHE_SIZE.get()).unwrap_or(1)
+}
+
+pub fn shared_token_cache_size() -> usize {
+    usize::try_from(SHARED_TOKEN_CACHE_SIZE.get()).unwrap_or(0)
 }
 
 pub fn negative_cache_ttl() -> Duration {

@@ -29,9 +29,13 @@ def test_defaults(world):
         default = re.fullmatch(r"`(.+)`|empty", cells[2]) if name else None
         if not default or name[1] == "bodata.impersonation_token":
             continue
-        world.sql("BEGIN; SELECT set_config(%s, %s, true)", (name[1], default[1] or ""))
-        [(setting, boot)] = world.sql("SELECT setting, boot_val FROM pg_settings WHERE name = %s", (name[1],))
-        world.sql("ROLLBACK")
+        [(boot, context)] = world.sql("SELECT boot_val, context FROM pg_settings WHERE name = %s", (name[1],))
+        setting = default[1] or ""
+        if context != "postmaster":
+            # In the units in which the view has them.
+            world.sql("BEGIN; SELECT set_config(%s, %s, true)", (name[1], setting))
+            setting = world.sql("SELECT setting FROM pg_settings WHERE name = %s", (name[1],))[0][0]
+            world.sql("ROLLBACK")
         assert setting == boot, name[1]
         checked += 1
     assert checked > 35

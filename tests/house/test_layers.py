@@ -45,3 +45,14 @@ def test_arrows_point_down():
 def test_only_pg_is_unsafe():
     unsafe = [file for file in SRC.rglob("*.rs") if re.search(r"\bunsafe (\{|fn|impl)", re.sub(r"//.*", "", file.read_text()))]
     assert {file.relative_to(SRC).parts[0] for file in unsafe} == {"pg"}
+
+
+def test_no_type_has_the_name_of_another_in_its_layer():
+    seen = {}
+    for file in sorted(SRC.rglob("*.rs")):
+        layer = file.relative_to(SRC).parts[0]
+        layer = layer if layer in ("core", "pg") else "above"
+        for name in re.findall(r"^\s*(?:pub(?:\(\w+\))? )?(?:struct|enum|trait) (\w+)", file.read_text(), re.M):
+            first = seen.setdefault((layer, name), file)
+            assert first is file, f"{name} stands for two things: {first}, {file}"
+    assert len(seen) > 200

@@ -85,6 +85,7 @@ def test_connections_of_a_user(world, api, token, session):
     with pytest.raises(psycopg2.OperationalError, match="IMPERSONATION_TOKEN_INVALID"):
         session(options="-c bodata.impersonation_token=unknown")
     api.revoke(secret)
+    world.sql("SELECT immuta.flush_token_cache()")
     with pytest.raises(psycopg2.OperationalError, match="IMPERSONATION_TOKEN_INVALID"):
         session(options=f"-c bodata.impersonation_token={secret}")
 

@@ -130,8 +130,8 @@ mod tests {
     use super::*;
     use crate::core::audit::blanks::month_since_1900;
     use crate::core::audit::{Access, Object, Outcome, SqlState, What};
-    use crate::core::audit::{Actor, Ids, Objects, Session, Statement, Text};
-    use crate::core::identity::{Actor as Acting, Bearer, Identity, RoleName};
+    use crate::core::audit::{CompletedStatement, Ids, Impersonated, Objects, Session, Text};
+    use crate::core::identity::{Actor, Bearer, Identity, RoleName};
     use crate::core::time::Timestamp;
     use std::rc::Rc;
 
@@ -152,9 +152,9 @@ mod tests {
         Rc::new(RoleName { in_utf8: role.into(), ..RoleName::default() })
     }
 
-    fn actor() -> Actor {
+    fn actor() -> Impersonated {
         let identity = Identity { iamid: "bim".into(), userid: "ali\"ce".into() };
-        Actor {
+        Impersonated {
             identity: Rc::new(identity),
             mapped_role: named("alice"),
             provider: "local",
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    fn record<'a>(session: &'a Session, actor: &'a Actor, what: What<'a>) -> Record<'a> {
+    fn record<'a>(session: &'a Session, actor: &'a Impersonated, what: What<'a>) -> Record<'a> {
         let is_refused = matches!(what, What::Refused(..));
         Record { session, actor: (!is_refused).then_some(actor), candidate: None, application: "app", what }
     }
@@ -193,11 +193,11 @@ mod tests {
         serde_json::from_slice(&line).unwrap_or_default()
     }
 
-    fn statement_of(outcome: Outcome) -> Statement {
+    fn statement(outcome: Outcome) -> CompletedStatement {
         let mut objects = Objects::default();
         objects.add(table("app.flights", SELECT, &["id"]));
         objects.add(table("app.flights", Access(1 << 2), &["id", "delay"]));
-        Statement {
+        CompletedStatement {
             text: Some(Text {
                 shown: "UPDATE app.flights SET delay = 0 RETURNING id".into(),
                 is_cut: false,
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_query_in_the_universal_model() {
-        let shown = json(What::Statement(&statement_of(Outcome::Success)), Format::Uam);
+        let shown = json(What::Statement(&statement(Outcome::Success)), Format::Uam);
         assert_eq!(shown["action"], "QUERY");
         assert_eq!(shown["actionStatus"], "SUCCESS");
         assert_eq!(shown["eventTimestamp"], "2015-11-05T00:53:20.000001Z");
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn denials_are_told_from_failures() {
         let of = |state: &[u8; 5]| {
-            json(What::Statement(&statement_of(Outcome::Failure(Some(SqlState(*state))))), Format::Uam)
+            json(What::Statement(&statement(Outcome::Failure(Some(SqlState(*state))))), Format::Uam)
         };
         assert_eq!(of(b"42501")["actionStatus"], "UNAUTHORIZED");
         assert_eq!(of(b"28000")["actionStatus"], "UNAUTHORIZED");
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_older_record() {
-        let shown = json(What::Statement(&statement_of(Outcome::Success)), Format::Legacy);
+        let shown = json(What::Statement(&statement(Outcome::Success)), Format::Legacy);
         assert_eq!(shown["dateTime"], "1446684800000");
         assert_eq!(shown["month"], (2015 - 1900) * 12 + 11);
         assert_eq!(shown["userId"], "ali\"ce");
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_form_serves_again_with_other_values() {
-        let (session, actor, statement) = (session(), actor(), statement_of(Outcome::Success));
+        let (session, actor, statement) = (session(), actor(), statement(Outcome::Success));
         let mut forms = Forms::new(1);
         let first_record = record(&session, &actor, What::Statement(&statement));
         for format in [Format::Uam, Format::Legacy] {
@@ -294,28 +294,28 @@ mod tests {
         let texts = ["SELECT \"1\"", "AUDIT: {AUDIT: {", ""];
         for text in texts {
             let text = Some(Text { shown: text.into(), is_cut: false, is_masked: false });
-            let statement = Statement { text, query_id: 7, ..statement_of(Outcome::Success) };
-            let line = forms.line(&record(&session, &actor, What::Statement(&statement)), &values(), Format::Uam);
+            let other = CompletedStatement { text, query_id: 7, ..self::statement(Outcome::Success) };
+            let line = forms.line(&record(&session, &actor, What::Statement(&other)), &values(), Format::Uam);
             let shown = serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default();
-            assert_eq!(shown["auditPayload"]["query"], statement.text.map(|text| text.shown).unwrap_or_default());
+            assert_eq!(shown["auditPayload"]["query"], other.text.map(|text| text.shown).unwrap_or_default());
             assert_eq!(shown["auditPayload"]["queryId"], "7");
             assert!(!label::is_in(&line));
         }
         assert_eq!(forms.known.len(), 2, "texts and ids of queries are no matter of a form");
-        let other = Actor { mapped_role: named("bob"), ..actor.clone() };
+        let other = Impersonated { mapped_role: named("bob"), ..actor.clone() };
         forms.line(&record(&session, &other, What::Statement(&statement)), &values(), Format::Uam);
         assert_eq!(forms.known.len(), 3);
     }
 
     #[test]
     fn who_uses_a_token_is_on_record() {
-        let named = |id: &str| Acting { id: id.into(), issuer: (id == "agent").then(|| "https://id".into()) };
+        let named = |id: &str| Actor { id: id.into(), issuer: (id == "agent").then(|| "https://id".into()) };
         let bearer = Bearer {
             token_id: Some("t-1".into()),
             client: Some("app".into()),
             actors: vec![named("agent"), named("service")],
         };
-        let (session, actor) = (session(), Actor { bearer: Some(Rc::new(bearer)), ..actor() });
+        let (session, actor) = (session(), Impersonated { bearer: Some(Rc::new(bearer)), ..actor() });
         let written = |format| {
             let line = Forms::new(1).line(&record(&session, &actor, What::Started), &values(), format);
             serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default()

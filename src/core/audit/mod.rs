@@ -68,7 +68,7 @@ impl Hash for Session {
 
 /// Who is impersonated, and how.
 #[derive(Clone, Debug, Hash)]
-pub struct Actor {
+pub struct Impersonated {
     pub identity: Rc<Identity>,
     pub mapped_role: Rc<RoleName>,
     pub provider: &'static str,
@@ -223,7 +223,7 @@ pub struct Text {
 
 /// A statement that is over.
 #[derive(Debug)]
-pub struct Statement {
+pub struct CompletedStatement {
     /// None where `bodata.audit_query_text` says so.
     pub text: Option<Text>,
     /// Command tag; empty where only the error was seen.
@@ -238,7 +238,7 @@ pub struct Statement {
 }
 
 /// Its text and the id of its query are another in each record.
-impl Hash for Statement {
+impl Hash for CompletedStatement {
     fn hash<H: Hasher>(&self, to: &mut H) {
         let text = self.text.as_ref().map(|text| (text.is_cut, text.is_masked));
         (text, self.query_id != 0, self.command, self.depth, self.outcome, self.reason).hash(to);
@@ -249,7 +249,7 @@ impl Hash for Statement {
 /// What a record is about.
 #[derive(Debug, Hash)]
 pub enum What<'a> {
-    Statement(&'a Statement),
+    Statement(&'a CompletedStatement),
     Started,
     /// Code in DETAIL, SQLSTATE.
     Refused(&'static str, SqlState),
@@ -266,7 +266,7 @@ pub enum What<'a> {
 pub struct Record<'a> {
     pub session: &'a Session,
     /// None where nobody is impersonated, because that was refused.
-    pub actor: Option<&'a Actor>,
+    pub actor: Option<&'a Impersonated>,
     /// Whom a refused token was for, where that is known.
     pub candidate: Option<&'a Identity>,
     pub application: &'a str,
@@ -330,7 +330,7 @@ impl Record<'_> {
     /// Of a statement, as far as it is shown.
     pub fn text(&self) -> &str {
         match &self.what {
-            What::Statement(Statement { text: Some(text), .. }) => &text.shown,
+            What::Statement(CompletedStatement { text: Some(text), .. }) => &text.shown,
             _ => "",
         }
     }

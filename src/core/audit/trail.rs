@@ -7,7 +7,7 @@ use crate::core::time::Timestamp;
 
 /// By what a hook recognizes its statement again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum Handle {
     /// A query, by the address of its descriptor.
     Execution(usize),
     /// A utility statement, by the nesting depth of its hook.
@@ -23,7 +23,7 @@ pub enum Key {
 /// A statement on its way. `S` is what is remembered of it.
 #[derive(Debug)]
 pub struct Open<S> {
-    key: Key,
+    key: Handle,
     /// The cursor that a DECLARE opened: its fetches belong to it.
     cursor: Option<usize>,
     /// How many queries of the statement are not over yet; rules may make several of one.
@@ -58,7 +58,7 @@ impl<S> Open<S> {
 
 /// What a utility statement is to the trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Part {
     Statement,
     /// DECLARE CURSOR: done when its cursor is.
     Declare,
@@ -68,7 +68,7 @@ pub enum Role {
 
 #[derive(Debug)]
 pub struct Trail<S> {
-    open: Vec<(Open<S>, Role)>,
+    open: Vec<(Open<S>, Part)>,
 }
 
 impl<S> Trail<S> {
@@ -81,15 +81,16 @@ impl<S> Trail<S> {
     }
 
     /// A statement begins that is of so many queries.
-    pub fn begin(&mut self, key: Key, role: Role, parts: usize, depth: u32, now: Timestamp, statement: S) {
+    pub fn begin(&mut self, key: Handle, role: Part, parts: usize, depth: u32, now: Timestamp, statement: S) {
         let running = Some(now);
         let open = Open { key, cursor: None, parts, depth, begun: now, running, active: 0, rows: 0, statement };
         self.open.push((open, role));
     }
 
     /// The next query of a statement that is of several.
-    pub fn go_on(&mut self, key: Key, depth: u32) -> Option<&mut Open<S>> {
-        let (open, _) = self.open.iter_mut().rfind(|(open, _)| open.key == Key::Between && open.depth == depth)?;
+    pub fn go_on(&mut self, key: Handle, depth: u32) -> Option<&mut Open<S>> {
+        let (open, _) =
+            self.open.iter_mut().rfind(|(open, _)| open.key == Handle::Between && open.depth == depth)?;
         open.key = key;
         Some(open)
     }
@@ -98,7 +99,7 @@ impl<S> Trail<S> {
     /// belongs to functions that are called to plan the cursor's query.
     pub fn start_inside(&mut self, execution: usize, depth: u32) -> bool {
         match self.open.last_mut() {
-            Some((open, Role::Declare)) if open.cursor.is_none() && depth == open.depth + 1 => {
+            Some((open, Part::Declare)) if open.cursor.is_none() && depth == open.depth + 1 => {
                 open.cursor = Some(execution);
                 true
             }
@@ -112,7 +113,7 @@ impl<S> Trail<S> {
     }
 
     /// Whether the statement of this key is on its way.
-    pub fn has(&self, key: Key) -> bool {
+    pub fn has(&self, key: Handle) -> bool {
         self.open.iter().any(|(open, _)| open.key == key)
     }
 
@@ -124,7 +125,7 @@ impl<S> Trail<S> {
         if open.running.is_none() {
             open.running = Some(now());
         }
-        if *role == Role::Declare && self.open.len() > at + 1 {
+        if *role == Part::Declare && self.open.len() > at + 1 {
             self.drop_fetches();
         }
         let at = self.position(execution)?;
@@ -133,7 +134,7 @@ impl<S> Trail<S> {
 
     /// FETCH, MOVE and CLOSE are part of the cursor they turned out to be about.
     fn drop_fetches(&mut self) {
-        self.open.retain(|(open, role)| !(*role == Role::Fetch && open.is_running()));
+        self.open.retain(|(open, role)| !(*role == Part::Fetch && open.is_running()));
     }
 
     /// A query stops running for now, or for good, having processed so many more rows.
@@ -141,7 +142,7 @@ impl<S> Trail<S> {
         let Some(at) = self.position(execution) else { return };
         let (open, role) = &mut self.open[at];
         open.rows = open.rows.saturating_add(rows);
-        if *role == Role::Declare {
+        if *role == Part::Declare {
             open.pause(now);
         }
     }
@@ -156,7 +157,7 @@ impl<S> Trail<S> {
     /// A query is done. Where it is that of a cursor, the CLOSE that ended it is part of it.
     pub fn end(&mut self, execution: usize) -> Option<Open<S>> {
         let at = self.position(execution)?;
-        if self.open[at].1 == Role::Declare {
+        if self.open[at].1 == Part::Declare {
             self.drop_fetches();
         }
         let at = self.position(execution)?;
@@ -167,7 +168,7 @@ impl<S> Trail<S> {
         let open = &mut self.open[at].0;
         if open.parts > 1 {
             open.parts -= 1;
-            open.key = Key::Between;
+            open.key = Handle::Between;
             return None;
         }
         Some(self.open.remove(at).0)
@@ -175,9 +176,9 @@ impl<S> Trail<S> {
 
     /// A utility statement at this depth is done. A cursor that it declared stays open.
     pub fn end_utility(&mut self, depth: u32, now: Timestamp) -> Option<Open<S>> {
-        let at = self.open.iter().rposition(|(open, _)| open.key == Key::Utility(depth))?;
+        let at = self.open.iter().rposition(|(open, _)| open.key == Handle::Utility(depth))?;
         if self.open[at].0.cursor.is_some() {
-            self.open[at].0.key = Key::Cursor;
+            self.open[at].0.key = Handle::Cursor;
             self.open[at].0.pause(now);
             return None;
         }
@@ -186,7 +187,7 @@ impl<S> Trail<S> {
 
     /// A call by a message of its own is over when something else begins.
     pub fn end_call(&mut self) -> Option<Open<S>> {
-        let at = self.open.iter().position(|(open, _)| open.key == Key::Call)?;
+        let at = self.open.iter().position(|(open, _)| open.key == Handle::Call)?;
         Some(self.open.remove(at).0)
     }
 
@@ -207,7 +208,7 @@ impl<S> Trail<S> {
     fn position(&self, execution: usize) -> Option<usize> {
         self.open
             .iter()
-            .rposition(|(open, _)| open.key == Key::Execution(execution) || open.cursor == Some(execution))
+            .rposition(|(open, _)| open.key == Handle::Execution(execution) || open.cursor == Some(execution))
     }
 }
 
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn a_query_runs_and_ends() {
         let mut trail = Trail::new();
-        trail.begin(Key::Execution(1), Role::Statement, 1, 0, at(10), "select");
+        trail.begin(Handle::Execution(1), Part::Statement, 1, 0, at(10), "select");
         trail.run(1, || at(20));
         trail.ran(1, 3, at(50));
         assert!(trail.current().is_some());
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn a_suspended_portal_counts_only_the_time_it_ran() {
         let mut trail = Trail::new();
-        trail.begin(Key::Execution(1), Role::Statement, 1, 0, at(0), "select");
+        trail.begin(Handle::Execution(1), Part::Statement, 1, 0, at(0), "select");
         trail.ran(1, 2, at(10));
         trail.suspend(1, at(10));
         assert!(trail.current().is_none());
@@ -250,17 +251,17 @@ mod tests {
     #[test]
     fn fetches_are_part_of_their_cursor() {
         let mut trail = Trail::new();
-        trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "declare");
+        trail.begin(Handle::Utility(0), Part::Declare, 1, 0, at(0), "declare");
         assert!(!trail.start_inside(6, 2) && trail.start_inside(7, 1) && !trail.start_inside(8, 1));
         assert!(trail.end_utility(0, at(5)).is_none());
         for (from, rows) in [(10, 2), (20, 1)] {
-            trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(from), "fetch");
+            trail.begin(Handle::Utility(0), Part::Fetch, 1, 0, at(from), "fetch");
             trail.run(7, || at(from));
             trail.ran(7, rows, at(from + 4));
             assert!(trail.end_utility(0, at(from + 5)).is_none());
         }
         assert!(trail.current().is_none(), "an idle cursor runs nothing");
-        trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(98), "close");
+        trail.begin(Handle::Utility(0), Part::Fetch, 1, 0, at(98), "close");
         assert_eq!(
             trail.end(7).map(|open| (open.rows, open.active(at(99)), open.statement)),
             Some((3, 13, "declare"))
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn a_fetch_from_an_unknown_cursor_is_a_statement_of_its_own() {
         let mut trail = Trail::new();
-        trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(0), "fetch");
+        trail.begin(Handle::Utility(0), Part::Fetch, 1, 0, at(0), "fetch");
         trail.run(9, || at(1));
         trail.ran(9, 1, at(2));
         assert_eq!(trail.end_utility(0, at(3)).map(|open| open.statement), Some("fetch"));
@@ -279,12 +280,12 @@ mod tests {
     #[test]
     fn an_error_ends_what_runs_and_leaves_what_is_idle() {
         let mut trail = Trail::new();
-        trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "idle cursor");
+        trail.begin(Handle::Utility(0), Part::Declare, 1, 0, at(0), "idle cursor");
         trail.start_inside(7, 1);
         trail.end_utility(0, at(1));
-        trail.begin(Key::Execution(1), Role::Statement, 1, 0, at(2), "outer");
-        trail.begin(Key::Execution(2), Role::Statement, 1, 1, at(3), "inner");
-        trail.begin(Key::Execution(3), Role::Statement, 1, 2, at(4), "innermost");
+        trail.begin(Handle::Execution(1), Part::Statement, 1, 0, at(2), "outer");
+        trail.begin(Handle::Execution(2), Part::Statement, 1, 1, at(3), "inner");
+        trail.begin(Handle::Execution(3), Part::Statement, 1, 2, at(4), "innermost");
         assert_eq!(names(trail.fail(2)), ["innermost"], "caught in a function");
         assert_eq!(names(trail.fail(0)), ["outer", "inner"]);
         assert_eq!(names(trail.close()), ["idle cursor"]);
@@ -293,10 +294,10 @@ mod tests {
     #[test]
     fn a_failing_fetch_fails_its_cursor() {
         let mut trail = Trail::new();
-        trail.begin(Key::Utility(0), Role::Declare, 1, 0, at(0), "declare");
+        trail.begin(Handle::Utility(0), Part::Declare, 1, 0, at(0), "declare");
         trail.start_inside(7, 1);
         trail.end_utility(0, at(1));
-        trail.begin(Key::Utility(0), Role::Fetch, 1, 0, at(2), "fetch");
+        trail.begin(Handle::Utility(0), Part::Fetch, 1, 0, at(2), "fetch");
         trail.run(7, || at(3));
         assert_eq!(names(trail.fail(0)), ["declare"]);
         assert!(trail.is_empty());
@@ -305,14 +306,14 @@ mod tests {
     #[test]
     fn what_rules_make_of_a_statement_is_one_statement() {
         let mut trail = Trail::new();
-        trail.begin(Key::Execution(1), Role::Statement, 2, 0, at(0), "insert");
+        trail.begin(Handle::Execution(1), Part::Statement, 2, 0, at(0), "insert");
         trail.ran(1, 2, at(1));
         assert!(trail.end(1).is_none());
-        assert!(trail.go_on(Key::Execution(2), 1).is_none());
-        assert!(trail.go_on(Key::Execution(2), 0).is_some());
+        assert!(trail.go_on(Handle::Execution(2), 1).is_none());
+        assert!(trail.go_on(Handle::Execution(2), 0).is_some());
         trail.ran(2, 5, at(9));
         assert_eq!(trail.end(2).map(|open| (open.rows, open.active(at(9)))), Some((7, 9)));
-        trail.begin(Key::Execution(1), Role::Statement, 2, 0, at(0), "insert");
+        trail.begin(Handle::Execution(1), Part::Statement, 2, 0, at(0), "insert");
         trail.end(1);
         assert_eq!(names(trail.fail(0)), ["insert"]);
     }
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn a_call_ends_when_something_else_begins() {
         let mut trail = Trail::new();
-        trail.begin(Key::Call, Role::Statement, 1, 0, at(0), "call");
+        trail.begin(Handle::Call, Part::Statement, 1, 0, at(0), "call");
         assert_eq!(trail.end_call().map(|open| open.statement), Some("call"));
         assert!(trail.end_call().is_none());
     }

@@ -4,7 +4,7 @@ pub mod connecting;
 pub mod utility;
 
 use crate::core::guard::connecting::{Row, SEARCH_PATH};
-use crate::core::guard::utility::{Object, Rule, Situation, Utility};
+use crate::core::guard::utility::{Allowance, ObjectType, Situation, Utility};
 use crate::core::session::presented::{self, Kind, NAME_PARAMETERS, TOKEN_PARAMETER};
 
 /// How a statement says whom to impersonate.
@@ -56,7 +56,7 @@ pub enum Statement {
     /// CALL of this procedure, if it is not known yet to be ours
     Call(u32),
     /// Any other statement of a kind, about an object of a type if it names that
-    Plain(Utility, Option<Object>),
+    Plain(Utility, Option<ObjectType>),
     /// A kind of statement or a type of object that this library does not know
     Unknown,
 }
@@ -92,7 +92,7 @@ impl Statement {
 
 /// Why a statement is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Reason {
     /// It needs an impersonation first.
     TokenRequired,
     /// This parameter may not be set without one.
@@ -132,7 +132,7 @@ pub enum Verdict {
 /// What becomes of a SET that would change the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Otherwise {
-    Refused(Refusal),
+    Refused(Reason),
     /// A WARNING, and no effect.
     Ignored(&'static Row),
 }
@@ -143,12 +143,12 @@ pub fn without_token(
     statement: &Statement,
     is_clients: bool,
     settable: impl FnOnce() -> Settable,
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, Reason> {
     use Statement::*;
-    match statement.kind().map(|kind| kind.rule(Situation::WithoutToken)) {
-        Some(Rule::Allowed) => return Ok(Verdict::Runs),
-        Some(Rule::ByForm) => {}
-        Some(Rule::Refused) | None => return Err(Refusal::TokenRequired),
+    match statement.kind().map(|kind| kind.allowance(Situation::WithoutToken)) {
+        Some(Allowance::Allowed) => return Ok(Verdict::Runs),
+        Some(Allowance::ByForm) => {}
+        Some(Allowance::Refused) | None => return Err(Reason::TokenRequired),
     }
     match statement {
         TransactionControl | Savepoint | Rollback | SetTransaction | Impersonate(..) | Reset(_) | ResetAll
@@ -156,7 +156,7 @@ pub fn without_token(
         Set(name) if presented::is_name_option(name) => Ok(Verdict::Runs),
         Set(name) => set_without_token(name, false, is_clients, &settable()),
         SetMisleading(name) => set_without_token(name, true, is_clients, &settable()),
-        _ => Err(Refusal::TokenRequired),
+        _ => Err(Reason::TokenRequired),
     }
 }
 
@@ -165,12 +165,12 @@ fn set_without_token(
     is_misleading: bool,
     is_clients: bool,
     settable: &Settable,
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, Reason> {
     if settable.allows(name, is_misleading) {
         return Ok(Verdict::Runs);
     }
     if is_session_setting(name, &settable.session) {
-        let refusal = Refusal::BetweenUsers(name.into());
+        let refusal = Reason::BetweenUsers(name.into());
         // What misleads is not even tried, nor what may stand for SET SESSION CHARACTERISTICS: that sets more than this.
         return if is_misleading || !is_clients || name.eq_ignore_ascii_case("default_transaction_isolation") {
             Err(refusal)
@@ -181,46 +181,46 @@ fn set_without_token(
     match connecting::row_of(name).filter(|_| is_clients) {
         Some(_) if settable.shared.is_none() => Ok(Verdict::Runs),
         Some(row) => Ok(Verdict::RunsIfUnchanged(Otherwise::Ignored(row))),
-        None if may_be_listed(name) => Err(Refusal::Unlisted(name.into())),
-        None => Err(Refusal::TokenRequired),
+        None if may_be_listed(name) => Err(Reason::Unlisted(name.into())),
+        None => Err(Reason::TokenRequired),
     }
 }
 
 /// What an impersonated user cannot do: change the identity, or leave something behind for others or for later.
 /// `of_session` tells whether the impersonation is the session's.
-pub fn while_impersonating(statement: &Statement, of_session: bool) -> Result<(), Refusal> {
+pub fn while_impersonating(statement: &Statement, of_session: bool) -> Result<(), Reason> {
     use Statement::*;
     let situation = if of_session { Situation::UnderTokenOfSession } else { Situation::UnderToken };
     if matches!(statement, Impersonate(..)) {
-        return Err(Refusal::WhileImpersonating("the impersonated user cannot be changed"));
+        return Err(Reason::WhileImpersonating("the impersonated user cannot be changed"));
     }
     let Some(kind) = statement.kind() else {
-        return Err(Refusal::WhileImpersonating("this kind of statement is not known to immuta_ext"));
+        return Err(Reason::WhileImpersonating("this kind of statement is not known to immuta_ext"));
     };
-    match kind.rule(situation) {
-        Rule::Allowed => {}
-        Rule::Refused => return Err(Refusal::WhileImpersonating(kind.reason())),
-        Rule::ByForm => refused_form(statement, kind)?,
+    match kind.allowance(situation) {
+        Allowance::Allowed => {}
+        Allowance::Refused => return Err(Reason::WhileImpersonating(kind.reason())),
+        Allowance::ByForm => refused_form(statement, kind)?,
     }
     match statement {
-        Plain(_, Some(object)) => object.refusal().map_or(Ok(()), |why| Err(Refusal::WhileImpersonating(why))),
+        Plain(_, Some(object)) => object.refusal().map_or(Ok(()), |why| Err(Reason::WhileImpersonating(why))),
         _ => Ok(()),
     }
 }
 
 /// Under a token, of the kinds whose row says that the form decides.
-fn refused_form(statement: &Statement, kind: Utility) -> Result<(), Refusal> {
+fn refused_form(statement: &Statement, kind: Utility) -> Result<(), Reason> {
     use Statement::*;
     match statement {
         TransactionControl | Savepoint | Rollback | SetTransaction | ResetAll | ExplainQuery | Plain(..) => Ok(()),
         Set(name) | Reset(name) if is_identity_parameter(name) => {
-            Err(Refusal::WhileImpersonating("the role or session authorization cannot be changed"))
+            Err(Reason::WhileImpersonating("the role or session authorization cannot be changed"))
         }
         Set(_) | SetMisleading(_) | Reset(_) => Ok(()),
-        TwoPhase => Err(Refusal::NotSupported("two-phase commit")),
+        TwoPhase => Err(Reason::NotSupported("two-phase commit")),
         // The planner calls the functions of operators behind every check.
         CreateOperator(function) if may_be_operator(function) => Ok(()),
-        _ => Err(Refusal::WhileImpersonating(kind.reason())),
+        _ => Err(Reason::WhileImpersonating(kind.reason())),
     }
 }
 
@@ -472,7 +472,7 @@ mod tests {
         }
         let plain_ones = Utility::ALL
             .iter()
-            .filter(|kind| kind.rule(Situation::WithoutToken) != Rule::Allowed)
+            .filter(|kind| kind.allowance(Situation::WithoutToken) != Allowance::Allowed)
             .map(|&kind| plain(kind));
         let others = [
             TwoPhase,
@@ -486,10 +486,10 @@ mod tests {
             set("bodata.require_token"),
         ];
         for refused in plain_ones.chain(others) {
-            assert_eq!(without_token(&refused, true, fresh), Err(Refusal::TokenRequired), "{refused:?}");
+            assert_eq!(without_token(&refused, true, fresh), Err(Reason::TokenRequired), "{refused:?}");
         }
         for name in ["work_mem", "myapp.tenant"] {
-            assert_eq!(without_token(&set(name), true, fresh), Err(Refusal::Unlisted(name.into())));
+            assert_eq!(without_token(&set(name), true, fresh), Err(Reason::Unlisted(name.into())));
         }
     }
 
@@ -497,7 +497,7 @@ mod tests {
     fn after_its_first_user_a_session_may_set_less() {
         let used = || Settable { shared: Some(names(&["time*"])), ..fresh() };
         let misleading = Statement::SetMisleading("timezone".into());
-        let between = |name: &str| Refusal::BetweenUsers(name.into());
+        let between = |name: &str| Reason::BetweenUsers(name.into());
         assert_eq!(without_token(&misleading, true, fresh), Ok(Verdict::Runs));
         assert_eq!(without_token(&set("TimeZone"), true, used), Ok(Verdict::Runs));
         let isolation = "default_transaction_isolation";
@@ -508,7 +508,7 @@ mod tests {
             assert_eq!(without_token(&set(name), false, used), Err(between(name)));
         }
         assert_eq!(without_token(&misleading, true, used), Err(between("timezone")));
-        assert_eq!(without_token(&set("role"), true, used), Err(Refusal::TokenRequired));
+        assert_eq!(without_token(&set("role"), true, used), Err(Reason::TokenRequired));
         let impersonate = Statement::Impersonate(Kind::Token, How::Local);
         assert_eq!(without_token(&impersonate, true, used), Ok(Verdict::Runs));
     }
@@ -548,7 +548,7 @@ mod tests {
                 Do,
                 CreateOperator("int4eq".into()),
                 plain(Utility::T_CreateStmt),
-                Plain(Utility::T_GrantStmt, Some(Object::OBJECT_TABLE)),
+                Plain(Utility::T_GrantStmt, Some(ObjectType::OBJECT_TABLE)),
             ] {
                 assert_eq!(verdict(&fine), Ok(()), "{fine:?}");
             }
@@ -567,13 +567,13 @@ mod tests {
                 Impersonate(Kind::Token, How::Local),
                 Impersonate(Kind::Name, How::Reset),
                 Impersonate(Kind::Name, How::Call),
-                Plain(Utility::T_GrantStmt, Some(Object::OBJECT_DATABASE)),
-                Plain(Utility::T_CommentStmt, Some(Object::OBJECT_ROLE)),
+                Plain(Utility::T_GrantStmt, Some(ObjectType::OBJECT_DATABASE)),
+                Plain(Utility::T_CommentStmt, Some(ObjectType::OBJECT_ROLE)),
                 Unknown,
             ] {
-                assert!(matches!(verdict(&refused), Err(Refusal::WhileImpersonating(_))), "{refused:?}");
+                assert!(matches!(verdict(&refused), Err(Reason::WhileImpersonating(_))), "{refused:?}");
             }
-            assert!(matches!(verdict(&TwoPhase), Err(Refusal::NotSupported(_))));
+            assert!(matches!(verdict(&TwoPhase), Err(Reason::NotSupported(_))));
         }
     }
 

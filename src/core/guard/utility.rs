@@ -16,22 +16,22 @@ pub enum Situation {
 
 /// What a row says of a situation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum Allowance {
     Allowed,
     /// The kind does not tell: [`crate::core::guard`] looks at the form.
     ByForm,
     Refused,
 }
 
-macro_rules! rule {
+macro_rules! allowance {
     (yes) => {
-        Rule::Allowed
+        Allowance::Allowed
     };
     (form) => {
-        Rule::ByForm
+        Allowance::ByForm
     };
     (no) => {
-        Rule::Refused
+        Allowance::Refused
     };
 }
 
@@ -49,9 +49,9 @@ macro_rules! statements {
             #[cfg(test)]
             pub const ALL: &[Utility] = &[$(Utility::$tag,)*];
 
-            pub fn rule(self, situation: Situation) -> Rule {
+            pub fn allowance(self, situation: Situation) -> Allowance {
                 let (without, under, session) = match self {
-                    $(Utility::$tag => (rule!($without), rule!($under), rule!($session)),)*
+                    $(Utility::$tag => (allowance!($without), allowance!($under), allowance!($session)),)*
                 };
                 match situation {
                     Situation::WithoutToken => without,
@@ -205,17 +205,17 @@ macro_rules! objects {
         /// A type of object that ALTER, DROP, COMMENT, SECURITY LABEL, GRANT and their like name.
         #[allow(non_camel_case_types, clippy::enum_variant_names)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Object {
+        pub enum ObjectType {
             $(#[doc = $reason] $name,)*
         }
 
-        impl Object {
+        impl ObjectType {
             /// Why statements about it are refused under a token; `None` if the kind of statement decides.
             pub fn refusal(self) -> Option<&'static str> {
                 let (rule, reason) = match self {
-                    $(Object::$name => (rule!($under), $reason),)*
+                    $(ObjectType::$name => (allowance!($under), $reason),)*
                 };
-                (rule != Rule::Allowed).then_some(reason)
+                (rule != Allowance::Allowed).then_some(reason)
             }
         }
 
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn without_a_token_only_housekeeping_is_allowed() {
         let allowed: Vec<_> =
-            Utility::ALL.iter().filter(|kind| kind.rule(WithoutToken) == Rule::Allowed).collect();
+            Utility::ALL.iter().filter(|kind| kind.allowance(WithoutToken) == Allowance::Allowed).collect();
         let housekeeping = [
             Utility::T_VariableShowStmt,
             Utility::T_ClosePortalStmt,
@@ -304,8 +304,8 @@ mod tests {
 
     #[test]
     fn a_token_of_the_session_allows_no_more_than_one_of_the_transaction() {
-        for kind in Utility::ALL.iter().filter(|kind| kind.rule(UnderToken) == Rule::Refused) {
-            assert_ne!(kind.rule(UnderTokenOfSession), Rule::Allowed, "{kind:?}");
+        for kind in Utility::ALL.iter().filter(|kind| kind.allowance(UnderToken) == Allowance::Refused) {
+            assert_ne!(kind.allowance(UnderTokenOfSession), Allowance::Allowed, "{kind:?}");
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct Expected<'a> {
 
 /// Reads the current user. `attribute` is the key in `profile.externalUserIds` that names the role.
 pub fn immuta_user(body: &[u8], attribute: &str) -> Result<Word, Nonsense> {
-    let user = Answer(body);
+    let user = Body(body);
     // First: a user must not stay enabled by what they wrote into their profile.
     if user.flag("disabled")? == Some(true) {
         return Ok(Word::Inactive);
@@ -97,7 +97,7 @@ pub fn is_no_access_token(kind: &str) -> bool {
 
 /// Reads an introspection response. Times may have a fraction.
 pub fn introspection(body: &[u8], expected: &Expected) -> Result<Word, Nonsense> {
-    let claims = Answer(body);
+    let claims = Body(body);
     match claims.flag("active")? {
         Some(true) => {}
         Some(false) => return Ok(Word::Inactive),
@@ -132,9 +132,9 @@ const WRONG_TYPE: Nonsense = "has a member of the wrong type";
 
 /// A JSON object. Each look goes for one member and reads nothing else: the others need only be JSON, whatever a user
 /// may have written into them.
-struct Answer<'a>(&'a [u8]);
+struct Body<'a>(&'a [u8]);
 
-impl Answer<'_> {
+impl Body<'_> {
     /// The member at the end of this path, which must not be there twice; `None` if it, or an object on the way, is
     /// missing or null.
     fn find(&self, path: &[&str]) -> Result<Option<Claim>, Nonsense> {

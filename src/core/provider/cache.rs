@@ -26,6 +26,8 @@ pub struct Resolution {
     pub subject: Subject,
     /// Last use that the provider knows of.
     pub last_used: Timestamp,
+    /// When the provider said so.
+    pub validated: Timestamp,
     /// When the token ends whatever its use, if the provider says so.
     pub expires: Option<Timestamp>,
     /// Key of the row in the token table; 0 for tokens that have none.
@@ -86,7 +88,7 @@ impl Answer {
             token_id: resolution.token_id,
             last_used: now,
             recorded: resolution.last_used,
-            validated: now,
+            validated: resolution.validated,
             expires: resolution.expires,
         }
     }

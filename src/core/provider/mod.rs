@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod cache;
 pub mod endpoint;
+pub mod flight;
 pub mod jwt;
 pub mod outage;
 pub mod refusals;

@@ -34,6 +34,10 @@ pub enum Outage {
     KeysMissing(String),
     /// Too many earlier requests of this session still hang.
     Busy,
+    /// Another session has just failed to get an answer, for which this one waited.
+    OfOthers {
+        is_silence: bool,
+    },
     /// The request could not be made for lack of a thread or a descriptor.
     NoResources,
 }
@@ -54,6 +58,7 @@ impl Outage {
             | Outage::Busy
             | Outage::NoResources => true,
             Outage::Status(status) => (500..600).contains(status),
+            Outage::OfOthers { is_silence } => *is_silence,
             Outage::NotConfigured(_)
             | Outage::PlainHttp(_)
             | Outage::File(..)
@@ -88,6 +93,7 @@ impl Outage {
             Outage::OtherIssuer => "the metadata of its issuer name another issuer".into(),
             Outage::KeysMissing(why) => format!("the keys of its issuer could not be fetched: {why}").into(),
             Outage::Busy => "too many requests of this session hang".into(),
+            Outage::OfOthers { .. } => "another session has just failed to ask it".into(),
             Outage::NoResources => "no request could be made".into(),
         }
     }

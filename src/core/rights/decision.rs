@@ -5,7 +5,7 @@ use crate::core::identity::Mapping;
 /// What there is to know about one user. Asked only as far as it decides.
 pub trait Facts {
     /// Says why a user has no role that may be impersonated.
-    type Refusal: From<Denial>;
+    type Error: From<Denial>;
 
     fn account(&self) -> Option<&Account>;
     /// Whether the mapped role is still the one that was stored.
@@ -17,7 +17,7 @@ pub trait Facts {
     /// The role of the user's current project.
     fn project(&self, user: i64) -> Option<u32>;
     /// Refuses roles that must not be impersonated.
-    fn check(&self, role: u32) -> Result<(), Self::Refusal>;
+    fn check(&self, role: u32) -> Result<(), Self::Error>;
 }
 
 /// What the row of a user says.
@@ -36,7 +36,7 @@ pub enum Denial {
 }
 
 /// The role as which a user is impersonated. In a project the user is its role: who is nobody outside is nobody in it.
-pub fn decide<F: Facts>(facts: &F, named: Option<&str>) -> Result<u32, F::Refusal> {
+pub fn decide<F: Facts>(facts: &F, named: Option<&str>) -> Result<u32, F::Error> {
     if facts.account().is_some_and(|account| account.is_disabled) {
         return Err(Denial::Disabled.into());
     }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     impl Facts for World {
-        type Refusal = Refused;
+        type Error = Refused;
 
         fn account(&self) -> Option<&Account> {
             self.account.as_ref()

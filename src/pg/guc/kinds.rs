@@ -1,7 +1,7 @@
 //! Kinds of settings: how they are defined and checked.
 
-use crate::pg::gate;
 use crate::pg::sys::compat;
+use crate::pg::{gate, shared};
 use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
@@ -44,16 +44,28 @@ impl<K: Kind<Value = Option<CString>>> Setting<K> {
 }
 
 /// What can be defined, whatever its kind.
-pub trait Row: Sync {
+pub trait SettingRow: Sync {
     fn define(&'static self);
+
+    fn name(&self) -> &'static CStr;
+
+    fn changes(&self) -> Changes;
 }
 
-impl<K: Kind> Row for Setting<K>
+impl<K: Kind> SettingRow for Setting<K>
 where
     Setting<K>: Sync,
 {
     fn define(&'static self) {
         K::define(self);
+    }
+
+    fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    fn changes(&self) -> Changes {
+        self.changes
     }
 }
 
@@ -117,6 +129,40 @@ impl Kind for Number {
         let Number { least, most, unit } = setting.kind;
         let flags = unit | setting.flags();
         define!(define_int_guc_with_hooks, setting, [least, most], Suset, flags, None, assign_hook!(setting));
+    }
+}
+
+/// A number that is fixed once the server starts. Where only sessions load the library it says nothing.
+pub struct NumberAtStart {
+    pub least: i32,
+    pub most: i32,
+}
+
+impl Kind for NumberAtStart {
+    type Value = i32;
+    type Stored = GucSetting<i32>;
+
+    fn get(stored: &GucSetting<i32>) -> i32 {
+        stored.get()
+    }
+
+    fn define(setting: &'static Setting<NumberAtStart>) {
+        let NumberAtStart { least, most } = setting.kind;
+        let flags = setting.flags();
+        // guc.c takes the other one only while the server starts.
+        if shared::will_be_shared() {
+            define!(
+                define_int_guc_with_hooks,
+                setting,
+                [least, most],
+                Postmaster,
+                flags,
+                None,
+                assign_hook!(setting)
+            );
+        } else {
+            define!(define_int_guc_with_hooks, setting, [least, most], Sighup, flags, None, assign_hook!(setting));
+        }
     }
 }
 

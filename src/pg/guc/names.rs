@@ -28,27 +28,27 @@ static SETTINGS: [AtomicPtr<pg_sys::config_generic>; COUNT] =
 
 /// What the check hook keeps beside a name, in memory that guc.c owns (the value's `extra`).
 #[repr(C)]
-struct Extra {
+struct NameExtra {
     is_of_connection: bool,
     /// Acted upon: a stacked value that comes back means nothing.
     is_settled: bool,
 }
 
 /// The extras of the current values while they wait to be acted upon; see [`guc`].
-static WAITING: [AtomicPtr<Extra>; COUNT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; COUNT];
+static WAITING: [AtomicPtr<NameExtra>; COUNT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; COUNT];
 
 /// Whether a value is set that shows what has been decided, and presents nothing.
 static SHOWING: AtomicBool = AtomicBool::new(false);
 
 /// A name that was presented.
-pub struct Presented {
+pub struct PresentedName {
     pub name: String,
     pub is_local: bool,
     pub is_of_connection: bool,
 }
 
 /// The names that wait to be acted upon.
-pub fn presented() -> Vec<Presented> {
+pub fn presented() -> Vec<PresentedName> {
     (0..COUNT)
         .filter_map(|at| {
             let extra = WAITING[at].load(Relaxed);
@@ -56,7 +56,7 @@ pub fn presented() -> Vec<Presented> {
                 return None;
             }
             let value = VALUES[at].get()?;
-            Some(Presented {
+            Some(PresentedName {
                 name: text::from_server(value.as_bytes()),
                 is_local: guc::is_local(SETTINGS[at].load(Relaxed)),
                 // SAFETY: not null, so it is the live extra of the current value.
@@ -77,7 +77,7 @@ pub fn state() -> String {
 }
 
 /// What was presented has been acted upon.
-pub fn settle() {
+pub fn settle_names() {
     for (number, waiting) in (FIRST_NUMBER..).zip(&WAITING) {
         let extra = waiting.swap(std::ptr::null_mut(), Relaxed);
         if !extra.is_null() {
@@ -149,11 +149,11 @@ unsafe extern "C-unwind" fn check_name(
                 c"To end an impersonation use RESET, the empty text, or NULL without quotation marks.",
             );
         }
-        let kept = compat::setting_alloc(size_of::<Extra>()) as *mut Extra;
+        let kept = compat::setting_alloc(size_of::<NameExtra>()) as *mut NameExtra;
         if kept.is_null() {
             return refuse(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, c"out of memory", c"Try again.");
         }
-        kept.write(Extra { is_of_connection, is_settled: false });
+        kept.write(NameExtra { is_of_connection, is_settled: false });
         *extra = kept as *mut c_void;
         inject::point(Point::NameChecked);
         true
@@ -173,7 +173,7 @@ fn refuse(sqlstate: PgSqlErrorCode, message: &CStr, hint: &CStr) -> bool {
 }
 
 unsafe extern "C-unwind" fn assign_name<const AT: usize>(_value: *const c_char, extra: *mut c_void) {
-    let extra = extra as *mut Extra;
+    let extra = extra as *mut NameExtra;
     // SAFETY: null, or what check_name() made for this value.
     let waits = !extra.is_null() && unsafe { !(*extra).is_settled };
     WAITING[AT].store(if waits { extra } else { std::ptr::null_mut() }, Relaxed);

@@ -22,7 +22,7 @@ static TOKEN_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 
 /// What the check hook keeps of a token, in memory that guc.c owns (the value's `extra`).
 #[repr(C)]
-struct Extra {
+struct TokenExtra {
     digest: Digest,
     is_well_formed: bool,
     /// It came with the connection.
@@ -33,7 +33,7 @@ struct Extra {
 
 /// The extra of the current value, while it waits to be acted upon. The assign hook runs at every change of the
 /// value, so it never outlives the memory it points to.
-static PRESENTED: AtomicPtr<Extra> = AtomicPtr::new(std::ptr::null_mut());
+static PRESENTED: AtomicPtr<TokenExtra> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The parameter in guc.c's table.
 pub(super) static TOKEN_SETTING: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// A token that was presented.
-pub struct Presented {
+pub struct PresentedToken {
     pub digest: Digest,
     pub is_well_formed: bool,
     /// By SET LOCAL (or its like), so that it ends with the transaction.
@@ -60,14 +60,14 @@ pub struct Presented {
 const TOKEN_NUMBER: u32 = 0;
 
 /// The token that waits to be acted upon, if there is one.
-pub fn presented() -> Option<Presented> {
+pub fn presented() -> Option<PresentedToken> {
     let extra = PRESENTED.load(Relaxed);
     if extra.is_null() {
         return None;
     }
     // SAFETY: not null, so it is the live extra of the current value (see PRESENTED).
     let extra = unsafe { &*extra };
-    Some(Presented {
+    Some(PresentedToken {
         digest: extra.digest,
         is_well_formed: extra.is_well_formed,
         is_local: is_local(TOKEN_SETTING.load(Relaxed)),
@@ -91,7 +91,7 @@ pub fn forget_text() {
 }
 
 /// The presented token has been acted upon.
-pub fn settle() {
+pub fn settle_token() {
     forget_text();
     let extra = PRESENTED.swap(std::ptr::null_mut(), Relaxed);
     if !extra.is_null() {
@@ -164,12 +164,12 @@ unsafe extern "C-unwind" fn check_token(
             refuse(c"an impersonation token can only be set by SET LOCAL in a transaction");
             return false;
         }
-        let kept = compat::setting_alloc(size_of::<Extra>()) as *mut Extra;
+        let kept = compat::setting_alloc(size_of::<TokenExtra>()) as *mut TokenExtra;
         if kept.is_null() {
             refuse(c"out of memory");
             return false;
         }
-        kept.write(Extra { digest, is_well_formed, is_of_connection, is_settled: false });
+        kept.write(TokenExtra { digest, is_well_formed, is_of_connection, is_settled: false });
         *extra = kept as *mut c_void;
         inject::point(Point::TokenKept);
         true
@@ -198,7 +198,7 @@ fn refuse(message: &CStr) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn assign_token(_value: *const c_char, extra: *mut c_void) {
-    let extra = extra as *mut Extra;
+    let extra = extra as *mut TokenExtra;
     // SAFETY: null, or what check_token() made for this value.
     let waits = !extra.is_null() && unsafe { !(*extra).is_settled };
     PRESENTED.store(if waits { extra } else { std::ptr::null_mut() }, Relaxed);

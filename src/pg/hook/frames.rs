@@ -5,7 +5,7 @@
 //! the middle leaves the frame by longjmp with all its fields; cleaning up after it is the business of the
 //! transaction callbacks ([`crate::pg::hook::xact`]).
 
-use crate::core::audit::trail::Key;
+use crate::core::audit::trail::Handle;
 use crate::core::guard::Statement;
 use crate::core::session::names::LookUp;
 use crate::pg::gate;
@@ -22,7 +22,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What the hooks decide; see `crate::hooks`.
-pub struct Handlers {
+pub struct StatementHandlers {
     /// Before a utility statement: `(statement, what it locks or rebuilds, nesting depth)`.
     pub utility: fn(&Statement, &Handled, u32) -> Result<Before, Report>,
     /// After a statement was parsed, whatever it is.
@@ -81,10 +81,10 @@ impl Beginning {
     }
 
     /// By what its hooks recognize it again.
-    pub fn key(&self, depth: u32) -> Key {
+    pub fn key(&self, depth: u32) -> Handle {
         match self {
-            Beginning::Query(query) => Key::Execution(query.execution()),
-            Beginning::Utility(..) => Key::Utility(depth),
+            Beginning::Query(query) => Handle::Execution(query.execution()),
+            Beginning::Utility(..) => Handle::Utility(depth),
         }
     }
 }
@@ -111,7 +111,7 @@ pub enum Change {
     Dropped,
 }
 
-static HANDLERS: OnceCell<Handlers> = OnceCell::new();
+static HANDLERS: OnceCell<StatementHandlers> = OnceCell::new();
 
 /// What a handler wants done with the statement it was asked about.
 #[derive(Clone, Copy, Default)]
@@ -138,7 +138,7 @@ pub struct Frame {
 }
 
 /// Installs the hooks. Called once, from `_PG_init`.
-pub fn install(handlers: Handlers) {
+pub fn install(handlers: StatementHandlers) {
     if HANDLERS.set(handlers).is_err() {
         return;
     }
@@ -471,7 +471,7 @@ fn is_exempt() -> bool {
     is_worker() || !raw::IsTransactionState() || raw::IsAbortedTransactionBlockState()
 }
 
-fn decide<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {
+fn decide<T: Default>(decision: impl FnOnce(&StatementHandlers) -> Result<T, Report>) -> T {
     if is_exempt() {
         return T::default();
     }
@@ -491,7 +491,7 @@ fn refuse(report: Report) -> ! {
 }
 
 /// For what is decided in a transaction that has failed, too: the end of that is on record as well.
-fn witness<T: Default>(decision: impl FnOnce(&Handlers) -> Result<T, Report>) -> T {
+fn witness<T: Default>(decision: impl FnOnce(&StatementHandlers) -> Result<T, Report>) -> T {
     // SAFETY: a static variable.
     if unsafe { pg_sys::ParallelWorkerNumber >= 0 } {
         return T::default();

@@ -1,7 +1,7 @@
 //! What an audit record says of a statement, read from PostgreSQL's structures.
 
 use crate::core::audit::redact;
-use crate::core::audit::trail::Role;
+use crate::core::audit::trail::Part;
 use crate::pg::hook::nodes::{self, Permissions};
 use crate::pg::sys::{compat, text};
 use pgrx::pg_sys;
@@ -15,7 +15,7 @@ pub struct Opening {
     pub command: &'static str,
     /// 0 for none.
     pub query_id: i64,
-    pub role: Role,
+    pub role: Part,
     /// COMMIT, ROLLBACK and their like, which end an impersonation.
     pub ends_transaction: bool,
     /// The statement itself, and not what a rule added to it.
@@ -46,7 +46,7 @@ impl Opening {
             text,
             command: "",
             query_id: 0,
-            role: Role::Statement,
+            role: Part::Statement,
             ends_transaction: false,
             is_original: true,
             is_last: true,
@@ -64,7 +64,7 @@ impl Opening {
                 text: if with_text { text_of(source, plan.stmt_location, plan.stmt_len) } else { String::new() },
                 command: command(plan.commandType),
                 query_id: compat::query_id(plan),
-                role: Role::Statement,
+                role: Part::Statement,
                 ends_transaction: false,
                 is_original: plan.canSetTag,
                 is_last: is_last(source, plan.stmt_location, plan.stmt_len),
@@ -95,9 +95,9 @@ impl Opening {
                 command: CStr::from_ptr(pg_sys::CreateCommandName(node)).to_str().unwrap_or_default(),
                 query_id: compat::query_id(plan),
                 role: match tag {
-                    T_DeclareCursorStmt => Role::Declare,
-                    T_FetchStmt | T_ClosePortalStmt => Role::Fetch,
-                    _ => Role::Statement,
+                    T_DeclareCursorStmt => Part::Declare,
+                    T_FetchStmt | T_ClosePortalStmt => Part::Fetch,
+                    _ => Part::Statement,
                 },
                 ends_transaction: false,
                 is_original: plan.canSetTag,

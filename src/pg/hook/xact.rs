@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What happens at the ends of transactions; see `crate::hooks`. Those that return nothing must not fail: an error
 /// while a transaction aborts, or after it committed, would take the server down, and ends the session: see [`finish`].
-pub struct Handlers {
+pub struct TransactionHandlers {
     /// Before a commit, of a session whose user was not looked up yet.
     pub unknown_user: fn(),
     pub pre_commit: fn() -> Result<(), Report>,
@@ -24,10 +24,10 @@ pub struct Handlers {
     pub subtransaction_aborted: fn(u32) -> Option<u32>,
 }
 
-static HANDLERS: OnceCell<Handlers> = OnceCell::new();
+static HANDLERS: OnceCell<TransactionHandlers> = OnceCell::new();
 
 /// Registers the callbacks. Called once, from `_PG_init`.
-pub fn register(handlers: Handlers) {
+pub fn register(handlers: TransactionHandlers) {
     if HANDLERS.set(handlers).is_ok() {
         // SAFETY: the callbacks live as long as the process.
         unsafe {

@@ -70,7 +70,7 @@ fn append_prefix(line: &mut Vec<u8>) -> Option<()> {
         }
         (CStr::from_ptr(pg_sys::Log_line_prefix).to_bytes(), pg_sys::MyProcPid)
     };
-    let now = Timestamp(clock::clock());
+    let now = Timestamp(clock::wall_time());
     SECOND.with_borrow_mut(|second| {
         let Second { shown, zone_name, .. } = Second::of(second, now)?;
         let moment = Moment { now, second: shown, zone: zone_name };

@@ -4,9 +4,10 @@
 use crate::core::provider::jwt::cache::{Attempt, State};
 use crate::core::time::Timestamp;
 use crate::pg::shared::memory::key_slots;
+use crate::pg::shared::versions::{Versions, load, store};
 use crate::pg::sys::exit;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*, fence};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 
 /// Issuers whose keys are kept at the same time.
 pub const SLOTS: usize = 16;
@@ -18,10 +19,10 @@ const WHY_WORDS: usize = 32;
 /// Keys that nobody asked for in this time may give way, in microseconds.
 const IDLE: i64 = 3_600_000_000;
 
-/// The keys of one issuer. Whoever changes it makes `changes` odd; readers retry while it is, or moves.
+/// The keys of one issuer.
 #[repr(C)]
-pub struct Slot {
-    changes: AtomicU32,
+pub struct KeySlot {
+    versions: Versions,
     length: AtomicU32,
     /// Of the reason why the last attempt failed; 0 if it did not.
     why_length: AtomicU32,
@@ -52,10 +53,10 @@ fn change_no_more() {
 /// What identifies an issuer and the way to its keys.
 pub type Owner = [u8; 32];
 
-impl Slot {
-    pub const fn new() -> Slot {
-        Slot {
-            changes: AtomicU32::new(0),
+impl KeySlot {
+    pub const fn new() -> KeySlot {
+        KeySlot {
+            versions: Versions::new(),
             length: AtomicU32::new(0),
             why_length: AtomicU32::new(0),
             owner: [const { AtomicU64::new(0) }; 4],
@@ -89,39 +90,14 @@ impl Slot {
         })
     }
 
-    /// Runs `change` alone. What it does is short and cannot fail: nobody waits long.
     fn change<T>(&self, change: impl FnOnce() -> T) -> T {
         let _alone = CHANGING.lock();
-        loop {
-            let before = self.changes.load(Relaxed);
-            if before.is_multiple_of(2)
-                && self.changes.compare_exchange_weak(before, before.wrapping_add(1), Acquire, Relaxed).is_ok()
-            {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        let done = change();
-        self.changes.fetch_add(1, Release);
-        done
-    }
-
-    /// What `read` sees while nobody changes anything.
-    fn consistent<T>(&self, read: impl Fn() -> T) -> (T, u32) {
-        loop {
-            let before = self.changes.load(Acquire);
-            let seen = read();
-            fence(Acquire);
-            if before.is_multiple_of(2) && self.changes.load(Relaxed) == before {
-                return (seen, before);
-            }
-            std::thread::yield_now();
-        }
+        self.versions.change(change)
     }
 
     /// What is known, and the number of changes for which that holds; `None` if the slot went to another issuer.
     pub fn state(&self, owner: &Owner) -> Option<(State, u32)> {
-        let ((seen, attempt, fetched, end), changes) = self.consistent(|| {
+        let ((seen, attempt, fetched, end), changes) = self.versions.read(|| {
             (self.owner(), self.attempt.load(Acquire), self.fetched.load(Relaxed), self.fresh_until.load(Relaxed))
         });
         let begun = Timestamp(attempt & !OUTCOME);
@@ -135,18 +111,18 @@ impl Slot {
         (seen == words(owner)).then_some((State { attempt, good }, changes))
     }
 
-    /// The keys, as [`Slot::put`] left them.
+    /// The keys, as [`KeySlot::put`] left them.
     pub fn text(&self) -> Vec<u8> {
-        self.consistent(|| load(&self.words, &self.length)).0
+        self.versions.read(|| load(&self.words, &self.length)).0
     }
 
     /// Why the last attempt failed; empty if it did not.
     pub fn why(&self) -> String {
-        String::from_utf8_lossy(&self.consistent(|| load(&self.why, &self.why_length)).0).into_owned()
+        String::from_utf8_lossy(&self.versions.read(|| load(&self.why, &self.why_length)).0).into_owned()
     }
 
     /// Takes it upon this session to fetch; `None` if another one was faster.
-    pub fn claim(&self, state: &State, now: Timestamp) -> Option<Claim> {
+    pub fn take_turn(&self, state: &State, now: Timestamp) -> Option<FetchRight> {
         let known = match state.attempt {
             Attempt::Never => 0,
             Attempt::Running(begun) => begun.0 | RUNNING,
@@ -157,7 +133,7 @@ impl Slot {
         let is_mine = known != running && self.attempt.compare_exchange(known, running, AcqRel, Relaxed).is_ok();
         // Before there is a thread.
         exit::at_last(change_no_more);
-        is_mine.then_some(Claim(running))
+        is_mine.then_some(FetchRight(running))
     }
 
     /// Keeps keys that were fetched. May be called by a helper thread.
@@ -182,45 +158,27 @@ impl Slot {
     }
 
     /// The fetch is over, unless another session has taken it over.
-    pub fn finish(&self, claim: Claim, is_good: bool) {
+    pub fn finish(&self, turn: FetchRight, is_good: bool) {
         let outcome = if is_good { GOOD } else { FAILED };
-        let _ = self.attempt.compare_exchange(claim.0, (claim.0 & !OUTCOME) | outcome, Release, Relaxed);
+        let _ = self.attempt.compare_exchange(turn.0, (turn.0 & !OUTCOME) | outcome, Release, Relaxed);
     }
 }
 
 /// The right to fetch.
 #[derive(Clone, Copy)]
-pub struct Claim(i64);
-
-fn store(words: &[AtomicU64], length: &AtomicU32, text: &[u8]) {
-    let text = &text[..text.len().min(8 * words.len())];
-    for (word, bytes) in words.iter().zip(text.chunks(8)) {
-        let mut padded = [0; 8];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        word.store(u64::from_ne_bytes(padded), Relaxed);
-    }
-    length.store(text.len() as u32, Relaxed);
-}
-
-fn load(words: &[AtomicU64], length: &AtomicU32) -> Vec<u8> {
-    let length = (length.load(Relaxed) as usize).min(8 * words.len());
-    let mut text: Vec<u8> =
-        words[..length.div_ceil(8)].iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
-    text.truncate(length);
-    text
-}
+pub struct FetchRight(i64);
 
 fn words(owner: &Owner) -> [u64; 4] {
     std::array::from_fn(|at| owner[8 * at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes)))
 }
 
 /// The slot of an issuer, taken for it if need be: this session's own where all that are shared are in use.
-pub fn slot(owner: &Owner, now: Timestamp) -> Option<&'static Slot> {
+pub fn slot(owner: &Owner, now: Timestamp) -> Option<&'static KeySlot> {
     let found = key_slots().find_map(|slots| slot_among(slots, &words(owner), now));
     found.inspect(|slot| slot.asked.store(now.0, Relaxed))
 }
 
-fn slot_among(slots: &'static [Slot; SLOTS], wanted: &[u64; 4], now: Timestamp) -> Option<&'static Slot> {
+fn slot_among(slots: &'static [KeySlot; SLOTS], wanted: &[u64; 4], now: Timestamp) -> Option<&'static KeySlot> {
     if let Some(known) = slots.iter().find(|slot| slot.owner() == *wanted) {
         return Some(known);
     }

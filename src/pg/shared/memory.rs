@@ -1,10 +1,11 @@
 //! The shared memory itself, and the counters in it.
 
+use crate::pg::shared::answers::{ASKED_SETS, AnswerSet, AskedSet, WAYS};
 use crate::pg::shared::keys;
-use crate::pg::shared::sessions::Slot;
+use crate::pg::shared::sessions::SessionSlot;
 use crate::pg::shared::writers::{WRITERS, Writer};
-use crate::pg::sys::{clock, compat};
-use once_cell::sync::Lazy;
+use crate::pg::sys::{clock, compat, machine, report};
+use once_cell::sync::{Lazy, OnceCell};
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering::*;
@@ -38,6 +39,8 @@ pub struct Counters {
     pub cache_hits: AtomicU64,
     pub cache_misses: AtomicU64,
     pub cache_evictions: AtomicU64,
+    /// Answers that another session had.
+    pub shared_hits: AtomicU64,
     pub provider_calls: AtomicU64,
     pub provider_errors: AtomicU64,
     pub provider_micros: AtomicU64,
@@ -57,6 +60,7 @@ impl Counters {
             &self.cache_hits,
             &self.cache_misses,
             &self.cache_evictions,
+            &self.shared_hits,
             &self.provider_calls,
             &self.provider_errors,
             &self.provider_micros,
@@ -71,7 +75,7 @@ impl Counters {
 
     pub fn reset(&self) {
         self.all().for_each(|counter| counter.store(0, Relaxed));
-        self.since.store(clock::clock(), Relaxed);
+        self.since.store(clock::wall_time(), Relaxed);
     }
 
     pub fn refused(&self, code: &str) {
@@ -94,9 +98,11 @@ impl Counters {
 pub(super) struct Shared {
     counters: Counters,
     pub(super) writers: [Writer; WRITERS],
-    keys: [keys::Slot; keys::SLOTS],
+    keys: [keys::KeySlot; keys::SLOTS],
+    asked: [AskedSet; ASKED_SETS],
     slots: u32,
-    first: [Slot; 0],
+    answers: u32,
+    first: [SessionSlot; 0],
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -104,24 +110,28 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 /// What a session has that shares nothing.
 pub(super) struct Own {
     counters: Counters,
-    pub(super) slot: Slot,
+    pub(super) slot: SessionSlot,
 }
 
 // SAFETY: all fields are atomic integers, for which all bits zero is a value.
 pub(super) static OWN: Lazy<Own> = Lazy::new(|| unsafe { std::mem::zeroed() });
 
 /// The same for the keys of issuers, which are too many for a stack.
-static OWN_KEYS: [keys::Slot; keys::SLOTS] = [const { keys::Slot::new() }; keys::SLOTS];
+static OWN_KEYS: [keys::KeySlot; keys::SLOTS] = [const { keys::KeySlot::new() }; keys::SLOTS];
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
-/// Reserves the memory. Called once, from `_PG_init` in the postmaster.
-pub fn reserve() {
+/// How many tokens are to be known to all sessions.
+static TOKENS: OnceCell<fn() -> usize> = OnceCell::new();
+
+/// Reserves the memory, with room for so many tokens. Called once, from `_PG_init` in the postmaster.
+pub fn reserve(tokens: fn() -> usize) {
     // SAFETY: _PG_init runs in a process with one thread.
     unsafe {
         if !pg_sys::process_shared_preload_libraries_in_progress {
             return;
         }
+        let _ = TOKENS.set(tokens);
         compat::request_shared_memory(request);
         PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
         pg_sys::shmem_startup_hook = Some(startup);
@@ -134,13 +144,27 @@ fn slot_count() -> usize {
     usize::try_from(processes).unwrap_or(0)
 }
 
+/// Sets of the table of answers: as many as were asked for, but not more than an eighth of the machine's memory.
+fn answer_count() -> usize {
+    let wanted = TOKENS.get().map_or(0, |tokens| tokens().div_ceil(WAYS));
+    wanted.min(machine::memory() / 8 / size_of::<AnswerSet>())
+}
+
 fn size() -> usize {
-    size_of::<Shared>() + slot_count() * size_of::<Slot>()
+    size_of::<Shared>() + slot_count() * size_of::<SessionSlot>() + answer_count() * size_of::<AnswerSet>()
 }
 
 /// Called when PostgreSQL adds up what extensions want.
 #[pg_guard]
 unsafe extern "C-unwind" fn request() {
+    let (wanted, room) = (TOKENS.get().map_or(0, |tokens| tokens()), answer_count() * WAYS);
+    if room < wanted {
+        report::warn(
+            format!("the sessions share what they know of {room} tokens, not of {wanted}"),
+            "An eighth of the machine's memory is the most that is taken for it.",
+            "Set bodata.shared_token_cache_size to less.",
+        );
+    }
     // SAFETY: called at the time at which requests are taken.
     unsafe { pg_sys::RequestAddinShmemSpace(size()) };
 }
@@ -167,7 +191,8 @@ unsafe extern "C-unwind" fn attach() {
         if !found {
             std::ptr::write_bytes(memory as *mut u8, 0, size());
             (*memory).slots = u32::try_from(slot_count()).unwrap_or(0);
-            (*memory).counters.since.store(clock::clock(), Relaxed);
+            (*memory).answers = u32::try_from(answer_count()).unwrap_or(0);
+            (*memory).counters.since.store(clock::wall_time(), Relaxed);
         }
         SHARED.store(memory, Relaxed);
     }
@@ -195,11 +220,26 @@ pub fn counters() -> &'static Counters {
 }
 
 /// Where the keys of issuers are kept: with all sessions, then in this one.
-pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::Slot; keys::SLOTS]> {
+pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::KeySlot; keys::SLOTS]> {
     shared().map(|shared| &shared.keys).into_iter().chain([&OWN_KEYS])
 }
 
-pub(super) fn slots(shared: &'static Shared) -> &'static [Slot] {
+pub(super) fn slots(shared: &'static Shared) -> &'static [SessionSlot] {
     // SAFETY: attach() reserved as many slots behind the structure.
     unsafe { std::slice::from_raw_parts(shared.first.as_ptr(), shared.slots as usize) }
+}
+
+/// Empty without shared memory.
+pub(super) fn answer_sets() -> &'static [AnswerSet] {
+    let Some(shared) = shared() else { return &[] };
+    // SAFETY: attach() reserved as many sets behind the slots; both are aligned to words.
+    unsafe {
+        let first = shared.first.as_ptr().add(shared.slots as usize).cast();
+        std::slice::from_raw_parts(first, shared.answers as usize)
+    }
+}
+
+/// Empty without shared memory.
+pub(super) fn asked_sets() -> &'static [AskedSet] {
+    shared().map_or(&[], |shared| &shared.asked)
 }

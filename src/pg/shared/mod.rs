@@ -1,11 +1,14 @@
-//! What all sessions of the server share: counters, who impersonates whom now, and who writes the audit table.
+//! What all sessions of the server share: counters, what is known of tokens and of issuers' keys, who impersonates whom
+//! now, and who writes the audit table.
 //!
 //! It lives in shared memory, which only `shared_preload_libraries` can reserve. Without it each session has a copy
 //! of its own and sees only itself. Everything is atomic: there is no lock to wait for, or to be left behind.
 
+pub mod answers;
 pub mod keys;
 mod memory;
 mod sessions;
+mod versions;
 mod writers;
 
 pub use memory::*;

@@ -71,14 +71,14 @@ pub fn exit() {
 /// All sessions that impersonate somebody; without shared memory only this one.
 pub fn impersonating() -> Vec<Impersonating> {
     match shared() {
-        Some(shared) => slots(shared).iter().filter_map(Slot::read).collect(),
+        Some(shared) => slots(shared).iter().filter_map(SessionSlot::read).collect(),
         None => OWN.slot.read().into_iter().collect(),
     }
 }
 
 /// What one session does. Readers retry while `changes` is odd or moves.
 #[repr(C)]
-pub(super) struct Slot {
+pub(super) struct SessionSlot {
     changes: AtomicU32,
     pid: AtomicI32,
     /// 0 while the session impersonates nobody.
@@ -92,7 +92,7 @@ pub(super) struct Slot {
     names: [AtomicU64; NAME_WORDS],
 }
 
-impl Slot {
+impl SessionSlot {
     /// Only the session itself changes its slot.
     fn change(&self, change: impl FnOnce()) {
         self.changes.fetch_add(1, AcqRel);
@@ -134,15 +134,15 @@ impl Slot {
 }
 
 /// The slot of this session, taken at its first impersonation.
-fn slot() -> Option<&'static Slot> {
+fn slot() -> Option<&'static SessionSlot> {
     thread_local! {
-        static MINE: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+        static MINE: Cell<Option<&'static SessionSlot>> = const { Cell::new(None) };
     }
     let Some(shared) = shared() else { return Some(&OWN.slot) };
     MINE.get().or_else(|| {
         // SAFETY: a static variable.
         let pid = unsafe { pg_sys::MyProcPid };
-        let free = |slot: &&Slot| slot.pid.compare_exchange(0, pid, AcqRel, Relaxed).is_ok();
+        let free = |slot: &&SessionSlot| slot.pid.compare_exchange(0, pid, AcqRel, Relaxed).is_ok();
         let mine = slots(shared).iter().find(free);
         if mine.is_some() {
             // SAFETY: the callback stays valid and only stores to shared memory.

@@ -32,7 +32,7 @@ pub fn needs_writer(database: u32) -> bool {
     if pid > 0 {
         return false;
     }
-    let now = clock::clock();
+    let now = clock::wall_time();
     let pause = if pid < 0 { PATIENCE } else { PAUSE };
     if now.saturating_sub(writer.launched.load(Relaxed)) < pause {
         return false;

@@ -18,7 +18,7 @@ pub fn is_standby() -> bool {
 }
 
 /// The wall clock, in microseconds since 2000-01-01.
-pub fn clock() -> i64 {
+pub fn wall_time() -> i64 {
     raw::GetCurrentTimestamp()
 }
 
@@ -28,6 +28,6 @@ thread_local! {
 }
 
 /// When the running statement began.
-pub fn now() -> Timestamp {
+pub fn statement_time() -> Timestamp {
     Timestamp(raw::GetCurrentStatementStartTimestamp())
 }

@@ -1,7 +1,7 @@
 //! Every difference between the supported PostgreSQL versions. The newest is what is left when no older one is named, so
 //! that the next takes its way.
 
-use crate::core::guard::utility::{Object, Utility, for_each_object, for_each_statement};
+use crate::core::guard::utility::{ObjectType, Utility, for_each_object, for_each_statement};
 use pgrx::pg_sys;
 #[cfg(not(feature = "pg14"))]
 use std::ffi::c_int;
@@ -480,11 +480,11 @@ mod object_types {
 }
 
 /// The row of a type of object in the allow list; `None` for one that has none.
-pub fn object(object: pg_sys::ObjectType::Type) -> Option<Object> {
+pub fn object(object: pg_sys::ObjectType::Type) -> Option<ObjectType> {
     macro_rules! row {
         ($($name:ident)*) => {
             match object {
-                $(object_types::$name => Some(Object::$name),)*
+                $(object_types::$name => Some(ObjectType::$name),)*
                 _ => None,
             }
         };

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod compat;
 pub mod exit;
 pub mod inject;
+pub mod machine;
 pub mod raw;
 pub mod report;
 pub mod running;

@@ -1,0 +1,360 @@
+"""One answer for the whole server: what one session is told about a token, all know; one asks, the others wait.
+
+Threats: 62 (docs/threats.md).
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+from conftest import INVALID, UNAVAILABLE, outcome, who
+
+from harness.fixtures import VERSION
+from harness.immuta_api import CURRENT_USER, ImmutaApi
+from harness.server import Server
+from harness.standby import Standby
+from harness.world import World, digest, prepare, query
+
+SMALL = 16
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A server that shares little."""
+    options = ["bodata.api_allow_http=on", "max_connections=60", f"bodata.shared_token_cache_size={SMALL}"]
+    with Server(VERSION, "providers-small", options=options) as server:
+        prepare(server)
+        yield World(server)
+
+
+@pytest.fixture
+def small_api(small):
+    with ImmutaApi() as api:
+        for user in ("alice", "bob", "carol"):
+            api.add_user(user)
+        for name, value in (("token_provider", "immuta"), ("api_url", api.url)):
+            small.sql(f"ALTER DATABASE immuta SET bodata.{name} = '{value}'")
+        yield api
+
+
+def asked(api):
+    return api.requests[CURRENT_USER]
+
+
+def each(connections, act):
+    """The result of each, all at the same time."""
+    together = threading.Barrier(len(connections))
+
+    def run(connection):
+        together.wait()
+        return act(connection)
+
+    with ThreadPoolExecutor(len(connections)) as threads:
+        return list(threads.map(run, connections))
+
+
+def pid(connection):
+    return query(connection, "SELECT pg_backend_pid()")[0][0]
+
+
+def waits(world, api, count=1):
+    """Waits until a request is on its way."""
+    end = time.monotonic() + 10
+    while asked(api) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# -- one asks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stampede_makes_one_call(api, token, connect):
+    api.delay, good = 0.3, token()
+    connections = [connect() for _ in range(200)]
+    assert each(connections, lambda c: outcome(c, good)) == ["alice"] * 200
+    assert asked(api) == 1
+
+
+def test_a_stampede_of_a_token_that_is_refused(api, connect, world):
+    api.delay = 0.3
+    connections = [connect() for _ in range(20)]
+    assert set(each(connections, lambda c: outcome(c, "nobody-has-this-token"))) == {INVALID[1]}
+    assert asked(api) == 1
+
+
+def test_one_call_in_each_interval(api, token, connect, settings):
+    settings(token_revalidate_interval=1)
+    good = token()
+    connections = [connect() for _ in range(5)]
+    end, began = time.monotonic() + 3, time.monotonic()
+    while time.monotonic() < end:
+        assert {outcome(c, good) for c in connections} == {"alice"}
+    assert 3 <= asked(api) <= time.monotonic() - began + 1
+
+
+def test_zero_asks_in_every_transaction(api, token, connect, settings):
+    settings(token_revalidate_interval=0)
+    good = token()
+    for connection in (connect(), connect()):
+        assert [outcome(connection, good) for _ in range(2)] == ["alice"] * 2
+    assert asked(api) == 4
+
+
+def test_many_sessions_and_many_tokens(api, token, connect):
+    tokens = [token("bob" if n % 2 else "alice") for n in range(200)]
+    connections = [connect() for _ in range(20)]
+
+    def all_of_them(connection):
+        start = connections.index(connection) * 10
+        return [outcome(connection, t) for t in tokens[start:] + tokens[:start]]
+
+    for found, start in zip(each(connections, all_of_them), range(0, 200, 10)):
+        assert found == (["alice", "bob"] * 100)[start:] + (["alice", "bob"] * 100)[:start]
+    # A set of places can be full of others for a moment.
+    assert 200 <= asked(api) <= 202
+
+
+# -- whoever asks may go away ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(api, token, connect, world):
+    """A session that asks a slow provider, one that waits for it, and what that one is told."""
+    api.delay, good = 1, token()
+    first, second = connect(), connect()
+    pids = pid(first), pid(second)
+    first.rollback(), second.rollback()
+    with ThreadPoolExecutor(2) as threads:
+        asking = threads.submit(outcome, first, good)
+        waits(world, api)
+        told = threads.submit(outcome, second, good)
+        time.sleep(0.2)
+        yield pids, asking, told
+
+
+def test_whoever_asks_is_cancelled(waiting, api, world):
+    (asks, _), _, told = waiting
+    world.sql("SELECT pg_cancel_backend(%s)", (asks,))
+    assert told.result(10) == "alice" and asked(api) == 2
+
+
+def test_whoever_asks_is_terminated(waiting, api, world):
+    (asks, _), _, told = waiting
+    world.sql("SELECT pg_terminate_backend(%s)", (asks,))
+    assert told.result(10) == "alice" and asked(api) == 2
+
+
+def test_whoever_waits_is_cancelled(waiting, api, world):
+    (_, waits), asking, told = waiting
+    began = time.monotonic()
+    world.sql("SELECT pg_cancel_backend(%s)", (waits,))
+    assert told.result(10) is None and time.monotonic() - began < 0.7
+    assert asking.result(10) == "alice" and asked(api) == 1
+
+
+def test_a_client_that_goes_away_while_it_asks(api, token, connect, world):
+    api.delay, good = 1, token()
+    asking = connect(options="-c client_connection_check_interval=100ms")
+    asking.rollback()
+    with ThreadPoolExecutor(1) as threads:
+        gone = threads.submit(outcome, asking, good)
+        waits(world, api)
+        socket.socket(fileno=os.dup(asking.fileno())).shutdown(socket.SHUT_RDWR)
+        assert outcome(connect(), good) == "alice"
+        with pytest.raises(psycopg2.Error):
+            gone.result(10)
+
+
+def test_a_provider_that_hangs_is_asked_once(api, token, connect, settings):
+    settings(api_timeout="700ms")
+    api.delay, good = 1.5, token()
+    connections = [connect() for _ in range(10)]
+    began = time.monotonic()
+    assert set(each(connections, lambda c: outcome(c, good))) == {UNAVAILABLE[1]}
+    assert time.monotonic() - began < 2.5 and asked(api) == 1, "not one after the other"
+    api.delay = 0
+    assert outcome(connections[3], good) == "alice"
+
+
+def test_the_last_answer_of_others_serves_while_the_provider_is_away(api, token, connect, settings):
+    settings(token_revalidate_interval=1, provider_grace=600, api_timeout="300ms")
+    good = token()
+    assert outcome(connect(), good) == "alice"
+    time.sleep(1.1)
+    api.delay = 0.6
+    assert outcome(connect(), good) == "alice", "a session that never asked"
+
+
+# -- what it does not do -----------------------------------------------------------------------------------------------
+
+
+def test_what_changes_here_counts_at_once(api, token, connect, world):
+    bobs, sessions = token("bob"), [connect() for _ in range(3)]
+    assert {who(c, bobs)[2] for c in sessions} == {"bob"}
+    world.sql("SELECT immuta.disable_user('bob')")
+    try:
+        assert {outcome(c, bobs) for c in [*sessions, connect()]} == {INVALID[1]}
+    finally:
+        world.sql("SELECT immuta.disable_user('bob', disabled => false)")
+    assert {who(c, bobs)[2] for c in sessions} == {"bob"} and asked(api) == 1
+
+
+def test_flushing_makes_all_ask_again(api, token, connect, world):
+    good, other = token(), connect()
+    assert outcome(connect(), good) == "alice"
+    api.revoke(good)
+    assert outcome(connect(), good) == "alice", "as within any session"
+    world.sql("SELECT immuta.flush_token_cache()")
+    assert outcome(other, good) == INVALID[1]
+
+
+def test_a_refusal_takes_the_answer_away(api, token, connect, settings):
+    settings(token_revalidate_interval=1)
+    good, first, second = token(), connect(), connect()
+    assert outcome(first, good) == outcome(second, good) == "alice"
+    api.revoke(good)
+    time.sleep(1.1)
+    assert outcome(first, good) == outcome(second, good) == outcome(connect(), good) == INVALID[1]
+    assert asked(api) == 2
+
+
+def test_another_provider_knows_nothing_of_it(api, token, connect, settings):
+    good = token()
+    assert outcome(connect(), good) == "alice"
+    with ImmutaApi() as other:
+        settings(api_url=other.url)
+        assert outcome(connect(), good) == INVALID[1] and asked(other) == 1
+    settings(api_url=api.url)
+    assert outcome(connect(), good) == "alice" and asked(api) == 1
+
+
+def test_another_database_knows_nothing_of_it(small, small_api):
+    good = small_api.issue("alice")
+    small.tokens.append(good)
+    assert outcome(small.connect(), good) == "alice"
+    small.sql("CREATE DATABASE second")
+    try:
+        second = World(small.server, "second")
+        for statement in ("CREATE EXTENSION immuta_ext", "SELECT immuta.create_user('alice', postgres_role => 'alice')",
+                          "ALTER DATABASE second SET bodata.token_provider = 'immuta'",
+                          f"ALTER DATABASE second SET bodata.api_url = '{small_api.url}'"):
+            second.sql(statement)
+        small_api.revoke(good)
+        connection = second.connect()
+        assert outcome(connection, good) == INVALID[1]
+        connection.close(), second.admin.close()
+    finally:
+        small.sql("DROP DATABASE second")
+
+
+def test_guesses_push_out_no_token(small, small_api):
+    good, sessions = small_api.issue("alice"), [small.connect() for _ in range(20)]
+    small.tokens.append(good)
+    assert outcome(sessions[0], good) == "alice"
+    # A session is held back after a few: each makes three.
+    for n, connection in enumerate(sessions * 3):
+        assert outcome(connection, f"guess-{n}") == INVALID[1]
+    before = asked(small_api)
+    assert outcome(sessions[-1], good) == "alice" and asked(small_api) == before
+
+
+def test_a_full_table_keeps_what_was_used_last(small, small_api):
+    connection, tokens = small.connect(), [small_api.issue("alice") for _ in range(10 * SMALL)]
+    small.tokens.extend(tokens)
+    assert {outcome(connection, t) for t in tokens} == {"alice"}
+    before = asked(small_api)
+    assert before == len(tokens)
+    assert outcome(small.connect(), tokens[-1]) == "alice" and asked(small_api) == before
+    assert {outcome(small.connect(), t) for t in tokens[:SMALL]} == {"alice"}
+    assert asked(small_api) > before, "the others gave way"
+
+
+def test_a_server_that_crashes_while_a_session_asks(small, small_api):
+    small_api.delay, good = 2, small_api.issue("alice")
+    small.tokens.append(good)
+    asking = small.connect()
+    killed = pid(asking)
+    asking.rollback()
+    with ThreadPoolExecutor(1) as threads:
+        gone = threads.submit(outcome, asking, good)
+        waits(small, small_api)
+        os.kill(killed, signal.SIGKILL)
+        with pytest.raises(psycopg2.Error):
+            gone.result(10)
+    small.admin.close()
+    small_api.delay, end = 0, time.monotonic() + 20
+    while True:
+        try:
+            connection = small.connect()
+            break
+        except psycopg2.OperationalError:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    assert outcome(connection, good) == "alice"
+
+
+def test_a_standby_shares_as_well(small, small_api):
+    good = small_api.issue("alice")
+    small.tokens.append(good)
+    standby = Standby(VERSION, "providers-standby", options=["bodata.api_allow_http=on"])
+    try:
+        world = World(standby.follow(small.server))
+        assert outcome(world.connect(), good) == outcome(world.connect(), good) == "alice"
+        assert asked(small_api) == 1
+    finally:
+        standby.destroy()
+
+
+def test_without_shared_memory_each_session_asks():
+    with Server(VERSION, "providers-alone", preload="session",
+                options=["bodata.api_allow_http=on"]) as server, ImmutaApi() as api:
+        prepare(server)
+        world = World(server)
+        api.add_user("alice")
+        world.sql("ALTER DATABASE immuta SET bodata.token_provider = 'immuta'")
+        world.sql(f"ALTER DATABASE immuta SET bodata.api_url = '{api.url}'")
+        good = api.issue("alice")
+        assert [outcome(world.connect(), good) for _ in range(2)] == ["alice"] * 2
+        assert asked(api) == 2
+        assert world.value("SHOW bodata.shared_token_cache_size") == "10000"
+
+
+# -- uses --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_use_is_known_to_all_sessions_at_once(world, connect, settings):
+    """Up to a twelfth of the time to live late it would be, if only the table told."""
+    settings(token_idle_ttl=4)
+    good, first, second = world.token(), connect(), connect()
+    assert outcome(second, good) == outcome(first, good) == "alice"
+    for _ in range(12):
+        time.sleep(0.5)
+        assert outcome(first, good) == "alice"
+    assert outcome(second, good) == "alice"
+    time.sleep(4.2)
+    assert outcome(first, good) == outcome(second, good) == INVALID[1]
+
+
+def test_one_worker_records_a_use(world, connect, settings):
+    settings(token_idle_ttl=12)
+    good, sessions = world.token(), [connect() for _ in range(20)]
+    world.sql("UPDATE immuta.token SET last_used_at = now() - interval '5 s' WHERE digest = %s", (digest(good),))
+    xmin = "SELECT xmin::text, last_used_at > now() - interval '4 s' FROM immuta.token WHERE digest = %s"
+    assert set(each(sessions, lambda c: outcome(c, good))) == {"alice"}
+    end = time.monotonic() + 5
+    while not (written := world.sql(xmin, (digest(good),))[0])[1]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert world.sql(xmin, (digest(good),))[0] == written
+
+
+def test_a_size_out_of_range(world):
+    with pytest.raises(psycopg2.Error) as refused:
+        world.sql("ALTER SYSTEM SET bodata.shared_token_cache_size = 1000001")
+    assert refused.value.pgcode == "22023"
