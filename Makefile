@@ -10,7 +10,7 @@ MINUTES ?= 10
 TRANSACTIONS ?= 1000000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject upgrade fuzz unit bench memory clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade fuzz unit bench memory clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -68,16 +68,22 @@ inject:
 	@tools/setup $(INJECT_PG)
 	@$(PYTHON) tests/run.py --only inject $(INJECT_PG)
 
+## make wrapped    PostgreSQL's own tests, every read of every table rewritten as if it had masks: only plans may differ (CORE_PG="15 18")
+wrapped:
+	@tools/setup $(CORE_PG)
+	@$(PYTHON) tests/run.py --only wrapped $(CORE_PG)
+
 ## make upgrade    pg_upgrade, dump and restore between versions: who has which access (UPGRADES="15:18,17:18")
 upgrade:
 	@tools/setup $(PG)
 	@tools/install $(PG)
 	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
-## make fuzz       ten minutes of random SQL by an impersonated user (FUZZ_PG=18 MINUTES=10)
+## make fuzz       ten minutes of random SQL by an impersonated user, two of random tokens and keys (FUZZ_PG=18 MINUTES=10)
 fuzz:
 	@tools/setup $(FUZZ_PG)
 	@tools/install $(FUZZ_PG)
+	@$(PYTHON) tests/fuzz/tokens.py --minutes 2 $(FUZZ_PG)
 	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
 ## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18"; draws docs/*.svg)

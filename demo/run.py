@@ -17,6 +17,7 @@ import cluster
 import terminal
 from flights import TABLE, Flights
 from immuta import ImmutaAct
+from masking import MaskingAct
 from subscriptions import SubscriptionsAct
 from tokens import TokensAct
 from harness.server import BUILD, ROOT
@@ -75,6 +76,7 @@ class Demo:
         immuta.play(heading, table)
         TokensAct(self, immuta.configure).play(heading, table)
         SubscriptionsAct(self).play(heading, table)
+        MaskingAct(self).play(heading, table)
         self.tell_how_to_go_on()
 
     def create_database(self):

@@ -37,8 +37,8 @@ class WebDemo(run.Demo):
         port = os.environ.get("PORT", "8080")
         heading(f"http://127.0.0.1:{port}  (interrupt to end; make demo-down stops the server)")
         table(("sign in as", "password", "sees"), [
-            ("ursula", self.passwords["ursula"], "flights of UA"), ("ann", self.passwords["ann"], "flights of AA"),
-            ("dora", self.passwords["dora"], "all flights, but not which plane"), ("admin", self.passwords["admin"], "who is impersonated, the audit")])
+            ("ursula", self.passwords["ursula"], "flights of UA, of planes hashes"), ("ann", self.passwords["ann"], "flights of AA"),
+            ("dora", self.passwords["dora"], "all flights, with their planes"), ("admin", self.passwords["admin"], "who is impersonated, the audit")])
         with contextlib.suppress(KeyboardInterrupt):
             subprocess.run([sys.executable, APPLICATION], env={**os.environ, **self.environment(), "PORT": port})
 

@@ -26,9 +26,9 @@ tokens = {}  # by the random key in the user's cookie: a token never goes to the
 
 
 @contextmanager
-def as_user():
+def as_user(token):
     with pool.connection() as connection, connection.transaction(force_rollback=True):
-        connection.execute("SELECT set_config('bodata.impersonation_token', %s, true)", (tokens[session["key"]],))
+        connection.execute("SELECT set_config('bodata.impersonation_token', %s, true)", (token,))
         connection.execute("SET LOCAL statement_timeout = '10s'")
         yield connection
 
@@ -42,7 +42,7 @@ PAGE = """<!doctype html><title>{{ title }}</title><meta name="viewport" content
 <style>body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;max-width:72rem;margin:1rem auto;padding:0 1rem;color:#223}
 table{border-collapse:collapse;font-size:13px}td,th{border-bottom:1px solid #ccd;padding:2px 10px 2px 0;text-align:left;max-width:26rem;
 overflow:hidden;text-overflow:ellipsis;white-space:nowrap}nav{display:flex;gap:1rem;align-items:center}.error{background:#fee;padding:.5rem 1rem}
-section{display:grid;grid-template-columns:1fr 22rem;gap:2rem}input,button,textarea{font:inherit}textarea{width:100%}svg text{font-size:12px}</style>
+section{display:grid;grid-template-columns:1fr 22rem;gap:2rem}input,button,textarea{font:inherit}textarea{width:100%}svg text{font-size:12px}#views td{max-width:8rem}</style>
 {% macro table(columns, rows, id) %}<table id="{{ id }}"><tr>{% for c in columns %}<th>{{ c }}{% endfor %}</tr>
 {% for row in rows %}<tr>{% for v in row %}<td>{{ v }}{% endfor %}</tr>{% endfor %}</table>{% endmacro %}
 <nav><h1>{{ title }}</h1>{% if user %}<form method="post" action="/logout"><button>Sign out</button></form>{% endif %}</nav>
@@ -59,8 +59,34 @@ fill="#47a"/><text x="{{ 46 + 230 * n // most }}" y="{{ 22 * loop.index }}">{{ n
 <p>{% for one in escapes %}<button name="try" value="{{ one }}">{{ one }}</button> {% endfor %}<button id="run">Run</button></p></form>
 {% if error %}<p class="error" id="error"><b>{{ error.sqlstate }}</b> {{ error.diag.message_primary }}<br>{{ error.diag.message_hint or "" }}</p>
 {% elif answer %}<div id="answer">{{ table(answer[0], answer[1], "result") }}</div>{% endif %}"""
-ADMIN = PAGE + """<meta http-equiv="refresh" content="2"><h2>Impersonated now</h2>{{ table(live[0], live[1], "live") }}<h2>On record</h2>
+ADMIN = PAGE + """<meta http-equiv="refresh" content="2"><h2>Impersonated now</h2>{{ table(live[0], live[1], "live") }}
+<h2>What they see</h2><div id="views" style="display:flex;gap:2rem;overflow:auto">{% for user, rows in views %}<div><b>{{ user }}</b>
+{{ table(rows[0], rows[1], "view-" ~ user) }}</div>{% else %}Nobody has signed in here.{% endfor %}</div><h2>On record</h2>
 {{ table(trail[0], trail[1], "trail") }}"""
+
+
+def read(token, limit=ROWS, group=None):
+    """Rows in the order of their numbers, texts first. Columns that are masked can be read without being granted; if not all
+    can, those that are."""
+    for only_granted in (False, True):
+        with as_user(token) as connection:
+            columns = connection.execute(
+                "SELECT attname, atttypid = 'text'::regtype, has_column_privilege(attrelid, attnum, 'SELECT') FROM pg_attribute "
+                "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 2 DESC, attnum", (TABLE.as_string(connection),)).fetchall()
+            listed = [sql.Identifier(name) for name, _, granted in columns if granted or not only_granted][:8]
+            order = [sql.Identifier(name) for name, is_text, granted in columns if granted and not is_text]
+            select = sql.SQL("SELECT {} FROM {} WHERE {} = coalesce(%s, {}) ORDER BY {} LIMIT {}").format(
+                sql.SQL(", ").join(listed), TABLE, GROUP, GROUP, sql.SQL(", ").join(order or listed), limit)
+            try:
+                return shown(connection.execute(select, (group,)))
+            except psycopg.errors.InsufficientPrivilege:
+                if only_granted:
+                    raise
+
+
+def groups(token):
+    with as_user(token) as connection:
+        return connection.execute(sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY 1 ORDER BY 2 DESC").format(GROUP, TABLE)).fetchall()
 
 
 @app.route("/login", methods=["GET", "POST"])
@@ -104,22 +130,33 @@ def home():
     statement, answer, error = request.form.get("try") or request.form.get("sql", ""), None, None
     if statement:
         try:
-            with as_user() as connection:
+            with as_user(tokens[session["key"]]) as connection:
                 answer = shown(connection.cursor(binary=False).execute(statement, prepare=False))
         except psycopg.Error as refused:
             error = refused
-    with as_user() as connection:
+    token = tokens[session["key"]]
+    with as_user(token) as connection:
         who = connection.execute("SELECT userid, effective_role, impersonator FROM immuta.whoami()").fetchone()
         count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(TABLE)).fetchone()[0]
-        bars = connection.execute(sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY 1 ORDER BY 2 DESC").format(GROUP, TABLE)).fetchall()
-        columns = [name for name, in connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
-            "AND has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum LIMIT 8", (TABLE.as_string(connection),))]
-        select = sql.SQL("SELECT {} FROM {} LIMIT {}").format(sql.SQL(", ").join(map(sql.Identifier, columns)), TABLE, ROWS)
-        rows = shown(connection.execute(select))
+    bars, rows = groups(token), read(token)
     return render_template_string(HOME, title="Flights", user=who[0], role=who[1], login=who[2], count=count, bars=bars,
                                   most=max([n for _, n in bars], default=1), rows=rows, escapes=ESCAPES,
                                   statement=statement, answer=answer, error=error)
+
+
+def views():
+    """The same rows as each user sees who has signed in, side by side: of a group that they all see, if there is one."""
+    seen, common = {}, None
+    for token in list(tokens.values()):
+        try:
+            with as_user(token) as connection:
+                [user] = connection.execute("SELECT userid FROM immuta.whoami()").fetchone()
+            seen[user] = token
+            there = {name for name, _ in groups(token)}
+            common = there if common is None else common & there
+        except psycopg.Error:
+            continue  # The token has ended.
+    return [(user, read(token, 4, min(common, default=None))) for user, token in sorted(seen.items())]
 
 
 @app.get("/admin")
@@ -133,7 +170,7 @@ def admin():
             "SELECT event_time::time(0), impersonator, userid, mapped_role, coalesce(command, record->'auditPayload'->>'event') AS what, "
             "lower(status) AS status, coalesce(error_code, '') AS error, coalesce(query, '') AS query FROM immuta.audit_log "
             "ORDER BY event_time DESC, id DESC LIMIT 12"))
-    return render_template_string(ADMIN, title="Administrator", user="admin", live=live, trail=trail)
+    return render_template_string(ADMIN, title="Administrator", user="admin", live=live, trail=trail, views=views())
 
 
 if __name__ == "__main__":

@@ -19,14 +19,26 @@ pgrx::extension_sql_file!(
     name = "system_account",
     requires = ["access_tables"]
 );
-pgrx::extension_sql_file!("../sql/access/begin_change.sql", name = "begin_change", requires = ["system_account"]);
+pgrx::extension_sql_file!(
+    "../sql/access/masking_tables.sql",
+    name = "masking_tables",
+    requires = ["system_account"]
+);
+pgrx::extension_sql_file!("../sql/access/masks.sql", name = "masks", requires = ["masking_tables"]);
+pgrx::extension_sql_file!("../sql/access/begin_change.sql", name = "begin_change", requires = ["masks"]);
 pgrx::extension_sql_file!("../sql/access/relations.sql", name = "relations", requires = ["begin_change"]);
 pgrx::extension_sql_file!("../sql/access/guarded.sql", name = "guarded", requires = ["relations"]);
 pgrx::extension_sql_file!("../sql/access/equalise.sql", name = "equalise", requires = ["guarded"]);
 pgrx::extension_sql_file!("../sql/access/grants.sql", name = "grants", requires = ["equalise"]);
 pgrx::extension_sql_file!("../sql/access/user_roles.sql", name = "user_roles", requires = ["grants"]);
 pgrx::extension_sql_file!("../sql/access/policy_classes.sql", name = "policy_classes", requires = ["user_roles"]);
-pgrx::extension_sql_file!("../sql/access/settle.sql", name = "settle", requires = ["policy_classes"]);
+pgrx::extension_sql_file!(
+    "../sql/access/masking_methods.sql",
+    name = "masking_methods",
+    requires = ["policy_classes"]
+);
+pgrx::extension_sql_file!("../sql/access/masking.sql", name = "masking", requires = ["masking_methods"]);
+pgrx::extension_sql_file!("../sql/access/settle.sql", name = "settle", requires = ["masking"]);
 pgrx::extension_sql_file!("../sql/access/row_security.sql", name = "row_security", requires = ["settle"]);
 pgrx::extension_sql_file!("../sql/access/data_sources.sql", name = "data_sources", requires = ["row_security"]);
 pgrx::extension_sql_file!("../sql/access/adoption.sql", name = "adoption", requires = ["data_sources"]);
@@ -36,7 +48,12 @@ pgrx::extension_sql_file!("../sql/access/subscriptions.sql", name = "subscriptio
 pgrx::extension_sql_file!("../sql/access/profiles.sql", name = "profiles", requires = ["subscriptions"]);
 pgrx::extension_sql_file!("../sql/access/policies.sql", name = "policies", requires = ["profiles"]);
 pgrx::extension_sql_file!("../sql/access/row_policies.sql", name = "row_policies", requires = ["policies"]);
-pgrx::extension_sql_file!("../sql/access/why.sql", name = "why", requires = ["row_policies"]);
+pgrx::extension_sql_file!(
+    "../sql/access/masking_policies.sql",
+    name = "masking_policies",
+    requires = ["row_policies"]
+);
+pgrx::extension_sql_file!("../sql/access/why.sql", name = "why", requires = ["masking_policies"]);
 pgrx::extension_sql_file!("../sql/access/projects.sql", name = "projects", requires = ["why"]);
 pgrx::extension_sql_file!("../sql/access/drift.sql", name = "drift", requires = ["projects"]);
 pgrx::extension_sql_file!("../sql/access/sync.sql", name = "sync", requires = ["drift"]);
@@ -45,4 +62,5 @@ pgrx::extension_sql_file!("../sql/operations/doctor.sql", name = "doctor", requi
 pgrx::extension_sql_file!("../sql/access/user_triggers.sql", name = "user_triggers", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/access/ddl_triggers.sql", name = "ddl_triggers", requires = ["user_triggers"]);
 pgrx::extension_sql_file!("../sql/access/row_triggers.sql", name = "row_triggers", requires = ["ddl_triggers"]);
-pgrx::extension_sql_file!("../sql/closed.sql", name = "closed", requires = ["row_triggers"]);
+pgrx::extension_sql_file!("../sql/access/changes.sql", name = "changes", requires = ["row_triggers"]);
+pgrx::extension_sql_file!("../sql/closed.sql", name = "closed", requires = ["changes"]);

@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,wrapped] VERSION…
 
 One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
 and for time to pass.
@@ -104,7 +104,7 @@ def install(tally, version, env):
 def suites(version):
     """Those of real clients against private servers; the longest first."""
     drivers = ("drivers",) if version in DRIVER_VERSIONS else ()
-    return ("attacks", "subscriptions", "providers", "e2e", "audit", *drivers)
+    return ("attacks", "subscriptions", "providers", "e2e", "audit", "masking", *drivers)
 
 
 def pytest(tally, name, suite, version, env):
@@ -139,10 +139,10 @@ def install_with_faults(tally, version, env):
                  dict(env, IMMUTA_PG_TREES=str(tree.parent), IMMUTA_FEATURES="inject"))
 
 
-def core(tally, version, env):
+def core(tally, version, env, *options):
     """PostgreSQL's own tests; install() has put the library there."""
-    name = f"core, PostgreSQL {version}"
-    words = [BUILD / "venv" / "bin" / "python", ROOT / "tests" / "core" / "run.py", "--quick", version]
+    name = " ".join(["core, PostgreSQL", version, *options])
+    words = [BUILD / "venv" / "bin" / "python", ROOT / "tests" / "core" / "run.py", "--quick", *options, version]
     succeeded, output = run(name, words, env)
     count = re.search(r"^(\d+) passed, (\d+) failed$", output, re.M)
     passed, failed = map(int, count.groups()) if count else (0, 0)
@@ -177,10 +177,12 @@ def main():
             if "inject" in parts and (version in INJECT_VERSIONS or len(parts) == 1) and install_with_faults(tally, version, env):
                 later(pytest, tally, f"faults, PostgreSQL {version}", "inject", version,
                       dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")))
+            if "wrapped" in parts and version in CORE_VERSIONS and install_with_faults(tally, version, env):
+                later(core, tally, version, dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")), "--wrapped")
             if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:
-                later(asserting, tally, version, env, ("attacks",) if len(parts) > 1 else ("attacks", "e2e", "providers"))
+                later(asserting, tally, version, env, ("attacks", "masking") if len(parts) > 1 else ("attacks", "masking", "e2e", "providers"))
             if "clients" in parts:
                 for suite in suites(version):
                     later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)

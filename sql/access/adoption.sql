@@ -73,6 +73,7 @@ DECLARE
     system_role oid := immuta_internal.system_role();
 BEGIN
     TRUNCATE immuta.policy_member, immuta.class_source, immuta.class_member, immuta.grant_made, immuta.pending_sync;
+    PERFORM FROM immuta_internal.settle_masks(NULL);
     PERFORM immuta_internal.watch_ddl(), immuta_internal.note_parts(NULL);
     PERFORM immuta_internal.refresh_policy_members(NULL, NULL);
     PERFORM immuta_internal.assign_classes(NULL);
@@ -119,8 +120,7 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE ALL ON %s FROM %I CASCADE', target, pg_get_userbyid(former));
     END LOOP;
-    EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', new_name);
-    UPDATE immuta.project p SET postgres_role = immuta_internal.mappable_role(new_name) WHERE p.id = project_id;
+    UPDATE immuta.project p SET postgres_role = immuta_internal.make_project_role(new_name) WHERE p.id = project_id;
     PERFORM immuta_internal.equalise(project_id);
 END
 $$;
@@ -187,6 +187,7 @@ BEGIN
         UPDATE immuta.data_source d SET excluded_numbers = e.numbers
         FROM immuta.data_source s, LATERAL immuta_internal.exclusions(s.relation, s.excluded_columns, '{}') e
         WHERE s.id = d.id AND d.relation IS NOT NULL AND e.numbers <> d.excluded_numbers;
+        UPDATE immuta.named_column n SET column_number = NULL WHERE n.column_number IS NOT NULL;
     END IF;
     PERFORM immuta_internal.find_missing();
     DELETE FROM immuta.home;

@@ -42,7 +42,9 @@ AS $$
         OR EXISTS (SELECT FROM immuta_internal.data_source_changes(relations))
         OR EXISTS (SELECT FROM immuta_internal.unconfirmed(relations) u WHERE NOT u.held)
         OR EXISTS (SELECT FROM (SELECT array_agg(d.id) AS ids FROM immuta.data_source d WHERE d.relation = ANY (relations)) t,
-                   LATERAL immuta_internal.grant_changes(t.ids, NULL) WHERE t.ids IS NOT NULL)
+                   LATERAL (SELECT FROM immuta_internal.column_changes(t.ids)
+                            UNION ALL SELECT FROM immuta_internal.mask_changes(t.ids)
+                            UNION ALL SELECT FROM immuta_internal.grant_changes(t.ids, NULL)) c WHERE t.ids IS NOT NULL)
 $$;
 COMMENT ON FUNCTION immuta_internal.is_out_of_step(oid[]) IS 'whether there is anything to do after DDL on these relations';
 
@@ -70,6 +72,8 @@ BEGIN
     DELETE FROM immuta.subscription s WHERE s.data_source_id = ANY (source_ids);
     DELETE FROM immuta.row_policy p WHERE p.data_source_id = ANY (source_ids);
     DELETE FROM immuta.part p WHERE p.data_source_id = ANY (source_ids);
+    DELETE FROM immuta.named_column n WHERE n.data_source_id = ANY (source_ids);
+    DELETE FROM immuta.masks k USING immuta.data_source d WHERE d.id = ANY (source_ids) AND k.table_oid = d.relation;
     DELETE FROM immuta.data_source d WHERE d.id = ANY (source_ids);
     RETURN QUERY SELECT * FROM immuta_internal.settle_sources(source_ids);
 END

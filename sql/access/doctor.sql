@@ -35,6 +35,11 @@ AS $$
            ELSE count(*) || ' differences: see immuta.drift()' END
     FROM immuta.system_account a LEFT JOIN immuta.drift() d ON true GROUP BY a.one
     UNION ALL
+    SELECT 'masked columns are masked', count(m.what) = 0, CASE count(m.what) WHEN 0 THEN 'all of them'
+           ELSE 'See immuta.drift(): ' || string_agg(m.what || ': ' || m.object, '; ' ORDER BY m.what, m.object) END
+    FROM immuta.system_account a LEFT JOIN immuta_internal.differences_of_masks() m ON true
+    WHERE EXISTS (SELECT FROM immuta.masking_policy) GROUP BY a.one
+    UNION ALL
     SELECT 'DDL is watched', count(*) = 0, CASE count(*) WHEN 0 THEN 'by all event triggers'
            ELSE 'ALTER EVENT TRIGGER ... ENABLE: ' || string_agg(n.name, ', ') || '; then run immuta.sync()' END
     FROM immuta.system_account, (VALUES ('immuta_before'), ('immuta_ddl'), ('immuta_drop')) n (name)

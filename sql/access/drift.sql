@@ -126,6 +126,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.differences_of_sources() IS 'the rows of drift() about data sources and their row policies';
 
+CREATE FUNCTION immuta_internal.differences_of_masks() RETURNS TABLE (what text, object text, detail text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE c.what WHEN 'mask added' THEN 'mask missing' WHEN 'mask changed' THEN 'mask differs' ELSE 'mask not wanted' END,
+           format('%I.%I.%I', c.schema_name, c.table_name, c.column_name), 'immuta.sync() puts it right'
+    FROM immuta_internal.mask_changes(NULL) c
+    UNION
+    SELECT 'column refused', format('%I.%I.%I', w.schema_name, w.table_name, w.column_name), w.fault
+    FROM immuta_internal.wanted_masks(NULL) w WHERE w.fault IS NOT NULL
+    UNION
+    SELECT 'unmasked by hand', h.object, h.detail FROM immuta_internal.unmasked_by_hand() h
+$$;
+COMMENT ON FUNCTION immuta_internal.differences_of_masks() IS 'the rows of drift() about masks';
+
 CREATE FUNCTION immuta.drift() RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -135,6 +149,7 @@ BEGIN
         SELECT * FROM immuta_internal.differences_of_grants()
         UNION SELECT * FROM immuta_internal.differences_of_roles()
         UNION SELECT * FROM immuta_internal.differences_of_sources()
+        UNION SELECT * FROM immuta_internal.differences_of_masks()
         UNION SELECT * FROM immuta_internal.not_adopted()
         ORDER BY 1, 2, 3;
     ELSE

@@ -10,6 +10,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.member_roles(integer) IS 'the roles that the members of a project have outside it; NULL for one who has none';
 
+-- What its members see masked the role of a project sees masked: it is a subscriber, but no row policy is for it.
+CREATE FUNCTION immuta_internal.make_project_role(role_name name) RETURNS regrole
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', role_name);
+    EXECUTE format('GRANT immuta_subscriber TO %I', role_name)
+            || CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN ' WITH INHERIT FALSE, SET FALSE' ELSE '' END;
+    RETURN immuta_internal.mappable_role(role_name);
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.make_project_role(name) IS 'makes a role for a project';
+
 -- What all members may read: nobody gets more by a project than they have themselves. A member without a role has nothing.
 CREATE FUNCTION immuta_internal.equalised_columns(project_id integer, relation oid) RETURNS name[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

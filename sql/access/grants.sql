@@ -12,48 +12,81 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.privileges_of_kind("char") IS 'what READ and WRITE are on a kind of relation';
 
+-- By all the names that hidden columns had, and also what nobody looked at yet: columns that got the name of a hidden one, or are
+-- computed from one.
+CREATE FUNCTION immuta_internal.hidden_names(source_ids bigint[]) RETURNS TABLE (data_source_id bigint, names name[])
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH named AS (
+        SELECT d.id, d.relation, d.excluded_columns || coalesce(m.names, '{}')
+               || ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = d.relation
+                        AND (a.attnum = ANY (d.excluded_numbers)
+                             OR EXISTS (SELECT FROM immuta.masks k WHERE (k.table_oid, k.column_number) = (d.relation, a.attnum)))) AS names
+        FROM immuta.data_source d
+        LEFT JOIN (SELECT n.data_source_id, array_agg(n.column_name) AS names
+                   FROM immuta.named_column n
+                   WHERE EXISTS (SELECT FROM immuta.masking_policy y WHERE y.id = ANY (n.policies) OR y.column_tags && n.tags)
+                   GROUP BY n.data_source_id) m ON m.data_source_id = d.id
+        WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (d.excluded_columns <> '{}' OR m.names IS NOT NULL)
+    )
+    SELECT n.id, n.names || ARRAY(SELECT c.column_name FROM immuta_internal.computed_columns(n.relation, n.names) c) FROM named n
+$$;
+COMMENT ON FUNCTION immuta_internal.hidden_names(bigint[]) IS 'columns of data sources that are excluded or masked; NULL stands for all';
+
 -- What the tables of the connection say, as grants. NULL stands for all.
 CREATE FUNCTION immuta_internal.wanted_grants(source_ids bigint[], grantees oid[])
 RETURNS TABLE (data_source_id bigint, grantee oid, kind "char", object oid, attnum smallint, privilege text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH reached AS (
-        SELECT cs.data_source_id, k.role, k.access
+        SELECT cs.data_source_id, k.role, k.access, k.masking_policy_id AS excepted_by
         FROM immuta.class_source cs JOIN immuta.access_class k ON k.id = cs.class_id
         WHERE k.role IS NOT NULL
         UNION
-        SELECT s.data_source_id, b.role, s.access
-        FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id
+        SELECT s.data_source_id, b.role, s.access, e.policy_id
+        FROM immuta.subscription s JOIN immuta.subscriber b ON b.user_id = s.user_id,
+             LATERAL (SELECT NULL AS policy_id
+                      UNION ALL
+                      SELECT m.policy_id FROM immuta.policy_member m JOIN immuta.masking_policy p ON p.id = m.policy_id
+                      WHERE m.user_id = s.user_id) e
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
+    ), hidden AS MATERIALIZED (
+        SELECT * FROM immuta_internal.hidden_names(source_ids)
     ), relation AS (
-        SELECT r.role, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
-               p.privilege
+        -- Masked columns are for those whom their policy excepts, who have all others from where they are subscribed.
+        SELECT r.role, r.excepted_by, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
+               p.privilege, m.numbers AS masked_numbers, h.names AS hidden_names, h.names IS NULL AND m.numbers = '{}' AS as_a_whole
         FROM reached r
         JOIN immuta.data_source d ON d.id = r.data_source_id
         JOIN pg_class c ON c.oid = d.relation
         JOIN immuta_internal.privileges_of_kind(c.relkind) p ON p.access IN ('READ', r.access)
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT k.column_number FROM immuta.masks k WHERE k.table_oid = d.relation
+                                         AND (r.excepted_by IS NULL OR k.policy_id = r.excepted_by))) m (numbers)
+        LEFT JOIN hidden h ON h.data_source_id = d.id
         WHERE (source_ids IS NULL OR d.id = ANY (source_ids)) AND (grantees IS NULL OR r.role = ANY (grantees))
           AND NOT d.held
           -- Row security does not apply to TRUNCATE.
           AND NOT (p.privilege = 'TRUNCATE' AND EXISTS (SELECT FROM immuta.row_policy y WHERE y.data_source_id = d.id))
     )
     SELECT w.id, w.role, 'r', w.relation, 0::smallint, w.privilege
-    FROM relation w WHERE w.excluded_columns = '{}' OR w.privilege IN ('DELETE', 'TRUNCATE')
+    FROM relation w WHERE w.excepted_by IS NULL AND (w.as_a_whole OR w.privilege IN ('DELETE', 'TRUNCATE'))
     UNION
     SELECT w.id, w.role, 'r', w.relation, a.attnum, w.privilege
     FROM relation w JOIN pg_attribute a ON a.attrelid = w.relation
-    WHERE w.excluded_columns <> '{}' AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
+    WHERE NOT w.as_a_whole AND w.privilege NOT IN ('DELETE', 'TRUNCATE')
       AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers)
-      AND a.attname <> ALL (w.excluded_columns)
+      AND CASE WHEN w.excepted_by IS NULL
+               THEN a.attnum <> ALL (w.masked_numbers) AND a.attname <> ALL (coalesce(w.hidden_names, '{}'))
+               ELSE a.attnum = ANY (w.masked_numbers) AND a.attname <> ALL (w.excluded_columns) END
     UNION
     -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'
     FROM relation w JOIN pg_attrdef f ON f.adrelid = w.relation
     JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = f.oid AND p.refclassid = 'pg_class'::regclass
     JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S' AND q.relowner = w.relowner
-    WHERE w.privilege = 'INSERT'
+    WHERE w.privilege = 'INSERT' AND w.excepted_by IS NULL
     UNION
-    SELECT w.id, w.role, 's', w.relnamespace, 0::smallint, 'USAGE' FROM relation w
+    SELECT w.id, w.role, 's', w.relnamespace, 0::smallint, 'USAGE' FROM relation w WHERE w.excepted_by IS NULL
 $$;
 COMMENT ON FUNCTION immuta_internal.wanted_grants(bigint[], oid[]) IS 'the grants that subscriptions and policies stand for';
 

@@ -1,12 +1,13 @@
--- What a data source hides by row policies or excluded columns, others can show.
+-- What a data source hides by row policies, exclusion or masks, others can show.
 
 CREATE FUNCTION immuta_internal.guarded_sources() RETURNS TABLE (id bigint, relation oid)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT d.id, d.relation FROM immuta.data_source d
     WHERE d.excluded_columns <> '{}' OR EXISTS (SELECT FROM immuta.row_policy p WHERE p.data_source_id = d.id)
+       OR EXISTS (SELECT FROM immuta.masks k WHERE k.table_oid = d.relation)
 $$;
-COMMENT ON FUNCTION immuta_internal.guarded_sources() IS 'data sources with row policies or excluded columns';
+COMMENT ON FUNCTION immuta_internal.guarded_sources() IS 'data sources with row policies, or with excluded or masked columns';
 
 -- Once it is detached, the catalogs do not show whose partition a table was.
 CREATE FUNCTION immuta_internal.note_parts(relations oid[]) RETURNS void
@@ -70,7 +71,7 @@ AS $$
     SELECT s.id, s.relation, s.held, array_agg(g.id) FILTER (WHERE g.id IS NOT NULL),
            coalesce('it shows what is hidden of '
                     || string_agg(quote_ident(g.schema_name) || '.' || quote_ident(g.table_name), ', ' ORDER BY g.id),
-                    'it has the name of a table with row policies or excluded columns')
+                    'it has the name of a table with row policies, or with excluded or masked columns')
     FROM source s
     LEFT JOIN immuta_internal.shown_by(ARRAY(SELECT x.relation FROM source x)) b
            ON b.relation = s.relation AND b.guarded <> ALL (s.confirmed)
@@ -80,7 +81,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.unconfirmed(oid[]) IS 'data sources that an administrator has to confirm, and why';
 
--- After row policies or excluded columns were added.
+-- After row policies, exclusions or masks were added.
 CREATE FUNCTION immuta_internal.guard(source_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -99,33 +100,41 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.guard(bigint) IS 'warns of other data sources that show what this one hides';
 
+-- Since 15 the expression depends on the columns, before the column does. Partitions may compute it otherwise.
+CREATE FUNCTION immuta_internal.computed_columns(relation oid, names name[]) RETURNS TABLE (column_name name, sources name[])
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE shown AS (
+        SELECT relation
+        UNION
+        SELECT i.inhrelid FROM shown s JOIN pg_inherits i ON i.inhparent = s.relation
+    )
+    SELECT g.attname, array_agg(DISTINCT b.attname)
+    FROM shown s JOIN pg_attrdef f ON f.adrelid = s.relation
+    JOIN pg_attribute g ON g.attrelid = f.adrelid AND g.attnum = f.adnum AND g.attgenerated <> ''
+    JOIN pg_depend p ON p.refclassid = 'pg_class'::regclass AND p.refobjid = f.adrelid
+     AND ((p.classid, p.objid) = ('pg_attrdef'::regclass::oid, f.oid)
+          OR (p.classid, p.objid, p.objsubid) = ('pg_class'::regclass::oid, f.adrelid, f.adnum))
+    JOIN pg_attribute b ON b.attrelid = f.adrelid AND b.attnum = p.refobjsubid AND b.attname = ANY (names)
+    WHERE b.attnum <> g.attnum
+    GROUP BY g.attname
+$$;
+COMMENT ON FUNCTION immuta_internal.computed_columns(oid, name[]) IS 'columns that are generated from these, and from which of them';
+
 -- A renamed column stays excluded. So is a new column with a name that was excluded, and whatever is computed from one.
 CREATE FUNCTION immuta_internal.exclusions(relation oid, excluded_columns name[], excluded_numbers smallint[])
 RETURNS TABLE (names name[], numbers smallint[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH RECURSIVE named AS (
+    WITH named AS (
         SELECT a.attname, a.attnum FROM pg_attribute a
         WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
           AND (a.attnum = ANY (excluded_numbers) OR a.attname = ANY (excluded_columns))
-    ), shown AS (
-        SELECT relation
-        UNION
-        SELECT i.inhrelid FROM shown s JOIN pg_inherits i ON i.inhparent = s.relation
-    ), computed AS (
-        -- Since 15 the expression depends on the columns, before the column does. Partitions may compute it otherwise.
-        SELECT g.attname
-        FROM shown s JOIN pg_attrdef f ON f.adrelid = s.relation
-        JOIN pg_attribute g ON g.attrelid = f.adrelid AND g.attnum = f.adnum AND g.attgenerated <> ''
-        JOIN pg_depend p ON p.refclassid = 'pg_class'::regclass AND p.refobjid = f.adrelid
-         AND ((p.classid, p.objid) = ('pg_attrdef'::regclass::oid, f.oid)
-              OR (p.classid, p.objid, p.objsubid) = ('pg_class'::regclass::oid, f.adrelid, f.adnum))
-        JOIN pg_attribute b ON b.attrelid = f.adrelid AND b.attnum = p.refobjsubid
-        JOIN named e ON e.attname = b.attname
     ), excluded AS (
         SELECT * FROM named
         UNION
-        SELECT a.attname, a.attnum FROM pg_attribute a JOIN computed c ON c.attname = a.attname
+        SELECT a.attname, a.attnum
+        FROM immuta_internal.computed_columns(relation, ARRAY(SELECT e.attname FROM named e)) c JOIN pg_attribute a ON a.attname = c.column_name
         WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
     )
     SELECT ARRAY(SELECT unnest(excluded_columns) UNION SELECT e.attname FROM excluded e ORDER BY 1),
@@ -139,4 +148,4 @@ AS $$
     SELECT EXISTS (SELECT FROM immuta.guarded_name g
                    WHERE g.schema_name = is_guarded_name.schema_name AND g.table_name = is_guarded_name.table_name)
 $$;
-COMMENT ON FUNCTION immuta_internal.is_guarded_name(name, name) IS 'whether a data source of this name had row policies or excluded columns';
+COMMENT ON FUNCTION immuta_internal.is_guarded_name(name, name) IS 'whether a data source of this name had row policies, or excluded or masked columns';

@@ -34,7 +34,7 @@ BEGIN
     END IF;
     SELECT p.id INTO stored_id FROM immuta.subscription_policy p WHERE p.name = store_policy.name;
     IF FOUND AND NOT coalesce(replace, false) THEN
-        RAISE EXCEPTION 'policy "%" already exists', left(name, 63)
+        RAISE EXCEPTION 'policy "%" already exists', immuta_internal.shown(name)
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
     concerned := immuta_internal.sources_of_policy(stored_id);

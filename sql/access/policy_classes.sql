@@ -7,7 +7,10 @@ RETURNS TABLE (policy_id integer, user_id bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT p.id, u.id
-    FROM immuta.subscription_policy p
+    FROM (SELECT s.id, s.groups, s.attributes, s.expression FROM immuta.subscription_policy s
+          UNION ALL
+          SELECT m.id, m.except_groups, m.except_attributes, m.except_expression FROM immuta.masking_policy m
+          WHERE num_nonnulls(m.except_groups, m.except_attributes, m.except_expression) > 0) p
     CROSS JOIN immuta.user_account u LEFT JOIN immuta.user_profile f ON f.user_id = u.id
     WHERE (policy_ids IS NULL OR p.id = ANY (policy_ids)) AND (user_ids IS NULL OR u.id = ANY (user_ids))
       AND (p.groups IS NULL OR p.groups && f.groups)
@@ -19,7 +22,7 @@ AS $$
                                  'attributes', coalesce(f.attributes, '{}')),
               p.expression, '{}', true), false))
 $$;
-COMMENT ON FUNCTION immuta_internal.satisfied_policies(integer[], bigint[]) IS 'who satisfies which policies now';
+COMMENT ON FUNCTION immuta_internal.satisfied_policies(integer[], bigint[]) IS 'who satisfies which policies now, or is excepted by them';
 
 -- Brings immuta.policy_member up to date for these policies and users; the policies for which it changed.
 CREATE FUNCTION immuta_internal.refresh_policy_members(policy_ids integer[], user_ids bigint[]) RETURNS integer[]
@@ -65,9 +68,10 @@ $$;
 COMMENT ON FUNCTION immuta_internal.sources_of_policy(integer) IS 'the data sources that a policy is for';
 
 -- Where all policies of a data source are of the kind "any", each is a class of its own. Where some are required, the
--- combination is one, and gives WRITE only if every policy that it rests on does.
+-- combination is one, and gives WRITE only if every policy that it rests on does. Whom a masking policy excepts reads what it
+-- masks only on data sources to which they are subscribed: for each class there is one of those who are excepted as well.
 CREATE FUNCTION immuta_internal.wanted_classes(source_ids bigint[])
-RETURNS TABLE (data_source_id bigint, required integer[], shared integer[], access text)
+RETURNS TABLE (data_source_id bigint, required integer[], shared integer[], access text, masking_policy_id integer)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH a AS MATERIALIZED (SELECT * FROM immuta_internal.applying_policies(source_ids)),
@@ -79,14 +83,21 @@ AS $$
                    AS shared_write,
                coalesce(bool_and(a.access = 'WRITE') FILTER (WHERE a.combine = 'all'), false) AS required_write
         FROM a GROUP BY a.data_source_id
+    ), class AS (
+        SELECT a.data_source_id, '{}'::integer[] AS required, ARRAY[a.policy_id] AS shared, a.access
+        FROM a JOIN combined c ON c.data_source_id = a.data_source_id WHERE c.required = '{}'
+        UNION ALL
+        SELECT c.data_source_id, c.required, c.shared, 'READ' FROM combined c WHERE c.required <> '{}'
+        UNION ALL
+        SELECT c.data_source_id, c.required, c.shared_write, 'WRITE' FROM combined c
+        WHERE c.required <> '{}' AND c.required_write AND (c.shared = '{}' OR c.shared_write <> '{}')
     )
-    SELECT a.data_source_id, '{}'::integer[], ARRAY[a.policy_id], a.access
-    FROM a JOIN combined c ON c.data_source_id = a.data_source_id WHERE c.required = '{}'
+    SELECT c.*, NULL::integer FROM class c
     UNION ALL
-    SELECT c.data_source_id, c.required, c.shared, 'READ' FROM combined c WHERE c.required <> '{}'
-    UNION ALL
-    SELECT c.data_source_id, c.required, c.shared_write, 'WRITE' FROM combined c
-    WHERE c.required <> '{}' AND c.required_write AND (c.shared = '{}' OR c.shared_write <> '{}')
+    SELECT DISTINCT c.data_source_id, ARRAY(SELECT r FROM unnest(c.required || p.id) r ORDER BY 1), c.shared, c.access, p.id
+    FROM class c JOIN immuta.data_source d ON d.id = c.data_source_id JOIN immuta.masks k ON k.table_oid = d.relation
+    JOIN immuta.masking_policy p ON p.id = k.policy_id
+    WHERE num_nonnulls(p.except_groups, p.except_attributes, p.except_expression) > 0
 $$;
 COMMENT ON FUNCTION immuta_internal.wanted_classes(bigint[]) IS 'the combinations of policies that data sources need';
 
@@ -97,8 +108,8 @@ AS $$
 DECLARE
     changed integer[];
 BEGIN
-    INSERT INTO immuta.access_class (required, shared, access)
-    SELECT DISTINCT w.required, w.shared, w.access FROM immuta_internal.wanted_classes(source_ids) w
+    INSERT INTO immuta.access_class (required, shared, access, masking_policy_id)
+    SELECT DISTINCT w.required, w.shared, w.access, w.masking_policy_id FROM immuta_internal.wanted_classes(source_ids) w
     WHERE NOT EXISTS (SELECT FROM immuta.access_class k
                       WHERE k.required = w.required AND k.shared = w.shared AND k.access = w.access);
     WITH wanted AS MATERIALIZED (

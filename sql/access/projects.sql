@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     SELECT p.id INTO found_id FROM immuta.project p WHERE p.name = project_id.project;
     IF found_id IS NULL THEN
-        RAISE EXCEPTION 'project "%" does not exist', left(project, 63)
+        RAISE EXCEPTION 'project "%" does not exist', immuta_internal.shown(project)
             USING ERRCODE = 'undefined_object', HINT = 'Create it with immuta.create_project().';
     END IF;
     RETURN found_id;
@@ -37,15 +37,14 @@ BEGIN
         RAISE EXCEPTION 'a project needs a name of 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF EXISTS (SELECT FROM immuta.project p WHERE p.name = create_project.name) THEN
-        RAISE EXCEPTION 'project "%" already exists', left(name, 63) USING ERRCODE = 'duplicate_object';
+        RAISE EXCEPTION 'project "%" already exists', immuta_internal.shown(name) USING ERRCODE = 'duplicate_object';
     END IF;
     IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role_name) THEN
         RAISE EXCEPTION 'role "%" already exists', role_name USING ERRCODE = 'duplicate_object',
             HINT = 'A project has a role of its own: give another name for it.';
     END IF;
-    EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', role_name);
     INSERT INTO immuta.project (name, postgres_role)
-    VALUES (create_project.name, immuta_internal.mappable_role(role_name));
+    VALUES (create_project.name, immuta_internal.make_project_role(role_name));
     RETURN role_name;
 END
 $$;

@@ -184,7 +184,8 @@ AS $$
                      immuta_internal.is_grantable(a.role, 's', c.relnamespace, 0::smallint, 'USAGE') AS ok
               UNION ALL
               SELECT CASE k.access WHEN 'READ' THEN 1 ELSE 2 END, k.access, k.privilege,
-                     CASE WHEN d.excluded_columns = '{}' OR k.privilege IN ('DELETE', 'TRUNCATE')
+                     CASE WHEN k.privilege IN ('DELETE', 'TRUNCATE') OR d.excluded_columns = '{}'
+                               AND NOT EXISTS (SELECT FROM immuta.masks m WHERE m.table_oid = c.oid)
                           THEN immuta_internal.is_grantable(a.role, 'r', c.oid, 0::smallint, k.privilege)
                           ELSE NOT EXISTS (SELECT FROM pg_attribute t
                                            WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped

@@ -73,7 +73,8 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM unnest(tags) t WHERE t IS NULL OR octet_length(t) NOT BETWEEN 1 AND 255) THEN
-        RAISE EXCEPTION 'tags and groups must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'tags and groups must have 1 to 255 bytes' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave out of the list what has no name.';
     END IF;
     RETURN ARRAY(SELECT DISTINCT t COLLATE "C" FROM unnest(tags) t ORDER BY 1);
 END

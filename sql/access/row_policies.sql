@@ -24,7 +24,7 @@ BEGIN
         ON CONFLICT DO NOTHING RETURNING p.id INTO written;
     END IF;
     IF written IS NULL THEN
-        RAISE EXCEPTION 'row policy "%" already exists', left(name, 63)
+        RAISE EXCEPTION 'row policy "%" already exists', immuta_internal.shown(name)
             USING ERRCODE = 'duplicate_object', HINT = 'Give replace => true to change it.';
     END IF;
     -- Whoever wrote it may see what it names. Then the system account looks at it.

@@ -176,7 +176,7 @@ BEGIN
         'immuta_row_' || policy_id, immuta_internal.relation_name(rule.relation), rule.expression, rule.expression));
     fault := immuta_internal.function_without_path(rule.relation, 'immuta_row_' || policy_id);
     IF fault IS NOT NULL THEN
-        RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', left(rule.name, 63)
+        RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', immuta_internal.shown(rule.name)
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (and other schemas it needs), or '
                                 'give it a body with BEGIN ATOMIC.', fault);

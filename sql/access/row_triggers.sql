@@ -16,6 +16,18 @@ BEGIN
             SELECT a.attnum FROM pg_attribute a
             WHERE a.attrelid = NEW.relation AND NOT a.attisdropped AND a.attname = ANY (NEW.excluded_columns)
             ORDER BY a.attnum);
+    WHEN 'masks' THEN
+        IF NEW.column_name IS NULL THEN
+            SELECT n.nspname, c.relname, a.attname INTO NEW.schema_name, NEW.table_name, NEW.column_name
+            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE a.attrelid = NEW.table_oid AND a.attnum = NEW.column_number;
+        END IF;
+        NEW.table_oid := immuta_internal.relation_named(NEW.schema_name, NEW.table_name);
+        NEW.column_number := (SELECT a.attnum FROM pg_attribute a
+                              WHERE a.attrelid = NEW.table_oid AND a.attname = NEW.column_name AND a.attnum > 0 AND NOT a.attisdropped);
+        IF NEW.column_number IS NULL THEN
+            RETURN NULL; -- It is made again when the table is adopted.
+        END IF;
     WHEN 'subscriber' THEN
         NEW.role := (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.role_name
                      AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = r.oid));
@@ -34,7 +46,7 @@ DO $$
 DECLARE
     filled name;
 BEGIN
-    FOREACH filled IN ARRAY ARRAY['system_account', 'registered_schema', 'data_source', 'part', 'subscriber', 'access_class']
+    FOREACH filled IN ARRAY ARRAY['system_account', 'registered_schema', 'data_source', 'part', 'masks', 'subscriber', 'access_class']
     LOOP
         EXECUTE format('CREATE TRIGGER resolve_names BEFORE INSERT ON immuta.%I '
                        'FOR EACH ROW EXECUTE FUNCTION immuta_internal.resolve_names()', filled);

@@ -26,19 +26,42 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.release_role(bigint) IS 'the user''s subscriptions leave the role that carried them';
 
--- After a change of data sources, their tags, or policies. NULL stands for all data sources.
+-- After a change of data sources, their columns, their tags, or policies. NULL stands for all data sources.
 CREATE FUNCTION immuta_internal.settle_sources(source_ids bigint[]) RETURNS TABLE (what text, object text, detail text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed integer[] := immuta_internal.assign_classes(source_ids);
+    changed integer[];
 BEGIN
+    RETURN QUERY SELECT * FROM immuta_internal.settle_masks(source_ids);
+    changed := immuta_internal.assign_classes(source_ids);
     RETURN QUERY SELECT * FROM immuta_internal.apply_members(changed, NULL);
     RETURN QUERY SELECT * FROM immuta_internal.apply_grants(source_ids);
     PERFORM immuta_internal.drop_empty_classes();
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.settle_sources(bigint[]) IS 'makes the access to data sources what it should be';
+
+-- Who is subscribed by themselves is granted by themselves what a masking policy excepts them from. NULL stands for all users.
+CREATE FUNCTION immuta_internal.settle_exceptions(policy_ids integer[], user_ids bigint[])
+RETURNS TABLE (what text, object text, detail text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    concerned bigint[] := ARRAY(
+        SELECT DISTINCT d.id FROM immuta.masks k JOIN immuta.data_source d ON d.relation = k.table_oid WHERE k.policy_id = ANY (policy_ids));
+BEGIN
+    IF concerned <> '{}' THEN
+        RETURN QUERY SELECT * FROM immuta_internal.apply_grants(concerned, CASE WHEN user_ids IS NOT NULL THEN
+            ARRAY(SELECT b.role FROM immuta.subscriber b WHERE b.user_id = ANY (user_ids) AND b.role IS NOT NULL) END);
+        IF current_setting('server_version_num')::integer < 150000 THEN
+            -- There plans are not made anew for a change of memberships.
+            UPDATE immuta.masks k SET mask = k.mask WHERE k.policy_id = ANY (policy_ids);
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.settle_exceptions(integer[], bigint[]) IS 'grants users what masking policies except them from';
 
 -- After a change of what policies look at in a user: only their own memberships are touched.
 CREATE FUNCTION immuta_internal.settle_user(user_id bigint) RETURNS TABLE (what text, object text, detail text)
@@ -48,6 +71,7 @@ DECLARE
     changed integer[] := immuta_internal.refresh_policy_members(NULL, ARRAY[user_id]);
 BEGIN
     IF changed <> '{}' THEN
+        RETURN QUERY SELECT * FROM immuta_internal.settle_exceptions(changed, ARRAY[user_id]);
         RETURN QUERY SELECT * FROM immuta_internal.apply_members(
             ARRAY(SELECT k.id FROM immuta.access_class k WHERE k.required && changed OR k.shared && changed), ARRAY[user_id]);
     END IF;

@@ -185,12 +185,16 @@ AS $$
 DECLARE
     asking bigint := immuta_internal.impersonated_user();
     source_id bigint;
-    parts text[] := parse_ident(data_source);
+    parts text[];
 BEGIN
+    -- Two names in quotation marks; what is longer is none, and no error is to repeat it.
+    IF octet_length(data_source) <= 300 THEN
+        parts := parse_ident(data_source);
+    END IF;
     SELECT d.id INTO source_id FROM immuta.data_source d
     WHERE d.schema_name = parts[1] AND d.table_name = parts[2] AND array_length(parts, 1) = 2;
     IF source_id IS NULL THEN
-        RAISE EXCEPTION 'there is no data source "%"', data_source USING ERRCODE = 'undefined_object',
+        RAISE EXCEPTION 'there is no data source "%"', immuta_internal.shown(data_source) USING ERRCODE = 'undefined_object',
             HINT = 'Name it with its schema: ''sales.orders''.';
     END IF;
     PERFORM immuta_internal.add_request(asking, source_id, access, reason);

@@ -77,7 +77,7 @@ BEGIN
     END LOOP;
     FOR fault IN SELECT * FROM immuta_internal.row_policy_faults() f WHERE NOT f.is_missing
     LOOP
-        RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', left(fault.name, 63), fault.relation::regclass
+        RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', immuta_internal.shown(fault.name), fault.relation::regclass
             USING HINT = format('ALTER FUNCTION %s SET search_path = ...', fault.unsafe);
     END LOOP;
 END

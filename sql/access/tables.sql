@@ -67,7 +67,7 @@ CREATE TABLE immuta.guarded_name (
     table_name name NOT NULL,
     CONSTRAINT guarded_name_pkey PRIMARY KEY (schema_name, table_name)
 );
-COMMENT ON TABLE immuta.guarded_name IS 'names that data sources with row policies or excluded columns had: what takes their place is held';
+COMMENT ON TABLE immuta.guarded_name IS 'names that data sources with row policies, or excluded or masked columns, had: what takes their place is held';
 
 CREATE TABLE immuta.user_profile (
     user_id bigint NOT NULL CONSTRAINT user_profile_pkey PRIMARY KEY,
@@ -132,11 +132,13 @@ CREATE TABLE immuta.access_class (
     access text COLLATE "C" NOT NULL,
     role oid CONSTRAINT access_class_role_key UNIQUE,
     role_name name,
+    masking_policy_id integer,
     CONSTRAINT access_class_key UNIQUE (required, shared, access)
 );
 COMMENT ON TABLE immuta.access_class IS 'combinations of policies that data sources have in common; the role of each holds the grants';
 COMMENT ON COLUMN immuta.access_class.required IS 'policies all of which a member satisfies';
 COMMENT ON COLUMN immuta.access_class.shared IS 'policies of which a member satisfies one, if there are any';
+COMMENT ON COLUMN immuta.access_class.masking_policy_id IS 'among the required ones, the masking policy that excepts the members: they are granted what it masks, and nothing else';
 
 CREATE TABLE immuta.row_policy (
     id serial NOT NULL CONSTRAINT row_policy_pkey PRIMARY KEY,
@@ -155,7 +157,7 @@ CREATE TABLE immuta.policy_member (
     CONSTRAINT policy_member_pkey PRIMARY KEY (user_id, policy_id)
 );
 CREATE INDEX policy_member_policy_id_idx ON immuta.policy_member (policy_id);
-COMMENT ON TABLE immuta.policy_member IS 'which users satisfy which policies';
+COMMENT ON TABLE immuta.policy_member IS 'which users satisfy which policies, or are excepted by them';
 
 CREATE TABLE immuta.class_source (
     class_id integer NOT NULL,
@@ -196,7 +198,7 @@ CREATE TABLE immuta.part (
     table_name name NOT NULL,
     CONSTRAINT part_key UNIQUE (relation, data_source_id)
 );
-COMMENT ON TABLE immuta.part IS 'partitions and children of data sources with row policies or excluded columns, also former ones';
+COMMENT ON TABLE immuta.part IS 'partitions and children of data sources with row policies, or excluded or masked columns, also former ones';
 COMMENT ON COLUMN immuta.part.relation IS 'OID of the relation in this database; NULL when it could not be adopted';
 
 CREATE TABLE immuta.pending_sync (

@@ -1,5 +1,25 @@
 -- Why a user has access to a data source, or does not.
 
+-- Whether the mask applies is what the role may do, however it came to it.
+CREATE FUNCTION immuta_internal.why_masked(user_id bigint, source_id bigint, role oid)
+RETURNS TABLE (source text, name text, applies boolean, detail text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'masking policy', p.name, NOT coalesce(has_column_privilege(role, m.relation, m.column_number, 'SELECT'), false),
+           quote_ident(m.column_name) || ': ' || CASE
+               WHEN k.mask = '' THEN 'refused, as it has no mask: see immuta.masked_columns'
+               WHEN e.user_id IS NOT NULL THEN 'the user is excepted'
+               WHEN m.is_computed THEN 'computed from masks' ELSE p.method END
+           || CASE WHEN e.user_id IS NULL AND has_column_privilege(role, m.relation, m.column_number, 'SELECT')
+                   THEN ', but the role may read it: see immuta.drift()' ELSE '' END
+    FROM immuta_internal.masked_columns(ARRAY[source_id]) m
+    JOIN immuta.masks k ON (k.table_oid, k.column_number) = (m.relation, m.column_number)
+    LEFT JOIN immuta.masking_policy p ON p.id = k.policy_id
+    LEFT JOIN immuta.policy_member e ON e.policy_id = k.policy_id AND e.user_id = why_masked.user_id
+    ORDER BY m.column_number
+$$;
+COMMENT ON FUNCTION immuta_internal.why_masked(bigint, bigint, oid) IS 'the rows of why() about masks';
+
 CREATE FUNCTION immuta.why(userid text, data_source regclass, iamid text = 'bim')
 RETURNS TABLE (source text, name text, applies boolean, detail text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -47,6 +67,8 @@ BEGIN
            AND has_schema_privilege(carried_by.role, (SELECT c.relnamespace FROM pg_class c WHERE c.oid = why.data_source), 'USAGE'),
            'what the role may do, however it came to it'
     FROM immuta_internal.privileges_of_kind(relation_kind) k WHERE EXISTS (SELECT FROM pg_roles r WHERE r.oid = carried_by.role);
+    RETURN QUERY
+    SELECT * FROM immuta_internal.why_masked(asked_user, source_id, carried_by.role);
     RETURN QUERY
     SELECT 'row policy', p.name, true, p.expression FROM immuta.row_policy p WHERE p.data_source_id = source_id ORDER BY p.name;
 END

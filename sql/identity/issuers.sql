@@ -34,7 +34,7 @@ BEGIN
     WHERE s.value <> 'null';
     fault := immuta_internal.issuer_fault(convert_to(settings::text, 'UTF8'));
     IF fault IS NOT NULL THEN
-        RAISE EXCEPTION 'this cannot be accepted of an issuer' USING ERRCODE = 'invalid_parameter_value', DETAIL = fault;
+        RAISE EXCEPTION 'this cannot be accepted of an issuer' USING ERRCODE = 'invalid_parameter_value', DETAIL = immuta_internal.shown(fault, 500);
     END IF;
     INSERT INTO immuta.token_issuer AS i (issuer, iamid, settings) VALUES (map_issuer.issuer, map_issuer.iamid, settings)
     ON CONFLICT ON CONSTRAINT token_issuer_pkey DO UPDATE SET iamid = EXCLUDED.iamid, settings = EXCLUDED.settings;

@@ -27,6 +27,12 @@ CREATE SCHEMA immuta_internal;
 COMMENT ON SCHEMA immuta IS 'impersonation by Immuta token (extension immuta_ext)';
 COMMENT ON SCHEMA immuta_procedures IS 'procedures that begin and end an impersonation (extension immuta_ext)';
 COMMENT ON SCHEMA immuta_internal IS 'what extension immuta_ext does inside; closed to everybody';
+-- Errors may be read by people, and are logged.
+CREATE FUNCTION immuta_internal.shown(given text, most integer = 63) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN length(given) > most THEN left(given, most - 3) || '...' ELSE given END;
+COMMENT ON FUNCTION immuta_internal.shown(text, integer) IS 'what somebody gave, as far as an error repeats it';
+
 REVOKE ALL ON SCHEMA immuta, immuta_procedures FROM PUBLIC;
 GRANT USAGE ON SCHEMA immuta, immuta_procedures TO PUBLIC;
 

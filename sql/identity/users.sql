@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     SELECT u.id INTO found_id FROM immuta.user_account u WHERE u.iamid = user_id.iamid AND u.userid = user_id.userid;
     IF found_id IS NULL THEN
-        RAISE EXCEPTION 'user "%" of identity manager "%" does not exist', left(userid, 63), left(iamid, 63)
+        RAISE EXCEPTION 'user "%" of identity manager "%" does not exist', immuta_internal.shown(userid), immuta_internal.shown(iamid)
             USING ERRCODE = 'undefined_object', HINT = 'Create it with immuta.create_user().';
     END IF;
     RETURN found_id;
@@ -73,7 +73,7 @@ BEGIN
     IF postgres_role IS NULL AND iamid <> 'bim' AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = create_user.iamid)
        AND NOT EXISTS (SELECT FROM immuta.user_account u WHERE u.iamid = create_user.iamid)
        AND NOT EXISTS (SELECT FROM immuta.token_issuer i WHERE i.iamid = create_user.iamid) THEN
-        RAISE EXCEPTION '"%" is a role, and no identity manager that is known', iamid USING ERRCODE = 'invalid_parameter_value',
+        RAISE EXCEPTION '"%" is a role, and no identity manager that is known', immuta_internal.shown(iamid) USING ERRCODE = 'invalid_parameter_value',
             HINT = format('A role is given as postgres_role => %L. If there is an identity manager of that name, accept it with immuta.map_issuer() first.', iamid);
     END IF;
     INSERT INTO immuta.user_account (iamid, userid, mapping, postgres_role, profile)
@@ -83,7 +83,7 @@ BEGIN
             coalesce(create_user.profile, '{}'))
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'user "%" of identity manager "%" already exists', left(userid, 63), left(iamid, 63)
+        RAISE EXCEPTION 'user "%" of identity manager "%" already exists', immuta_internal.shown(userid), immuta_internal.shown(iamid)
             USING ERRCODE = 'duplicate_object', HINT = 'Change its mapping with immuta.map_user().';
     END IF;
 END

@@ -24,7 +24,7 @@ ALTER TABLE immuta.audit_log ALTER COLUMN query SET STATISTICS 0, ALTER COLUMN c
     ALTER COLUMN objects SET STATISTICS 0, ALTER COLUMN record SET STATISTICS 0;
 GRANT SELECT ON immuta.audit_log TO immuta_admin;
 COMMENT ON TABLE immuta.audit_log IS 'audit records, one partition a day (UTC); see bodata.audit_sink and bodata.audit_retention';
-COMMENT ON COLUMN immuta.audit_log.action IS 'QUERY, or IMPERSONATE for the begin, refusal and end of an impersonation';
+COMMENT ON COLUMN immuta.audit_log.action IS 'QUERY; IMPERSONATE for the begin, refusal and end of an impersonation; CREATE, UPDATE or DELETE for a change of access';
 COMMENT ON COLUMN immuta.audit_log.status IS 'SUCCESS, FAILURE, or UNAUTHORIZED where a right was lacking';
 COMMENT ON COLUMN immuta.audit_log.objects IS 'relations that were accessed, qualified by their schemas';
 COMMENT ON COLUMN immuta.audit_log.record IS 'all of it, in the universal audit model';

@@ -7,8 +7,8 @@ use crate::core::rights::rules::Rule;
 use crate::core::session::presented::Kind;
 use crate::error::Error;
 use crate::pg::catalog::{self, tables};
-use crate::pg::hook::nodes;
 use crate::pg::switch;
+use crate::pg::sys::expression;
 use crate::rights::{login, mapping};
 use crate::session::state;
 use pgrx::prelude::*;
@@ -71,7 +71,7 @@ fn immuta_analyse_as(role: pg_sys::Oid, statement: &[u8]) {
 /// Whether a text, in the database encoding, is one expression and nothing else.
 #[pg_extern(sql = false)]
 fn immuta_is_expression(text: &[u8]) -> bool {
-    CString::new(text).is_ok_and(|text| nodes::is_expression(&text))
+    CString::new(text).is_ok_and(|text| expression::parsed(&text).is_some())
 }
 
 /// Row trigger: every backend looks at our tables again, once this transaction has committed.

@@ -2,10 +2,12 @@
 
 use crate::api::convert::{immuta_require_preload, report, timestamptz, utf8};
 use crate::audit;
+use crate::core::audit::changes::{AccessChange, Action, Said};
+use crate::core::audit::{Access, Object};
 use crate::core::identity::Identity;
 use crate::core::time::Timestamp;
-use crate::pg::shared;
 use crate::pg::sys::{text, wait};
+use crate::pg::{preload, shared};
 use crate::rights::mapping;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
@@ -119,6 +121,43 @@ fn immuta_flush_audit(patience: pgrx::datum::Interval) -> bool {
         wait::pause(Duration::from_millis(20));
     }
     true
+}
+
+/// Somebody's access is being changed: by which operation, what of ours says so, whose access to which data source, and
+/// what was said before and is said now.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn immuta_record_change(
+    operation: &str,
+    subject: &str,
+    userid: Option<&[u8]>,
+    iamid: Option<&[u8]>,
+    source: Option<pg_sys::Oid>,
+    source_name: Option<&[u8]>,
+    before: Option<&[u8]>,
+    after: Option<&[u8]>,
+) {
+    // A restore may come before the library is preloaded. Where it is not, nothing is on record.
+    if !preload::is_preloaded() {
+        return;
+    }
+    let text = text::from_server_anyhow;
+    let change = AccessChange {
+        action: Action::of(operation),
+        subject: subject.to_uppercase(),
+        user: userid.zip(iamid).map(|(userid, iamid)| Identity { iamid: text(iamid), userid: text(userid) }),
+        source: source_name.map(|name| Object {
+            id: source.map_or(0, pg_sys::Oid::to_u32),
+            kind: "TABLE".into(),
+            name: text(name).into(),
+            access: Access::default(),
+            columns: Vec::new(),
+            masked: Vec::new(),
+        }),
+        before: Said::of(before.map(text)),
+        after: Said::of(after.map(text)),
+    };
+    audit::access_changes(change).unwrap_or_else(|error| report(error));
 }
 
 /// Puts a dry run on record: the user, the statement, and the SQLSTATE with which it would fail.

@@ -8,5 +8,6 @@ mod access;
 mod audit;
 mod convert;
 mod jwt;
+mod masking;
 mod secrets;
 mod session;

@@ -1,5 +1,5 @@
 //! Both identities on record: one audit record for each statement of an impersonated user, and for the begin, refusal
-//! and end of each impersonation.
+//! and end of each impersonation; and for each change of who has access to what.
 //!
 //! `core::trail` knows which statements are on their way, `core::audit` what a record says; here is decided when one
 //! is written. A record is written before the client is told that its statement is done.
@@ -10,6 +10,7 @@ mod sinks;
 
 pub use sinks::{Store, queue_bytes, wake_writer};
 
+use crate::core::audit::changes::{AccessChange, Waiting};
 use crate::core::audit::trail::{Handle, Open, Part, Trail};
 use crate::core::audit::{
     CompletedStatement, Ids, Impersonated, MAX_TEXT_BYTES, Objects, Outcome, Record, Session, SqlState, Text,
@@ -74,6 +75,8 @@ struct AuditState {
     reason: Option<&'static str>,
     /// The error that made a COMMIT fail.
     failed_with: Option<SqlState>,
+    /// What this transaction changes of who has access to what.
+    changes: Waiting,
 }
 
 thread_local! {
@@ -94,6 +97,7 @@ thread_local! {
             is_leaving: false,
             reason: None,
             failed_with: None,
+            changes: Waiting::new(),
         })
     };
 }
@@ -102,7 +106,7 @@ thread_local! {
 pub fn state() -> String {
     STATE.with_borrow(|state| {
         format!(
-            "audit {} {:?} {:?} {} {} {} {} {:?} {:?} {}",
+            "audit {} {:?} {:?} {} {} {} {} {:?} {:?} {} {}",
             state.trail.is_empty(),
             state.actor.as_ref().map(|actor| &actor.identity),
             state.former.as_ref().map(|actor| &actor.identity),
@@ -112,6 +116,7 @@ pub fn state() -> String {
             state.is_leaving,
             state.reason,
             state.failed_with,
+            state.changes.len(),
             sinks::state(),
         )
     })
@@ -249,6 +254,52 @@ pub fn before_commit() -> Result<(), Error> {
     }
     sinks::check()?;
     STATE.with_borrow_mut(AuditState::end_call)
+}
+
+// ---- changes of who has access to what, whoever makes them
+
+/// Somebody's access is being changed. It is on record when that is committed.
+pub fn access_changes(change: AccessChange) -> Result<(), Error> {
+    if !is_on() {
+        return Ok(());
+    }
+    gate::set_changing(true);
+    STATE.with_borrow_mut(|state| match state.changes.add(running::nest_level(), change) {
+        None => Ok(()),
+        Some(change) => state.write(wall_time(), What::Changed(&change)),
+    })
+}
+
+/// Before a commit, while errors are still possible.
+pub fn access_changed() -> Result<(), Error> {
+    if is_on() {
+        sinks::check()?;
+        STATE.with_borrow_mut(|state| {
+            let now = wall_time();
+            state.changes.take().try_for_each(|change| state.write(now, What::Changed(&change)))
+        })?;
+    }
+    inject::point(Point::ChangesRecorded);
+    Ok(())
+}
+
+/// A subtransaction of this level ended.
+pub fn subtransaction_changed(level: i32, has_committed: bool) {
+    STATE.with(|state| {
+        if let Ok(mut state) = state.try_borrow_mut() {
+            if has_committed { state.changes.commit(level) } else { state.changes.abort(level) }
+        }
+    });
+}
+
+/// The transaction is over. Must not fail.
+pub fn forget_changes() {
+    STATE.with(|state| {
+        if let Ok(mut state) = state.try_borrow_mut() {
+            state.changes.clear();
+        }
+    });
+    gate::set_changing(false);
 }
 
 // ---- statements

@@ -50,7 +50,7 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
             }
         }
         .as_mut()?;
-        let columns = accessed.columns.iter().filter_map(|&column| {
+        let mut name = |&column: &i16| {
             if let Some(name) = known.columns.get(&column) {
                 return Some(Rc::clone(name));
             }
@@ -58,10 +58,11 @@ pub fn relation(accessed: &Accessed) -> Option<Object> {
                 if column == 0 { "*".into() } else { catalog::column_name(accessed.relation, column)?.into() };
             known.columns.insert(column, Rc::clone(&name));
             Some(name)
-        });
+        };
         Some(Object {
             id: accessed.relation,
-            columns: columns.collect(),
+            columns: accessed.columns.iter().filter_map(&mut name).collect(),
+            masked: accessed.masked.iter().filter_map(&mut name).collect(),
             kind: known.kind.into(),
             name: Rc::clone(&known.name),
             access: Access(accessed.privileges),
@@ -87,6 +88,7 @@ pub fn function(oid: u32) -> Option<Object> {
         name: format!("{schema}.{}", function.name).into(),
         access: Access::EXECUTE,
         columns: Vec::new(),
+        masked: Vec::new(),
     })
 }
 
@@ -102,5 +104,5 @@ pub fn any(change: Change, class: u32, oid: u32) -> Option<Object> {
         Change::Created | Change::Altered => catalog::described_object(class, oid)?,
     };
     let kind = kind.to_uppercase().replace(' ', "_");
-    Some(Object { id: oid, kind: kind.into(), name: name.into(), access, columns: Vec::new() })
+    Some(Object { id: oid, kind: kind.into(), name: name.into(), access, columns: Vec::new(), masked: Vec::new() })
 }

@@ -12,7 +12,7 @@ use crate::guard::{names, without_a_token};
 use crate::pg::hook::{cursor, dry_run, frames, login, xact};
 use crate::pg::job::writer;
 use crate::pg::sys::{client, report, running};
-use crate::pg::{catalog, gate, log, preload};
+use crate::pg::{catalog, gate, log, mask, preload};
 use crate::provider::jwt;
 use crate::rights::mapping;
 use crate::session::connection;
@@ -41,6 +41,7 @@ pub fn install() {
     #[cfg(feature = "inject")]
     crate::pg::sys::inject::install(state);
     catalog::watch();
+    mask::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);
     frames::install(frames::StatementHandlers {
@@ -69,6 +70,8 @@ pub fn install() {
         unknown_user: transaction::unknown_user,
         pre_commit: transaction::pre_commit,
         prepare: transaction::prepare,
+        changed: || Ok(audit::access_changed()?),
+        changes_end: audit::forget_changes,
         end: transaction::end,
         subtransaction_started: transaction::subtransaction_started,
         subtransaction_committed: transaction::subtransaction_committed,

@@ -150,7 +150,11 @@ pub fn subtransaction_started(subxact: u32) {
 
 pub fn subtransaction_committed(subxact: u32) {
     inject::point(Point::SubtransactionCommits);
-    state::with(|state| state.impersonations.commit_subtransaction(subxact, running::nest_level()));
+    let level = running::nest_level();
+    state::with(|state| state.impersonations.commit_subtransaction(subxact, level));
+    if gate::is_changing() {
+        audit::subtransaction_changed(level, true);
+    }
     inject::point(Point::SubtransactionCommitted);
 }
 
@@ -162,6 +166,9 @@ pub fn subtransaction_aborted(subxact: u32) -> Option<u32> {
     })
     .unwrap_or_default();
     inject::point(Point::SubtransactionAborted);
+    if gate::is_changing() {
+        audit::subtransaction_changed(level, false);
+    }
     if let Some(depth) = depth {
         audit::subtransaction_aborted(depth);
     }

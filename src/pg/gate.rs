@@ -22,6 +22,8 @@ static HAS_NAMED: AtomicBool = AtomicBool::new(false);
 static AUDITED: AtomicBool = AtomicBool::new(false);
 /// What was presented and waits for its statement to complete: a bit for each parameter that can carry it.
 static PRESENTED: AtomicU32 = AtomicU32::new(0);
+/// Whether this transaction has changed who has access to what, which is to be recorded.
+static CHANGING: AtomicBool = AtomicBool::new(false);
 /// Nesting level of the transaction in which a dry run began; 0 outside of one.
 static DRY_RUN: AtomicI32 = AtomicI32::new(0);
 
@@ -198,6 +200,15 @@ pub fn is_audited() -> bool {
 
 pub fn set_audited(on: bool) {
     AUDITED.store(on, Relaxed);
+}
+
+/// Not part of [`wants_attention`]: only the ends of transactions ask.
+pub fn is_changing() -> bool {
+    CHANGING.load(Relaxed)
+}
+
+pub fn set_changing(on: bool) {
+    CHANGING.store(on, Relaxed);
 }
 
 pub fn has_presented() -> bool {

@@ -8,6 +8,7 @@ pub mod guc;
 pub mod hook;
 pub mod job;
 pub mod log;
+pub mod mask;
 pub mod preload;
 pub mod residue;
 pub mod shared;

@@ -10,7 +10,7 @@ use crate::core::provider::jwt::token::{Fault, Token};
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
-use crate::core::token::Secret;
+use crate::core::token::{Digest, Secret};
 use crate::pg::catalog::{Installation, tables};
 use crate::pg::sys::{clock, report};
 use crate::provider::Failure;
@@ -18,8 +18,14 @@ use crate::provider::keys::{KnownKeys, Source};
 use crate::settings;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 const AUDIENCE: &str = "bodata.jwt_audience";
+
+thread_local! {
+    /// The token with which the session was opened, or that took its place. It was in force then.
+    static OF_LOGIN: Cell<Option<Digest>> = const { Cell::new(None) };
+}
 
 /// Why a token is not accepted.
 enum Problem {
@@ -57,6 +63,7 @@ impl Mapped {
 fn examine(
     installed: &Installation,
     text: &str,
+    outlives: Duration,
     now: Timestamp,
     mut note: impl FnMut(&'static str, Result<(), Problem>) -> Result<(), Problem>,
 ) -> Result<Accepted, Problem> {
@@ -70,7 +77,8 @@ fn examine(
         .map_err(|fault| *fault)
         .and_then(|issuer| Mapped::find(installed, issuer).ok_or(Fault::Issuer));
     note("issuer", mapped.as_ref().map(drop).map_err(|fault| (*fault).into()))?;
-    let (issuer, Mapped { iamid, policy }) = (issuer?, mapped?.map_err(Problem::Outage)?);
+    let (issuer, Mapped { iamid, mut policy }) = (issuer?, mapped?.map_err(Problem::Outage)?);
+    policy.outlives = outlives;
     note("type", token.check_type(&policy.types).map_err(Into::into))?;
     note("algorithm", token.algorithm(&policy.algorithms).map(drop).map_err(Into::into))?;
     if policy.audiences.is_empty() {
@@ -108,13 +116,18 @@ fn check_revocation(installed: &Installation, claims: &Claims, identity: &Identi
 }
 
 pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Result<Resolution, Failure> {
-    match examine(installed, token.reveal(), now, |_, found| found) {
+    let of_login = OF_LOGIN.get();
+    let is_of_login = of_login == Some(Digest::of(token.reveal().as_bytes()));
+    let lifetime = settings::oauth_session_lifetime();
+    let outlives = if is_of_login { lifetime } else { Duration::ZERO };
+    match examine(installed, token.reveal(), outlives, now, |_, found| found) {
         Ok(Accepted { userid, expires, claims }) => Ok(Resolution {
             provider: Provider::Jwt,
             subject: Subject { authority: Authority::Issuer(claims.issuer.clone()), userid, role_name: None },
             last_used: now,
             validated: now,
-            expires: Some(expires),
+            // A fresh one takes the place of the login's, if it is of the same user.
+            expires: Some(if of_login.is_some() && !is_of_login { expires.plus(lifetime) } else { expires }),
             token_id: 0,
             claims: Some(Rc::new(claims)),
         }),
@@ -125,6 +138,11 @@ pub fn resolve(installed: &Installation, token: &Secret, now: Timestamp) -> Resu
             Err(Failure::Refused(if is_valid { Refusal::Insufficient(fault) } else { Refusal::Invalid }))
         }
     }
+}
+
+/// From now on the session is this token's.
+pub fn opens_session(token: Digest) {
+    OF_LOGIN.set(Some(token));
 }
 
 /// Whether somebody may log in with this token by a line for this issuer and these scopes; who they are by the settings, or why
@@ -167,7 +185,7 @@ pub type Finding = (&'static str, bool, String);
 /// Every check of a token, also those after the first that fails. Nothing is decided by that.
 pub fn explain(installed: &Installation, token: &str, now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let ended = examine(installed, token, now, |name, found| {
+    let ended = examine(installed, token, Duration::ZERO, now, |name, found| {
         findings.push(finding(name, found));
         Ok(())
     });

@@ -5,6 +5,7 @@ use crate::core::session::presented::{Credential, Presented};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::gate;
+use crate::provider::jwt;
 use crate::session::state;
 use std::rc::Rc;
 
@@ -13,14 +14,19 @@ const OF_CONNECTION: u32 = 31;
 
 /// Notes the user in whose name the connection was made: they come back whenever another one goes.
 pub fn remember_connection(presented: &Presented, token: Option<Rc<Secret>>) {
+    if let (true, Credential::Token(digest)) = (is_login(), &presented.credential) {
+        jwt::opens_session(*digest);
+    }
     state::with(|state| state.connection.user = Some((presented.clone(), token)));
 }
 
 /// Notes the token with which somebody logs in. Who they are cannot be looked up yet: it is presented when the connection
 /// is made.
 pub fn remember_login(token: Secret) {
+    let digest = Digest::of(token.reveal().as_bytes());
+    jwt::opens_session(digest);
     let presented = Presented {
-        credential: Credential::Token(Digest::of(token.reveal().as_bytes())),
+        credential: Credential::Token(digest),
         is_well_formed: true,
         is_local: false,
         is_of_connection: true,

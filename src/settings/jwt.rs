@@ -12,6 +12,7 @@ use pgrx::PostgresGucEnum;
 use pgrx::guc::{GucFlags, GucSetting};
 use std::ffi::CString;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// Values of `bodata.jwt_opaque`.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -208,6 +209,18 @@ settings! {
         details: c"Tokens that name unknown keys do not make more.",
     };
 
+    /// How long, in seconds, a connection that was made with a token may outlive it: programs that cannot present a fresh one
+    /// stay connected. Revoked tokens, disabled users and withdrawn keys end it as ever.
+    OAUTH_SESSION_LIFETIME: Number = Setting {
+        name: c"bodata.oauth_session_lifetime",
+        value: GucSetting::<i32>::new(0),
+        kind: Number { least: 0, most: 86_400, unit: GucFlags::UNIT_S },
+        changes: Changes::Provider,
+        is_shown: true,
+        what: c"How long a connection that was made with a token (PostgreSQL 18) may outlive it.",
+        details: c"Zero: the connection's user ends with the token.",
+    };
+
     /// What becomes of tokens that do not look like a JWT.
     JWT_OPAQUE: Choice<Opaque> = Setting {
         name: c"bodata.jwt_opaque",
@@ -231,6 +244,11 @@ settings! {
     };
 }
 
+/// How much longer than its token a session lasts that was opened with it.
+pub fn oauth_session_lifetime() -> Duration {
+    seconds(&OAUTH_SESSION_LIFETIME)
+}
+
 /// What is accepted of issuers whose rows say nothing else. All values were checked when they were set.
 pub fn jwt_policy() -> Policy {
     Policy {
@@ -245,6 +263,7 @@ pub fn jwt_policy() -> Policy {
         scopes: list(&JWT_REQUIRED_SCOPE),
         required: Vec::new(),
         skew: seconds(&JWT_CLOCK_SKEW),
+        outlives: Duration::ZERO,
         max_lifetime: Some(seconds(&JWT_MAX_LIFETIME)).filter(|most| !most.is_zero()),
         refuses_actors: JWT_ACTORS.get() == Actors::Refuse,
         keys: Keys::Discovery,

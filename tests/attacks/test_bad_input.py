@@ -137,3 +137,56 @@ def test_a_long_name_of_everything(world, client):
         assert wire.query("SELECT current_user").rows == [("alice",)]
     expect(wire.query(f"SET LOCAL bodata.impersonation_token = '{name}'"), *ACTIVE)
     wire.query("ROLLBACK")
+
+
+@pytest.mark.parametrize("statement", ['SET "{}" = 1', 'SET LOCAL "{}" = 1', "SELECT set_config('{}', '1', false)", 'SHOW "{}"',
+                                       'SET bodata."{}" = 1', 'PREPARE "{}" AS SELECT 1', 'LISTEN "{}"', 'SET "x.{}" = 1'])
+def test_no_refusal_repeats_a_long_name(world, client, statement):
+    """Without a user, and under a token."""
+    for wire in (client(), present(world, client)):
+        error = wire.query(statement.format("n" * MEGABYTE)).error
+        if error and error.get("D", "").startswith("IMPERSONATION"):
+            assert len(error["M"]) < 1000, error["M"][:100]
+
+
+# What the type itself refuses is PostgreSQL's to say.
+LONG = {"text": "repeat('x', 1000000)", "name": "repeat('x', 1000000)", "bytea": "convert_to(repeat('x', 1000000), 'UTF8')",
+        "text[]": "ARRAY[repeat('x', 1000000)]", "name[]": "ARRAY[repeat('x', 1000000)]",
+        "jsonb": "jsonb_build_object(repeat('x', 1000000), repeat('y', 1000000))", "jsonpath": "('$.' || repeat('x', 1000000))"}
+SHORT = {"text": "'x'", "name": "'x'", "regclass": "'app.flights'::regclass", "jsonb": "'{}'::jsonb", "text[]": "'{x}'::text[]",
+         "boolean": "false", "integer": "1", "interval": "'1 s'::interval"}
+ARGUMENTS = """
+SELECT p.oid::regproc::text, p.prokind, p.proargnames[1:p.pronargs], ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) t),
+       p.pronargs - p.pronargdefaults
+FROM pg_proc p WHERE p.pronamespace IN ('immuta'::regnamespace, 'immuta_procedures'::regnamespace) AND p.pronargs > 0
+ORDER BY 1
+"""
+
+
+def long_calls(world):
+    """Each function of ours, with a megabyte in one argument and something in those that need it."""
+    for name, kind, names, types, needed in world.sql(ARGUMENTS):
+        for at, kind_of in enumerate(types):
+            if kind_of in LONG:
+                given = [f"{names[i]} => {SHORT.get(types[i], 'NULL')}" for i in range(needed) if i != at]
+                yield name, f"{'CALL' if kind == 'p' else 'SELECT * FROM'} {name}({', '.join([*given, f'{names[at]} => {LONG[kind_of]}::{kind_of}'])})"
+
+
+def test_no_error_repeats_a_long_argument(world, client):
+    """A megabyte comes back neither in a message nor in a field of it: of the administrator's functions and of the user's."""
+    called, repeated = 0, []
+    for user in (None, "alice"):
+        wire = Wire("127.0.0.1", world.server.port, "postgres", world.server.superuser_password, world.dbname) if user is None else None
+        for name, call in long_calls(world):
+            session = wire or present(world, client)
+            if wire:
+                session.query("BEGIN")
+            error = session.query(call).error or {}
+            session.query("ROLLBACK")
+            called += 1
+            repeated += [(call[:120], field, value[:200]) for field, value in error.items() if len(value) > 2000]
+            if not wire:
+                session.close()
+        if wire:
+            wire.close()
+    assert repeated == [] and called > 150

@@ -101,8 +101,10 @@ def audited_server(name, *options, sink="file", **more):
 
 
 def world_of(server):
-    prepare(server)
+    # Preparations are not what is looked at: users are made in them.
+    prepare(server, before="ALTER DATABASE immuta SET bodata.audit_sink = ''")
     server.psql(input=PLANTED, dbname="immuta")
+    server.psql("-c", "ALTER DATABASE immuta RESET bodata.audit_sink", dbname="immuta")
     world = World(server)
     world.shared = {}
     return world

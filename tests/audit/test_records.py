@@ -292,6 +292,7 @@ def test_refusals(session, world, trail):
 def test_a_refusal_names_the_user_where_he_is_known(connect, world, trail):
     world.sql("SELECT immuta.create_user('mallory', 'Okta')")
     token = world.token("mallory", "Okta")
+    trail.new_from_here()
     session = connect()
     session.ok("BEGIN")
     assert session.run(f"SET LOCAL bodata.impersonation_token = '{token}'").error["C"] == "42704"
@@ -728,3 +729,35 @@ def test_no_text_that_sets_a_password_is_on_record(session, trail, statement):
     records = trail.queries()
     assert records and "s3cret" not in str(records)
     assert all(record["auditPayload"]["queryMasked"] for record in records)
+
+
+def masked(record):
+    return {o["name"]: [c["name"] for c in o.get("maskedColumns", ())] for o in record["auditPayload"]["objectsAccessed"]}
+
+
+@pytest.fixture
+def mask(world):
+    """carol may not see a column, and sees a mask in its place."""
+    world.sql("GRANT immuta_subscriber TO carol; INSERT INTO immuta.masks VALUES ('app.flights'::regclass, 4, $$'***'::text$$);"
+              "CREATE FUNCTION app.reads_secret() RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN (SELECT secret FROM app.flights WHERE id = 3); END$$;"
+              "GRANT EXECUTE ON FUNCTION app.reads_secret() TO carol")
+    yield
+    world.sql("DELETE FROM immuta.masks; DROP FUNCTION app.reads_secret(); REVOKE immuta_subscriber FROM carol")
+
+
+def test_masked_columns_are_named(mask, session, trail):
+    """Although PostgreSQL checks no right on them any more; also where a plan is used again."""
+    session.begin("carol")
+    for statement in ("SELECT id, secret FROM app.flights WHERE id = 3", "SELECT f FROM app.flights f WHERE secret = '***'",
+                      "COPY app.flights (id, secret) TO STDOUT", *["SELECT app.reads_secret()"] * 7):
+        session.ok(statement)
+        record = trail.queries()[-1]
+        assert masked(record)["app.flights"] == ["secret"], statement
+        assert "secret" in objects(record)["app.flights"][2]
+    session.ok("SELECT id FROM app.flights")
+    assert masked(trail.queries()[-1]) == {"app.flights": []}
+    refused = session.run("UPDATE app.flights SET delay = 1 WHERE secret = 'x'")
+    assert refused.error["C"] == "42501"
+    record = trail.queries()[-1]
+    assert (record["actionStatus"], record["actionStatusReason"]) == ("UNAUTHORIZED", "MASKED_COLUMN")
+    session.ok("ROLLBACK")

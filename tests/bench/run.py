@@ -7,8 +7,8 @@ and no query is like the one before. Each script runs twice in a new session, on
 the difference in length is the cost of one transaction, without connecting and warm-up. The numbers repeat to a few in a
 thousand and do not depend on what else the machine does.
 
-How costs grow is in growth.py, what an outside token provider costs in providers.py, the audit table under load in audit.py.
-With `--quick` there is nothing but the transactions. Draws docs/performance-ratios.svg and docs/performance-growth.svg.
+What masks cost is in masking.py, how costs grow in growth.py, what an outside token provider costs in providers.py, the audit
+table under load in audit.py. With `--quick` there is nothing but the transactions. Draws docs/performance-ratios.svg and docs/performance-growth.svg.
 """
 
 import argparse
@@ -296,6 +296,7 @@ def main():
     arguments = parser.parse_args()
     import audit
     import growth
+    import masking
     import providers
     reached = True
     for version in arguments.versions:
@@ -306,6 +307,8 @@ def main():
         try:
             tokens = server.prepare()
             costs, single = measure(server, tokens)
+            server.count(True)
+            reached &= masking.measure(server)
         finally:
             server.destroy()
         for name, cost in single.items():

@@ -63,6 +63,38 @@ def node_program(*files):
     return folder / files[0].name
 
 
+def prisma():
+    """A program with Prisma's client and what Prisma generates from its schema. The engine that it looks for beforehand makes
+    migrations, comes from elsewhere, and is not run."""
+    sources = [HERE / "prisma" / name for name in ("package.json", "package-lock.json", "schema.prisma")]
+
+    def make(folder):
+        for file in sources:
+            shutil.copy(file, folder)
+        subprocess.run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True,
+                       stdout=subprocess.DEVNULL)
+        (folder / "prisma.config.mjs").write_text("export default { schema: 'schema.prisma', datasource: { url: 'postgresql://' } };")
+        subprocess.run(["node_modules/.bin/prisma", "generate"], cwd=folder, check=True, capture_output=True, timeout=120,
+                       env={**os.environ, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"})
+
+    folder = once("drivers-prisma", "".join(file.read_text() for file in sources), make)
+    for name in ("scenario.mjs", "prisma.mjs"):
+        shutil.copy(CLIENTS / name, folder / name)
+    return folder / "prisma.mjs"
+
+
+def rust():
+    """The program of clients/rust, built below build/."""
+    crate = CLIENTS / "rust"
+
+    def make(folder):
+        subprocess.run(["cargo", "build", "-q", "--locked", "--manifest-path", crate / "Cargo.toml"], check=True,
+                       env={**os.environ, "CARGO_TARGET_DIR": str(folder / "target")})
+
+    files = [crate / name for name in ("Cargo.toml", "Cargo.lock", "src/main.rs")]
+    return once("drivers-rust", "".join(file.read_text() for file in files), make) / "target" / "debug" / "matrix"
+
+
 def java(*names):
     """A class path with the jars of these names: pgjdbc, HikariCP, Spring, which Debian has."""
     folders = [debian.program(*packages) / "usr" / "share" / "java" for packages in (
@@ -94,12 +126,13 @@ def ruby():
     return [next((usr / "bin").glob("ruby3.*"), "ruby")], environment
 
 
-def php():
-    """Words that run a PHP program with PDO."""
-    tree = debian.program("php-cli", "php-pgsql")
+def php(*packages):
+    """Words that run a PHP program with PDO, and with what these packages have."""
+    tree = debian.program(*packages, "php-cli", "php-pgsql")
     modules = next((tree / "usr" / "lib" / "php").glob("2*"))
-    return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}", "-d", "extension=pdo",
-            "-d", "extension=pgsql", "-d", "extension=pdo_pgsql"]
+    extensions = [name for name in ("pdo", "pgsql", "pdo_pgsql", "mbstring", "ctype", "tokenizer") if (modules / f"{name}.so").exists()]
+    return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}",
+            "-d", f"include_path={tree / 'usr' / 'share' / 'php'}", *(word for name in extensions for word in ("-d", f"extension={name}"))]
 
 
 def odbc():
@@ -109,14 +142,16 @@ def odbc():
 
 
 def go_program(source):
-    """A Go program, built with Debian's compiler and pgx."""
-    tree = debian.program("golang-go", "golang-github-jackc-pgx-v4-dev")
-
+    """A Go program, built with the compiler and pgx 5 of the Debian to come: this one has neither."""
     def make(folder):
+        tree = debian.later("forky", "golang-1.27-go", "golang-1.27-src")
+        packages = debian.later("forky", *(f"golang-{name}-dev" for name in (
+            "github-jackc-pgx-v5", "github-jackc-puddle-v2", "github-jackc-pgpassfile", "github-jackc-pgservicefile", "golang-x-crypto",
+            "golang-x-text", "golang-x-sync")))
         root = next((tree / "usr" / "lib").glob("go-*"))
         subprocess.run([root / "bin" / "go", "build", "-o", folder / "program", source], check=True, env={
-            **os.environ, "GOROOT": str(root), "GOPATH": str(tree / "usr" / "share" / "gocode"), "GO111MODULE": "off",
-            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache")})
+            **os.environ, "GOROOT": str(root), "GOPATH": str(packages / "usr" / "share" / "gocode"), "GO111MODULE": "off",
+            "GOFLAGS": "-p=2", "CGO_ENABLED": "0", "GOCACHE": str(BUILD / "drivers-go-cache")})
 
     return once(f"drivers-go-{source.stem}", source.read_text(), make) / "program"
 

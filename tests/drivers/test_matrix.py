@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from environments import CLIENTS, java, node_program, odbc, php, python, ruby
+from environments import CLIENTS, go_program, java, node_program, odbc, php, prisma, python, ruby, rust
 
 
 @pytest.fixture
@@ -36,6 +36,18 @@ def test_python_async(given, client):
 @pytest.mark.parametrize("client", ["pg", "postgres", "knex", "sequelize", "typeorm", "drizzle"])
 def test_node(given, client):
     run(["node", node_program(CLIENTS / "node.mjs", CLIENTS / "scenario.mjs")], {**given, "client": client})
+
+
+def test_prisma(given):
+    run(["node", prisma()], given)
+
+
+def test_rust(given):
+    run([rust()], given)
+
+
+def test_pgx(given):
+    run([go_program(CLIENTS / "matrix.go")], given)
 
 
 def test_odbc(given):
@@ -70,3 +82,8 @@ def test_active_record(given):
 @pytest.mark.parametrize("client", ["prepared", "emulated"])
 def test_pdo(given, client):
     run([*php(), CLIENTS / "matrix.php"], {**given, "client": client})
+
+
+def test_laravel(given):
+    """Its database layer, as Debian has it; PHP 8.2 finds much of that old-fashioned."""
+    run([*php("php-illuminate-database"), "-d", "error_reporting=1", CLIENTS / "laravel.php"], given)

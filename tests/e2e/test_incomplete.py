@@ -25,7 +25,7 @@ NEEDED = {"user_account", "user_account_id_key", "user_account_pkey", "token", "
           "token_issuer_pkey", "impersonation_rule", "subscription", "subscription_pkey", "subscriber",
           "subscriber_role_key", "project", "project_pkey", "project_member", "project_member_current_key", "home",
           "api_key", "api_key_pkey", "user_profile", "user_profile_pkey", "token_revocation", "token_revocation_pkey",
-          "access_class", "access_class_role_key"}
+          "access_class", "access_class_role_key", "masks", "masks_pkey", "mask_parameters", "mask_parameters_pkey"}
 
 
 @pytest.fixture(scope="module")

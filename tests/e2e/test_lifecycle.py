@@ -131,7 +131,7 @@ def test_every_object_has_a_comment_and_no_function_is_public(database):
     public = query(connection, """
         SELECT proname FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
         WHERE pronamespace::regnamespace::text ~ '^immuta(_internal)?$' AND a.grantee = 0 ORDER BY 1""")
-    assert [name for name, in public] == ["actor", "client_id", "current_project", "my_subscriptions", "request_my_subscription",
+    assert [name for name, in public] == ["actor", "client_id", "current_project", "mask_hash", "mask_regex", "my_subscriptions", "request_my_subscription",
                                           "session_state", "set_current_project", "token_claim", "token_state", "user_attribute",
                                           "user_attribute_values", "user_in_group", "whoami"]
     unpinned = query(connection, """

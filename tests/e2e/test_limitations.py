@@ -16,7 +16,7 @@ PAGES = ("docs/limitations.md", "docs/security-model.md")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tests_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
-    named = re.findall(r"`((?:attacks|core|drivers|e2e|providers|bench|fuzz)/[\w/]+\.py)(?:::(\w+))?`", text)
+    named = re.findall(r"`((?:attacks|core|drivers|e2e|providers|bench|fuzz|masking)/[\w/]+\.py)(?:::(\w+))?`", text)
     assert len(named) > 5
     missing = [f"{file}::{test}" for file, test in named
                if not (ROOT / "tests" / file).exists()

@@ -89,13 +89,37 @@ def test_reference(database):
     database.psql("-c", "DELETE FROM immuta.impersonation_rule", dbname=DATABASE)
 
 
-def test_subscriptions(database):
-    """In the order of the page, but that the system account is set up first."""
-    first, account, policies = blocks("docs/subscriptions.md")
-    database.psql(input=account + "GRANT sales_owner TO immuta_system;", dbname=DATABASE)
+@pytest.fixture(scope="module")
+def account(database):
+    """The system account, as the page about subscriptions sets it up."""
+    database.psql(input=blocks("docs/subscriptions.md")[1] + "GRANT sales_owner TO immuta_system;", dbname=DATABASE)
     database.psql("-c", "SELECT immuta.create_user('ann')", dbname=DATABASE)
+
+
+def test_subscriptions(database, account):
+    """In the order of the page, but that the system account is set up first."""
+    first, _, policies = blocks("docs/subscriptions.md")
     shown = database.psql(input=first, dbname=DATABASE).stdout
     assert "READ" in shown and "analysts read everything tagged public" in shown
     database.psql(input=policies, dbname=DATABASE)
     made = "SELECT count(*) FROM pg_policies WHERE tablename = 'orders' AND permissive = 'RESTRICTIVE'"
     assert database.psql("-A", "-t", "-c", made, dbname=DATABASE).stdout.strip() == "2"
+
+
+def test_masking(database, account):
+    """The guide, and what ann reads then: of the customers who are public what they earn."""
+    database.psql(input="""
+        SET ROLE sales_owner;
+        CREATE TABLE sales.customers (id int, ssn varchar(11), mail text, phone text, income int, is_public boolean);
+        INSERT INTO sales.customers VALUES (1, '123-45-6789', 'ann@example.com', '555-0123', 54321, false), (2, NULL, NULL, '911', 54321, true);
+        RESET ROLE;
+        SELECT immuta.register_data_source('sales.customers'), immuta.subscribe('ann', 'sales.customers')""", dbname=DATABASE)
+    [policies] = blocks("docs/masking.md")
+    shown = database.psql(input=policies, dbname=DATABASE).stdout
+    assert shown.count("| masked") == 4 and "masking policy" in shown
+    token = database.psql("-A", "-t", "-c", "SELECT immuta.issue_token('ann')", dbname=DATABASE).stdout.strip()
+    with connect(database, "flights_app", "flights-password") as service:
+        query(service, "SET LOCAL bodata.impersonation_token = %s", (token,))
+        assert query(service, "SELECT id, length(ssn), mail, phone, income FROM sales.customers ORDER BY id") == [
+            (1, 11, "***********.com", "****0123", 54000), (2, None, None, "***", 54321)]
+    service.close()

@@ -7,7 +7,7 @@ from harness.server import ROOT
 
 REFERENCE = (ROOT / "docs/reference.md").read_text()
 # Described on pages of their own.
-PAGES = REFERENCE + "".join((ROOT / f"docs/{name}.md").read_text() for name in ("subscriptions", "audit", "operations"))
+PAGES = REFERENCE + "".join((ROOT / f"docs/{name}.md").read_text() for name in ("subscriptions", "masking", "audit", "operations"))
 
 
 def test_settings(world):
@@ -60,7 +60,7 @@ def test_pages_and_tests_that_pages_name():
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if "://" not in link and not (page.parent / link).exists():
                 missing.append((page.name, link))
-        for file, test in re.findall(r"`(?:tests/)?((?:attacks|audit|drivers|e2e|inject|providers|subscriptions|upgrade)/\w+\.py)(?:::(\w+))?`",
+        for file, test in re.findall(r"`(?:tests/)?((?:attacks|audit|drivers|e2e|inject|masking|providers|subscriptions|upgrade)/\w+\.py)(?:::(\w+))?`",
                                      text):
             path = ROOT / "tests" / file
             if not path.exists() or test and f"def {test}(" not in path.read_text():

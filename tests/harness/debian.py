@@ -91,10 +91,16 @@ def program(package, *more):
     return _unpack(folder.name, needed)
 
 
-def _unpack(name, packages):
+@_one_at_a_time
+def later(suite, *packages):
+    """The same of exactly these packages, as a later Debian has them."""
+    return _unpack(f"{suite}-{packages[0]}", packages, suite)
+
+
+def _unpack(name, packages, suite=None):
     folder = HOME / name
     if not folder.exists():
-        apt = _binaries()
+        apt = _binaries() if suite is None else _of_suite(suite)
         work = _fresh(HOME / f"{folder.name}.part")
         done = _run("apt-get", *apt, "download", *packages, cwd=work, check=False)
         if done.returncode:
@@ -120,20 +126,29 @@ def _binaries():
 
 def _sources():
     """The same for sources, from every suite."""
-    state = HOME / "apt-source"
+    return _lists("apt-source", "deb-src", SUITES)
+
+
+def _of_suite(suite):
+    """The same for packages of one suite."""
+    return _lists(f"apt-{suite}", "deb", [suite])
+
+
+def _lists(name, kind, suites):
+    state = HOME / name
     options = [*_options(state), "-o", f"Dir::Etc::sourcelist={state / 'sources.list'}",
                "-o", "Dir::Etc::sourceparts=-"]
     if not (state / ".updated").exists():
         if not shutil.which("apt-get"):
-            raise Unavailable("sources come as Debian packages, and this machine has no apt-get")
+            raise Unavailable("packages of Debian, and this machine has no apt-get")
         targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)",
                        "Created-By: Packages").stdout
         signed = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
-        lines = [f"deb-src{signed} {uri} {suite} main"
+        lines = [f"{kind}{signed} {uri} {suite} main"
                  for uri in sorted(set(targets.split())) if uri.rstrip("/").endswith("/debian")
-                 for suite in SUITES]
+                 for suite in suites]
         if not lines:
-            raise Unavailable("sources come as Debian packages, and this machine's apt knows no mirror of Debian's")
+            raise Unavailable("packages of Debian, and this machine's apt knows no mirror of Debian's")
         _prepare(state)
         (state / "sources.list").write_text("\n".join(lines) + "\n")
         _run("apt-get", *options, "update", check=False)

@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from conftest import ENVIRONMENT, INVALID, UNAVAILABLE, outcome
-from harness.dns import HANGS, hanging_names
+from harness.shims import HANGS, hanging_names
 from harness.fault_server import BROKEN, GOOD, HANG, FaultServer, faults_for
 from harness.fixtures import VERSION, refuses
 from harness.server import Server

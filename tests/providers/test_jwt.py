@@ -6,6 +6,7 @@ import time
 
 import jsonschema
 import psycopg
+import psycopg2
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
 from harness.fixtures import carriers, refuses
@@ -422,3 +423,48 @@ def test_rows_are_checked(world, how, word):
     with refuses("22023") as seen:
         world.sql(f"SELECT immuta.map_issuer('https://x', 'bim', {how})".replace("%", "%%"))
     assert word in f"{seen.message} {seen.detail}"
+
+
+@pytest.mark.parametrize("other", ["local", "introspection", "immuta"])
+def test_another_provider_in_the_middle(world, connect, other):
+    """Who is established stays until the transaction ends; then nobody is, by the same token, and the session goes on without."""
+    def provider(name):
+        world.sql(f"ALTER SYSTEM SET bodata.token_provider = '{name}'")
+        world.sql("SELECT pg_reload_conf()")
+
+    with Issuer() as issuer:
+        world.sql("SELECT immuta.map_issuer(%s, 'bim')", (issuer.url,))
+        world.sql("ALTER SYSTEM SET bodata.jwt_audience = 'db'")
+        provider("jwt")
+        time.sleep(0.2)
+        try:
+            alices = issuer.token()
+            world.tokens.append(alices)
+            world.sql("ALTER ROLE svc SET bodata.allow_session_impersonation = on")
+            local, lasting = connect(), connect()
+            lasting.autocommit = True
+            query(lasting, "SET bodata.impersonation_token = %s", (alices,))
+            impersonate(local, alices)
+            query(lasting, "BEGIN")
+            assert carriers(local) == carriers(lasting) == ["UA"]
+            provider(other)
+            time.sleep(0.2)
+            for _ in range(2):
+                assert carriers(local) == carriers(lasting) == ["UA"]
+            local.commit()
+            query(lasting, "COMMIT")
+            for connection in (local, lasting):
+                with pytest.raises(psycopg2.Error) as refused:
+                    carriers(connection)
+                assert refused.value.pgcode in ("42501", "28000", "58030"), refused.value
+                connection.rollback()
+            assert outcome(local, alices) in (INVALID[1], UNAVAILABLE[1])
+            provider("jwt")
+            time.sleep(0.2)
+            assert outcome(local, alices) == "alice"
+        finally:
+            for name in ("token_provider", "jwt_audience"):
+                world.sql(f"ALTER SYSTEM RESET bodata.{name}")
+            world.sql("SELECT pg_reload_conf()")
+            world.sql("ALTER ROLE svc RESET bodata.allow_session_impersonation")
+            world.sql("SELECT immuta.unmap_issuer(issuer) FROM immuta.issuers()")

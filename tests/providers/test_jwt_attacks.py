@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import json
 import os
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from conftest import INVALID, NOT_ALLOWED, outcome
@@ -18,6 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from harness.issuer import Issuer, b64, jwk, private_key, unb64
 from harness.listener import Listener
 from harness.world import query
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
+
+import tokens  # noqa: E402
 
 R, N, GOOD = INVALID[1], NOT_ALLOWED[1], "alice"
 
@@ -369,3 +375,12 @@ def test_sessions_survive(known, present, world):
         assert query(connection, "SELECT userid FROM immuta.whoami()") == [(None,)]
     finally:
         connection.close()
+
+
+def test_random_tokens(known, present, world, settings, connect):
+    """As `make fuzz` makes them for minutes: what is accepted, another library accepts."""
+    source = tokens.Source(20)
+    count, accepted = tokens.run(connect, known, source, lambda count: count < 400)
+    assert count > 400 and 20 < accepted < count / 2
+    settings(api_timeout=2000)
+    tokens.run_keys(world.sql, connect, source, 10)

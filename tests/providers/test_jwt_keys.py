@@ -329,3 +329,20 @@ def test_the_wrong_certificate(world, authority, settings, connect, tmp_path):
             impersonate(connect(), issuer.token())
         assert "no trusted TLS connection" in seen.message
         world.sql("SELECT immuta.unmap_issuer(issuer) FROM immuta.issuers()")
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+@pytest.mark.parametrize("path", [METADATA, "/jwks"])
+def test_no_redirect_leads_to_plain_http(world, authority, settings, connect, path, status):
+    """Whoever sits between could answer there: the same keys by http are no keys, and nobody asks for them."""
+    with Issuer(authority.server_context()) as issuer, Issuer(path=issuer.path) as plain:
+        plain.url, plain.keys = issuer.url, issuer.keys
+        settings(token_provider="jwt", jwt_audience="db", api_ca_file=authority.ca_file, api_allow_http="off")
+        world.sql("SELECT immuta.map_issuer(%s, 'bim')", (issuer.url,))
+        try:
+            issuer.answers[path] = (status, [f"Location: {plain.base}{plain.path if path == METADATA else ''}{path}"], {})
+            with refuses(*UNAVAILABLE):
+                impersonate(connect(), issuer.token())
+            assert plain.connections == 0
+        finally:
+            world.sql("SELECT immuta.unmap_issuer(issuer) FROM immuta.issuers()")

@@ -190,6 +190,49 @@ def test_the_end_of_the_token_is_the_end(login, token):
     assert rows(wire, "SELECT current_user") == [["alice"]]
 
 
+@pytest.mark.parametrize("revalidate", ["0", "5min"])
+def test_a_connection_may_outlive_its_token(login, token, logins, revalidate):
+    """By so much, and no token but that with which it was opened: an expired one opens and renews nothing."""
+    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '2s'")
+    logins.sql(f"ALTER ROLE bi SET bodata.token_revalidate_interval = '{revalidate}'")
+    try:
+        assert refused(login, token(seconds=-31))["C"] == "28000"
+        begun = time.monotonic()
+        wire = login(token(seconds=-29, jti=f"outlived-{revalidate}"))
+        old = token(seconds=-31)
+        time.sleep(1.3 - (time.monotonic() - begun))
+        assert rows(wire, "SELECT current_user, expires_at > now() FROM immuta.whoami()") == [["alice", "t"]]
+        assert wire.simple("DISCARD ALL").send().read().error is None
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        assert wire.simple(f"SET bodata.impersonation_token = '{old}'").send().read().error["C"] == "28000"
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        # What a renewal brings is outlived likewise.
+        assert wire.simple(f"SET bodata.impersonation_token = '{token(seconds=-29)}'").send().read().error is None
+        time.sleep(1.3)
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        time.sleep(2)
+        assert wire.simple("SELECT 1").send().read().error["C"] == "28000"
+        assert wire.simple("SELECT count(*) FROM app.flights").send().read().error["C"] == "28000"
+    finally:
+        logins.sql("ALTER ROLE bi RESET ALL")
+
+
+def test_who_is_revoked_outlives_nothing(login, token, logins):
+    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1d'")
+    try:
+        wire = login(token(seconds=-29))
+        time.sleep(1.1)
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        logins.sql("SELECT immuta.disable_user('alice')")
+        assert wire.simple("SELECT 1").send().read().error["C"] == "28000"
+        for value in ("-1", "2d", "'x'"):
+            with pytest.raises(Exception, match="oauth_session_lifetime"):
+                logins.sql(f"SET bodata.oauth_session_lifetime = {value}")
+    finally:
+        logins.sql("SELECT immuta.disable_user('alice', disabled => false)")
+        logins.sql("ALTER ROLE bi RESET ALL")
+
+
 def test_an_issuer_that_hangs_at_login(logins, token, issuer, login):
     """PostgreSQL's own limit ends it."""
     issuer.add_key("k9", "ES256")

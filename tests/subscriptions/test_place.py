@@ -13,6 +13,7 @@ RULES = {
     "home.database": "says which place it is",
     "system_account.role": "by name", "subscriber.role": "by name", "access_class.role": "by name",
     "registered_schema.namespace": "by name", "data_source.relation": "by name", "part.relation": "by name",
+    "masks.table_oid": "by name",
     "user_account.postgres_role": "text, if it agrees with the name that is stored",
     "project.postgres_role": "text, left out of dumps if the role is gone",
     "project_data_source.relation": "text, left out of dumps if the relation is gone",
@@ -23,7 +24,7 @@ RULES = {
 # Numbers that are no OIDs.
 COUNTERS = {
     "api_key.id", "api_key.user_id", "class_member.user_id", "class_source.data_source_id", "connection_state.version",
-    "data_source.confirmed", "data_source.id", "grant_made.data_source_id", "part.data_source_id", "policy_member.user_id",
+    "data_source.confirmed", "data_source.id", "grant_made.data_source_id", "named_column.data_source_id", "part.data_source_id", "policy_member.user_id",
     "project_member.user_id", "row_policy.data_source_id", "subscriber.user_id", "subscription.data_source_id",
     "subscription.user_id", "subscription_policy.data_sources", "token.id", "token.user_id", "user_account.id",
     "user_profile.user_id", "home.system_identifier", "audit_log.rows",

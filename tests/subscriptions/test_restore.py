@@ -27,7 +27,8 @@ def filled(sales):
     sales.world.sql("GRANT data_owner TO immuta_system; CREATE ROLE cleo IN ROLE immuta_mappable")
     # OIDs that mean something else on the other server.
     sales.ddl("CREATE TABLE sales.dropped (a int, b int); ALTER TABLE sales.customers ADD COLUMN gone int; "
-              "ALTER TABLE sales.customers DROP COLUMN gone; ALTER TABLE sales.customers ADD COLUMN phone text")
+              "ALTER TABLE sales.customers DROP COLUMN gone; ALTER TABLE sales.customers ADD COLUMN phone text, ADD COLUMN mail text;"
+              "INSERT INTO sales.customers VALUES (1, 'Ann', '1', '2', 'ann@example.com')")
     sales.sql("SELECT immuta.create_user('cleo'), immuta.create_user('late')")
     sales.sql("SELECT immuta.set_user_groups('ann', '{clerks}'), immuta.set_user_attribute('ann', 'region', '{EU}'),"
               " immuta.set_user_attribute('ben', 'region', '{US}')")
@@ -39,6 +40,9 @@ def filled(sales):
               " immuta.request_subscription('late', 'sales.orders')")
     sales.sql("SELECT immuta.create_row_policy('region', 'sales.orders', 'region = (SELECT immuta.user_attribute(''region''))')")
     sales.sql("SELECT immuta.register_data_source('sales.totals')")
+    sales.sql("SELECT immuta.tag_column('sales.customers.mail', 'pii')")
+    sales.sql("SELECT immuta.create_masking_policy('pii', 'hash', column_tags => '{pii}', except_groups => '{boss}')")
+    sales.sql("SELECT immuta.create_masking_policy('ids', 'null', columns => '{sales.customers.id}', except_groups => '{clerks}')")
     # What waits to be confirmed waits there, too.
     sales.ddl("CREATE TABLE sales.secret (a int)")
     sales.sql("SELECT immuta.create_row_policy('none', 'sales.secret', 'false')")
@@ -50,6 +54,7 @@ def filled(sales):
     for day in ("2031-01-01", "2031-01-02"):
         record(sales.world, day)
     yield sales
+    sales.world.sql("SELECT immuta.drop_masking_policy('pii'), immuta.drop_masking_policy('ids')")
     sales.world.sql("SELECT immuta.drop_project('p'); DROP TABLE immuta.audit_log_20310101, immuta.audit_log_20310102")
     clean(sales.world)
     sales.world.sql("DROP ROLE cleo; REVOKE data_owner FROM immuta_system")
@@ -62,6 +67,9 @@ def record(world, day, identity=None):
 
 
 RECORDS = "SELECT tableoid::regclass::text, event_time, id, record FROM immuta.audit_log WHERE event_time > '2031-01-01' ORDER BY 2"
+
+
+MASKED = "SELECT id, length(mail), mail FROM sales.customers"
 
 
 def one_step(server, dump, jobs=()):
@@ -93,6 +101,10 @@ def test_the_same_access_on_another_server(filled, tmp_path, restore):
     server = filled.world.server
     held = [("not confirmed", "sales.seen", "it shows what is hidden of sales.orders: nobody is granted it")]
     assert filled.drift() == held
+    filled.world.sql("UPDATE immuta.project_member SET is_current = false")
+    masked = reads(filled, "ann", MASKED)
+    filled.world.sql("UPDATE immuta.project_member SET is_current = true")
+    assert [row[:2] for row in masked] == [(1, 64)]
     used = filled.world.token("ben")
     form = ["-Fd", "-j", "2"] if restore is eight_jobs else ["-Fc"]
     server.run_client("pg_dump", *form, "-f", tmp_path / "dump", dbname="immuta")
@@ -110,6 +122,8 @@ def test_the_same_access_on_another_server(filled, tmp_path, restore):
             world.sql("SELECT * FROM immuta.sync()")
             assert world.sql(ACCESS) == filled.world.sql(ACCESS)
             assert world.sql("SELECT * FROM immuta.drift()") == held
+            world.sql("UPDATE immuta.project_member SET is_current = false")
+            assert reads_there(world, "ann", MASKED) == masked
             return
         assert world.sql(ACL) == filled.world.sql(ACL)
         if restore is not data_apart:  # Without triggers the OIDs are still those of the other server.
@@ -120,6 +134,8 @@ def test_the_same_access_on_another_server(filled, tmp_path, restore):
         assert reads_there(world, "ben", "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
         world.sql("UPDATE immuta.project_member SET is_current = false")
         assert reads_there(world, "ann", "SELECT count(*) FROM sales.orders") == [(2,)]
+        if restore is not data_apart:
+            assert reads_there(world, "ann", MASKED) == masked
         service = world.connect()
         impersonate(service, used)
         assert query(service, "SELECT region, count(*) FROM sales.orders GROUP BY 1") == [("US", 1)]
@@ -135,12 +151,13 @@ def test_the_same_access_on_another_server(filled, tmp_path, restore):
         assert query(system, "SELECT what, detail FROM immuta.drift()") == [
             ("not adopted", "it came from elsewhere: SELECT * FROM immuta.sync()")]
         assert query(system, "SELECT * FROM immuta.sync()") == []
+        assert reads_there(world, "ann", MASKED) == masked
         assert world.sql("SELECT * FROM immuta.doctor() WHERE NOT ok AND (\"check\" LIKE '%adopted' OR \"check\" ~ 'announced|projects')") == []
         assert world.sql("SELECT project, postgres_role, relation::text, columns, members FROM immuta.projects") == filled.world.sql(
             "SELECT project, postgres_role, relation::text, columns, members FROM immuta.projects")
         assert query(system, "SELECT * FROM immuta.drift()") == held
         assert world.sql(ACL) == filled.world.sql(ACL) and world.sql(ACCESS) == filled.world.sql(ACCESS)
-        for view in ("data_sources", "subscriptions", "subscription_policies", "row_policies", "user_profiles"):
+        for view in ("data_sources", "subscriptions", "subscription_policies", "row_policies", "user_profiles", "masking_policies", "masked_columns", "column_tags"):
             assert query(system, f"SELECT * FROM immuta.{view}") == filled.sql(f"SELECT * FROM immuta.{view}"), view
         # And it goes on: what was granted there is revoked here, columns stay excluded, DDL is followed.
         query(system, "SELECT immuta.set_user_groups('ann', '{}'), immuta.unsubscribe('ben', 'sales.orders')")

@@ -48,6 +48,7 @@ SELECT immuta.subscribe('ben', 'sales.orders'), immuta.subscribe('cleo', 'sales.
 SELECT immuta.set_user_attribute('ben', 'region', '{{US}}'), immuta.set_user_attribute('ann', 'region', '{{EU}}');
 SELECT immuta.create_row_policy('region', 'sales.orders', 'region = (SELECT immuta.user_attribute(''region''))');
 SELECT immuta.register_data_source('sales.totals');
+SELECT immuta.create_masking_policy('names', 'hash', columns => '{{sales.customers.name}}', except_groups => '{{clerks}}');
 SELECT immuta.create_project('p'), immuta.add_project_data_source('p', 'app.everyone'),
        immuta.add_project_member('p', 'alice'), immuta.set_current_project('p', 'alice');
 SELECT immuta_internal.store_audit(ARRAY['{{"id": "6b3a2b9e-0000-4000-8000-000000000001", "eventTimestamp": "2031-01-01T12:00:00Z",
@@ -65,7 +66,7 @@ def sees(world):
         for user in USERS:
             token = world.token(user)
             for (table,) in tables:
-                for statement in (f"SELECT count(*) FROM {table}", f"SELECT count(id) FROM {table}",
+                for statement in (f"SELECT count(*) FROM {table}", f"SELECT count(id) FROM {table}", f"SELECT max(name) FROM {table}",
                                   f"INSERT INTO {table} SELECT FROM pg_class WHERE false"):
                     try:
                         impersonate(service, token)
@@ -86,7 +87,7 @@ def readable(seen):
 def unwell(world):
     """What doctor() says of subscriptions, mappings and projects, and drift()."""
     return (world.sql("SELECT \"check\" FROM immuta.doctor() WHERE NOT ok AND \"check\" ~ "
-                      "'subscriptions|adopted|revoked|announced|mapped roles|projects|watched|system account' ORDER BY 1"),
+                      "'subscriptions|adopted|revoked|announced|mapped roles|projects|watched|system account|masked' ORDER BY 1"),
             world.sql("SELECT what, object FROM immuta.drift()"))
 
 

@@ -10,14 +10,14 @@ import (
 	"os"
 	"strings"
 
-	"github.com/jackc/pgconn"
-	"github.com/jackc/pgx/v4"
-	"github.com/jackc/pgx/v4/pgxpool"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // asUser sends the token as a statement of its own: not in the same Batch as the queries, which would be prepared before it.
 func asUser(ctx context.Context, pool *pgxpool.Pool, token string, work func(pgx.Tx) error) error {
-	return pool.BeginFunc(ctx, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT set_config('bodata.impersonation_token', $1, true)", token); err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func flights(ctx context.Context, tx pgx.Tx) (map[string]int, error) {
 }
 
 func main() {
-	pool, err := pgxpool.Connect(context.Background(), "") // PGHOST, PGUSER, PGPASSWORD ... name the service login
+	pool, err := pgxpool.New(context.Background(), "") // PGHOST, PGUSER, PGPASSWORD ... name the service login
 	if err != nil {
 		log.Fatal(err)
 	}

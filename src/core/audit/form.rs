@@ -165,7 +165,7 @@ mod tests {
 
     fn table(name: &str, access: Access, columns: &[&str]) -> Object {
         let columns = columns.iter().map(|&name| name.into()).collect();
-        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns }
+        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns, masked: Vec::new() }
     }
 
     fn values() -> Values {
@@ -196,7 +196,8 @@ mod tests {
     fn statement(outcome: Outcome) -> CompletedStatement {
         let mut objects = Objects::default();
         objects.add(table("app.flights", SELECT, &["id"]));
-        objects.add(table("app.flights", Access(1 << 2), &["id", "delay"]));
+        let masked = vec!["delay".into()];
+        objects.add(Object { masked, ..table("app.flights", Access(1 << 2), &["id", "delay"]) });
         CompletedStatement {
             text: Some(Text {
                 shown: "UPDATE app.flights SET delay = 0 RETURNING id".into(),
@@ -228,6 +229,7 @@ mod tests {
         let accessed = &payload["objectsAccessed"][0];
         assert_eq!(accessed["accessType"], serde_json::json!(["SELECT", "UPDATE"]));
         assert_eq!(accessed["columns"], serde_json::json!([{"name": "id"}, {"name": "delay"}]));
+        assert_eq!(accessed["maskedColumns"], serde_json::json!([{"name": "delay"}]));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Immuta's older query record. Fields in the order of `docs/audit-legacy.schema.json`.
 
 use crate::core::audit::blanks::{Blank, Blanks, Hole};
-use crate::core::audit::uam::{Accessed, UsedBy, is_data_source};
+use crate::core::audit::changes::Action;
+use crate::core::audit::uam::{Accessed, Changed, UsedBy};
 use crate::core::audit::{Record, SqlState, What};
 use serde::Serialize;
 
@@ -71,6 +72,8 @@ pub(super) struct LegacyExtra<'a> {
     objects_accessed: Accessed<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     objects_truncated: bool,
+    #[serde(flatten)]
+    changed: Option<Changed<'a>>,
 }
 
 impl<'a> Legacy<'a> {
@@ -80,8 +83,8 @@ impl<'a> Legacy<'a> {
             _ => None,
         };
         let identity = record.identity();
-        let sources = || record.objects().iter().filter(|object| is_data_source(&object.kind));
-        let source_name = sources().next().map(|object| &*object.name);
+        let source = record.sources().next();
+        let source_name = source.map(|object| &*object.name);
         let text = statement.and_then(|statement| statement.text.as_ref());
         let shown = || text.map(|_| blanks.of(Hole::Query));
         let of_statement = |hole| statement.map(|_| blanks.of(hole));
@@ -91,10 +94,14 @@ impl<'a> Legacy<'a> {
             month: blanks.of(Hole::Month),
             profile_id: None,
             user_id: identity.map(|identity| identity.userid.as_str()),
-            data_source_id: sources().next().map(|object| object.id),
+            data_source_id: source.map(|object| object.id),
             data_source_name: source_name,
-            count: sources().count(),
-            record_type: if statement.is_some() { "nativeQuery" } else { "impersonation" },
+            count: record.sources().count(),
+            record_type: match record.what {
+                What::Statement(_) => "nativeQuery",
+                What::Changed(_) => "accessChange",
+                _ => "impersonation",
+            },
             success: record.is_success(),
             component: "nativeSql",
             access_type: "query",
@@ -109,6 +116,11 @@ impl<'a> Legacy<'a> {
                     What::Transaction(true, _) => "transactionCommitted",
                     What::Transaction(false, _) => "transactionRolledBack",
                     What::Left => "impersonationEnded",
+                    What::Changed(change) => match change.action {
+                        Action::Create => "accessCreated",
+                        Action::Update => "accessUpdated",
+                        Action::Delete => "accessDeleted",
+                    },
                 },
                 reason: record.reason(),
                 query_text: shown(),
@@ -135,6 +147,10 @@ impl<'a> Legacy<'a> {
                 error_code: record.error_code(),
                 objects_accessed: Accessed(record.objects()),
                 objects_truncated: statement.is_some_and(|statement| statement.objects.is_cut()),
+                changed: match record.what {
+                    What::Changed(change) => Some(Changed::of(change)),
+                    _ => None,
+                },
             },
             data_source_table_name: source_name,
             created_at: blanks.of(Hole::At),

@@ -1,6 +1,7 @@
 //! What audit records say. How they are written: [`crate::core::audit::form`].
 
 mod blanks;
+pub mod changes;
 pub mod form;
 pub mod label;
 mod legacy;
@@ -9,6 +10,7 @@ pub mod redact;
 pub mod trail;
 mod uam;
 
+use crate::core::audit::changes::AccessChange;
 use crate::core::identity::{Bearer, Identity, RoleName};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -118,6 +120,15 @@ pub struct Object {
     pub access: Access,
     /// Of a relation: those that are read or written; empty where no column counts.
     pub columns: Vec<Rc<str>>,
+    /// Those of them of which the user sees masks.
+    pub masked: Vec<Rc<str>>,
+}
+
+impl Object {
+    /// Relations are data sources; what else a statement accessed is not.
+    fn is_data_source(&self) -> bool {
+        matches!(&*self.kind, "TABLE" | "PARTITIONED_TABLE" | "VIEW" | "MATERIALIZED_VIEW" | "FOREIGN_TABLE")
+    }
 }
 
 /// The objects of one statement, each named once.
@@ -137,9 +148,13 @@ impl Objects {
         match self.named.iter_mut().find(|known| known.id == accessed.id && known.kind == accessed.kind) {
             Some(known) => {
                 known.access.0 |= accessed.access.0;
-                for column in accessed.columns {
-                    if !known.columns.contains(&column) {
-                        known.columns.push(column);
+                for (columns, more) in
+                    [(&mut known.columns, accessed.columns), (&mut known.masked, accessed.masked)]
+                {
+                    for column in more {
+                        if !columns.contains(&column) {
+                            columns.push(column);
+                        }
                     }
                 }
             }
@@ -259,6 +274,8 @@ pub enum What<'a> {
     Transaction(bool, Outcome),
     /// The session ended its impersonation.
     Left,
+    /// Somebody's access changes as the transaction commits.
+    Changed(&'a AccessChange),
 }
 
 /// One record, without what is another in each.
@@ -299,7 +316,7 @@ impl Record<'_> {
     pub fn outcome(&self) -> Outcome {
         match &self.what {
             What::Statement(statement) => statement.outcome,
-            What::Started | What::Left => Outcome::Success,
+            What::Started | What::Left | What::Changed(_) => Outcome::Success,
             What::Refused(_, state) => Outcome::Failure(Some(*state)),
             What::Ended(_, outcome) | What::Transaction(_, outcome) => *outcome,
         }
@@ -342,11 +359,21 @@ impl Record<'_> {
         }
     }
 
+    /// What a statement accessed.
     pub fn objects(&self) -> &[Object] {
         match &self.what {
             What::Statement(statement) => statement.objects.list(),
             _ => &[],
         }
+    }
+
+    /// Those that it is about.
+    pub fn sources(&self) -> impl Iterator<Item = &Object> {
+        let changed = match &self.what {
+            What::Changed(change) => change.source.as_ref(),
+            _ => None,
+        };
+        self.objects().iter().filter(|object| object.is_data_source()).chain(changed)
     }
 }
 
@@ -358,7 +385,7 @@ mod tests {
 
     fn table(name: &str, access: Access, columns: &[&str]) -> Object {
         let columns = columns.iter().map(|&name| name.into()).collect();
-        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns }
+        Object { id: 42, kind: "TABLE".into(), name: name.into(), access, columns, masked: Vec::new() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Records of Immuta's universal audit model. Fields in the order of `docs/audit-uam.schema.json`.
 
 use crate::core::audit::blanks::{Blank, Blanks, Hole};
+use crate::core::audit::changes::{AccessChange, Said};
 use crate::core::audit::{Access, Object, Outcome, Record, SqlState, What};
 use serde::{Serialize, Serializer};
 use std::rc::Rc;
@@ -77,8 +78,8 @@ impl<'a> UsedBy<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type")]
 pub(super) enum UamPayload<'a> {
-    #[serde(rename_all = "camelCase")]
-    QueryAuditPayload {
+    #[serde(rename = "QueryAuditPayload", rename_all = "camelCase")]
+    Query {
         query_id: Option<Blank>,
         #[serde(skip_serializing_if = "Option::is_none")]
         query: Option<Blank>,
@@ -98,8 +99,8 @@ pub(super) enum UamPayload<'a> {
         access_controls: AccessControls<'a>,
         technology_context: TechnologyContext<'a>,
     },
-    #[serde(rename_all = "camelCase")]
-    ImpersonationAuditPayload {
+    #[serde(rename = "ImpersonationAuditPayload", rename_all = "camelCase")]
+    Impersonation {
         event: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         transaction_outcome: Option<&'static str>,
@@ -109,6 +110,43 @@ pub(super) enum UamPayload<'a> {
         access_controls: AccessControls<'a>,
         technology_context: TechnologyContext<'a>,
     },
+    #[serde(rename = "AccessAuditPayload", rename_all = "camelCase")]
+    Access {
+        #[serde(flatten)]
+        changed: Changed<'a>,
+        technology_context: TechnologyContext<'a>,
+    },
+}
+
+/// What becomes of somebody's access.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Changed<'a> {
+    changed: &'a str,
+    user: Option<UserOf<'a>>,
+    before: &'a Said,
+    after: &'a Said,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    change_truncated: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UserOf<'a> {
+    id: &'a str,
+    identity_provider: &'a str,
+}
+
+impl<'a> Changed<'a> {
+    pub(super) fn of(change: &'a AccessChange) -> Changed<'a> {
+        Changed {
+            changed: &change.subject,
+            user: change.user.as_ref().map(|user| UserOf { id: &user.userid, identity_provider: &user.iamid }),
+            before: &change.before,
+            after: &change.after,
+            change_truncated: change.before.is_too_long() || change.after.is_too_long(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -149,6 +187,8 @@ pub(super) struct AccessedObject<'a> {
     object_type: &'a str,
     access_type: Access,
     columns: Columns<'a>,
+    #[serde(skip_serializing_if = "Columns::is_empty")]
+    masked_columns: Columns<'a>,
 }
 
 #[derive(Serialize)]
@@ -156,13 +196,11 @@ pub(super) struct Column<'a> {
     name: &'a str,
 }
 
-/// Relations are data sources; what else a statement accessed is not.
-pub(super) struct Targets<'a>(pub(super) &'a [Object]);
+pub(super) struct Targets<'a>(Vec<&'a Object>);
 
 impl Serialize for Targets<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let sources = self.0.iter().filter(|object| is_data_source(&object.kind));
-        to.collect_seq(sources.map(|object| Target {
+        to.collect_seq(self.0.iter().map(|object| Target {
             r#type: "DATASOURCE",
             id: object.id.to_string(),
             name: &object.name,
@@ -180,20 +218,23 @@ impl Serialize for Accessed<'_> {
             object_type: &object.kind,
             access_type: object.access,
             columns: Columns(&object.columns),
+            masked_columns: Columns(&object.masked),
         }))
     }
 }
 
 pub(super) struct Columns<'a>(pub(super) &'a [Rc<str>]);
 
+impl Columns<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Serialize for Columns<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(self.0.iter().map(|name| Column { name }))
     }
-}
-
-pub(super) fn is_data_source(kind: &str) -> bool {
-    matches!(kind, "TABLE" | "PARTITIONED_TABLE" | "VIEW" | "MATERIALIZED_VIEW" | "FOREIGN_TABLE")
 }
 
 impl<'a> Uam<'a> {
@@ -202,7 +243,11 @@ impl<'a> Uam<'a> {
         let userid = identity.map(|identity| identity.userid.as_str());
         Uam {
             id: blanks.of(Hole::Id),
-            action: if matches!(record.what, What::Statement(_)) { "QUERY" } else { "IMPERSONATE" },
+            action: match record.what {
+                What::Statement(_) => "QUERY",
+                What::Changed(change) => change.action.name(),
+                _ => "IMPERSONATE",
+            },
             action_status: match record.outcome() {
                 Outcome::Success => "SUCCESS",
                 Outcome::Failure(Some(state)) if state.is_denial() => "UNAUTHORIZED",
@@ -221,7 +266,7 @@ impl<'a> Uam<'a> {
                 bearer: UsedBy::of(record),
             },
             target_type: "DATASOURCE",
-            targets: Targets(record.objects()),
+            targets: Targets(record.sources().collect()),
             related_resources: [],
             audit_payload: UamPayload::of(record, blanks),
         }
@@ -248,7 +293,7 @@ impl<'a> UamPayload<'a> {
         };
         let (event, transaction_outcome, statements) = match &record.what {
             What::Statement(statement) => {
-                return UamPayload::QueryAuditPayload {
+                return UamPayload::Query {
                     query_id: (statement.query_id != 0).then(|| blanks.of(Hole::QueryId)),
                     query: statement.text.as_ref().map(|_| blanks.of(Hole::Query)),
                     query_truncated: statement.text.as_ref().is_some_and(|text| text.is_cut),
@@ -277,8 +322,11 @@ impl<'a> UamPayload<'a> {
                 ("TRANSACTION_ENDED", Some(outcome_of(*committed)), Some(blanks.of(Hole::Statements)))
             }
             What::Left => ("ENDED", None, None),
+            What::Changed(change) => {
+                return UamPayload::Access { changed: Changed::of(change), technology_context };
+            }
         };
-        UamPayload::ImpersonationAuditPayload {
+        UamPayload::Impersonation {
             event,
             transaction_outcome,
             statements,

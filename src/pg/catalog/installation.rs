@@ -65,6 +65,10 @@ pub struct Installation {
     pub user_profile_by_user: u32,
     pub token_revocation: u32,
     pub token_revocation_by_key: u32,
+    pub masks: u32,
+    pub masks_by_column: u32,
+    pub mask_parameters: u32,
+    pub mask_parameters_by_id: u32,
     home: u32,
 }
 
@@ -111,7 +115,7 @@ thread_local! {
     static OWNED: RefCell<(u64, HashMap<u32, bool, RandomState>)> = RefCell::default();
 }
 
-const RELATIONS: [&CStr; 25] = [
+const RELATIONS: [&CStr; 29] = [
     c"user_account",
     c"user_account_id_key",
     c"user_account_pkey",
@@ -137,6 +141,10 @@ const RELATIONS: [&CStr; 25] = [
     c"token_revocation_pkey",
     c"access_class",
     c"access_class_role_key",
+    c"masks",
+    c"masks_pkey",
+    c"mask_parameters",
+    c"mask_parameters_pkey",
 ];
 
 /// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
@@ -197,6 +205,10 @@ fn find() -> (Option<Presence>, Option<Installation>) {
             token_revocation_by_key: oids[22],
             access_class: oids[23],
             access_class_by_role: oids[24],
+            masks: oids[25],
+            masks_by_column: oids[26],
+            mask_parameters: oids[27],
+            mask_parameters_by_id: oids[28],
         });
     FOUND.set((generation, presence, installation));
     (presence, installation)

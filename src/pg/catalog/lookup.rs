@@ -107,7 +107,63 @@ pub fn c_symbol(function: u32) -> Option<Vec<u8>> {
     }
 }
 
+/// By what path a function finds what it names.
+pub enum Names {
+    /// It names nothing, or says by which path.
+    Fixed,
+    /// Its body was parsed when it was made: a node as text.
+    Parsed(CString),
+    /// By that of whoever calls it.
+    ByCaller,
+}
+
+pub fn how_names_are_found(function: u32) -> Option<Names> {
+    // SAFETY: as in function(); settings are an array of text, a parsed body is a text without a zero byte.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(function).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let language = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc)).prolang.to_u32();
+        let column = |number: u32| {
+            let mut is_null = false;
+            let value = pg_sys::SysCacheGetAttr(cache, tuple, number as i16, &mut is_null);
+            (!is_null).then_some(value)
+        };
+        let sets_path = column(pg_sys::Anum_pg_proc_proconfig)
+            .is_some_and(|settings| texts(settings).iter().any(|text| text.starts_with(b"search_path=")));
+        let names = if matches!(language, INTERNAL_LANGUAGE | C_LANGUAGE) || sets_path {
+            Names::Fixed
+        } else if let Some(body) = column(pg_sys::Anum_pg_proc_prosqlbody) {
+            let body = pg_sys::pg_detoast_datum_packed(body.cast_mut_ptr());
+            CString::new(pgrx::varlena_to_byte_slice(body)).map_or(Names::ByCaller, Names::Parsed)
+        } else {
+            Names::ByCaller
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(names)
+    }
+}
+
+/// Whether this is a function in SQL that returns sets: the planner may put its query in its place.
+pub fn is_set_of_sql(function: u32) -> bool {
+    // SAFETY: as in function().
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(function).into());
+        if tuple.is_null() {
+            return false;
+        }
+        let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc);
+        let found = form.proretset && form.prolang.to_u32() == SQL_LANGUAGE;
+        pg_sys::ReleaseSysCache(tuple);
+        found
+    }
+}
+
 /// `pg_language.h` and `pg_language.dat`.
+const INTERNAL_LANGUAGE: u32 = 12;
 const C_LANGUAGE: u32 = 13;
 const ANUM_PG_LANGUAGE_LANPLTRUSTED: i16 = 5;
 const SQL_LANGUAGE: u32 = 14;

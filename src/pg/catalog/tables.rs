@@ -11,8 +11,10 @@ use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use crate::pg::catalog::Installation;
 use crate::pg::sys::text;
+use foldhash::fast::RandomState;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use std::ffi::{CStr, c_int};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_int};
 
 /// A row of `immuta.token`.
 pub struct Token {
@@ -224,6 +226,42 @@ pub fn role_of_current_project(installed: &Installation, user: i64) -> Option<u3
     Some(scan(installed.project, installed.project_by_id, &keys, role).unwrap_or(0))
 }
 
+// Masks are looked for in every session: a catalog snapshot would leave predicate locks in SERIALIZABLE transactions. The
+// one that sees what is committed right now leaves none. Should it miss what is being changed just then, a column is
+// refused until the change is announced.
+
+/// The tables that have masks.
+pub fn masked_tables(installed: &Installation) -> HashSet<u32, RandomState> {
+    let mut tables = HashSet::default();
+    visit_now(installed.masks, 0, &[], |row| {
+        tables.extend(row.value::<pg_sys::Oid>(1).map(|table| table.to_u32()));
+        true
+    });
+    tables
+}
+
+/// The masks of a table: numbers of columns, and expressions in the database encoding.
+pub fn masks(installed: &Installation, table: u32) -> Vec<(i16, CString)> {
+    let mut masks = Vec::new();
+    let Some(key) = pg_sys::Oid::from(table).into_datum() else { return masks };
+    visit_now(installed.masks, installed.masks_by_column, &[(1, pg_sys::F_OIDEQ, key)], |row| {
+        masks.extend(row.value::<i16>(2).zip(row.bytes(3).and_then(|text| CString::new(text).ok())));
+        true
+    });
+    masks
+}
+
+/// The parameters of a mask, in the database encoding: salt, pattern, replacement, flags.
+pub fn mask_parameters(installed: &Installation, id: i32) -> Option<[Option<Vec<u8>>; 4]> {
+    let mut parameters = None;
+    let keys = [(1, pg_sys::F_INT4EQ, id.into_datum()?)];
+    visit_now(installed.mask_parameters, installed.mask_parameters_by_id, &keys, |row| {
+        parameters = Some([2, 3, 4, 5].map(|column| row.bytes(column)));
+        false
+    });
+    parameters
+}
+
 fn text_key(text: &str) -> Option<pg_sys::Datum> {
     let text = text::to_server(text)?;
     // SAFETY: a NUL-terminated string, which is copied.
@@ -258,15 +296,19 @@ impl Row {
         Some(text::from_server(text.to_bytes()))
     }
 
-    /// A text column, as UTF-8.
-    fn text(&self, column: i32) -> Option<String> {
+    /// A column of text or bytes, as it is.
+    fn bytes(&self, column: i32) -> Option<Vec<u8>> {
         let datum = self.datum(column)?;
-        // SAFETY: a text datum; pg_detoast_datum_packed() returns it with all its bytes in place.
-        let bytes = unsafe {
+        // SAFETY: such a datum; pg_detoast_datum_packed() returns it with all its bytes in place.
+        Some(unsafe {
             let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
             pgrx::varlena_to_byte_slice(value).to_vec()
-        };
-        Some(text::from_server(&bytes))
+        })
+    }
+
+    /// A text column, as UTF-8.
+    fn text(&self, column: i32) -> Option<String> {
+        Some(text::from_server(&self.bytes(column)?))
     }
 }
 
@@ -287,7 +329,23 @@ fn scan<T>(
 }
 
 /// Shows rows to `look` until it has seen enough: by the index, or all if that is 0.
-fn visit(table: u32, index: u32, keys: &[(i16, u32, pg_sys::Datum)], mut look: impl FnMut(&Row) -> bool) {
+fn visit(table: u32, index: u32, keys: &[(i16, u32, pg_sys::Datum)], look: impl FnMut(&Row) -> bool) {
+    visit_in(std::ptr::null_mut(), table, index, keys, look);
+}
+
+/// The same, as it is right now.
+fn visit_now(table: u32, index: u32, keys: &[(i16, u32, pg_sys::Datum)], look: impl FnMut(&Row) -> bool) {
+    visit_in(&raw mut pg_sys::SnapshotSelfData, table, index, keys, look);
+}
+
+/// In a snapshot; null stands for a catalog snapshot.
+fn visit_in(
+    snapshot: pg_sys::Snapshot,
+    table: u32,
+    index: u32,
+    keys: &[(i16, u32, pg_sys::Datum)],
+    mut look: impl FnMut(&Row) -> bool,
+) {
     // SAFETY: table and index are ours and exist in this generation; the row is read before the scan ends; an error
     // in between aborts the transaction, which closes both.
     unsafe {
@@ -303,8 +361,7 @@ fn visit(table: u32, index: u32, keys: &[(i16, u32, pg_sys::Datum)], mut look: i
         let count = scan_keys.len() as c_int;
         let first = scan_keys.as_mut_ptr();
         let by_index = index != 0;
-        let scan =
-            pg_sys::systable_beginscan(relation, index.into(), by_index, std::ptr::null_mut(), count, first);
+        let scan = pg_sys::systable_beginscan(relation, index.into(), by_index, snapshot, count, first);
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() || !look(&Row { tuple, descriptor: (*relation).rd_att }) {

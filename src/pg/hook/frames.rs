@@ -8,7 +8,6 @@
 use crate::core::audit::trail::Handle;
 use crate::core::guard::Statement;
 use crate::core::session::names::LookUp;
-use crate::pg::gate;
 use crate::pg::hook::depth::{DEPTH, SETTINGS_LEVEL, depth};
 use crate::pg::hook::nodes::{self, Handled, Permissions, Query, References};
 use crate::pg::hook::statement::{self, Opening, Progress};
@@ -16,6 +15,7 @@ use crate::pg::hook::{cursor, reported};
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::sys::{compat, raw};
+use crate::pg::{gate, mask};
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{c_char, c_int, c_void};
@@ -197,6 +197,7 @@ unsafe extern "C-unwind" fn process_utility(
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
+        let pstmt = if mask::may_be_used() && nodes::is_copy(pstmt) { with_masks(pstmt) } else { pstmt };
         let context =
             if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
         match PREVIOUS_UTILITY {
@@ -264,11 +265,19 @@ unsafe extern "C-unwind" fn planner(
         };
         // Functions may run in here, too: what they do is not top-level.
         let frame = enter(depth, before);
+        let outer = mask::planning();
+        if mask::may_be_used() {
+            mask_query(parse, depth + 1);
+        }
         let plan = match PREVIOUS_PLANNER {
             Some(previous) => previous(parse, query_string, cursor_options, bound_params),
             None => raw::standard_planner(parse, query_string, cursor_options, bound_params),
         };
         inject::frame(Point::PlanRan);
+        if mask::may_be_used() {
+            bind_plan(plan);
+        }
+        mask::set_planning(outer);
         leave_preparation(frame);
         inject::frame(Point::PlanEnds);
         plan
@@ -389,7 +398,9 @@ unsafe extern "C-unwind" fn needs_fmgr(function: pg_sys::Oid) -> bool {
         if gate::is_restricted() || gate::is_dry_run() {
             before_function_of_system(function);
         }
-        PREVIOUS_LOOK_UP.is_some_and(|previous| previous(function))
+        // Directly by the planner, not by something that it runs.
+        let is_planned = mask::planning() != 0 && mask::planning() == depth();
+        PREVIOUS_LOOK_UP.is_some_and(|previous| previous(function)) || is_planned && is_kept(function)
     }
 }
 
@@ -522,6 +533,40 @@ unsafe extern "C-unwind" fn before_plan(parse: *mut pg_sys::Query, depth: u32) -
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten.
     let references = unsafe { References::of(parse) };
     decide(|handlers| (handlers.plan)(&references, depth))
+}
+
+/// Puts masks into a query that is about to be planned.
+#[pg_guard]
+unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32) {
+    // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, whose tables are locked, and which is the planner's
+    // to change.
+    if let Err(report) = unsafe { mask::rewrite(parse) } {
+        // Of a login that impersonates nobody it is no refusal to impersonate.
+        if gate::is_impersonating() { refuse(report) } else { raise(report) }
+    }
+    mask::set_planning(if mask::may_be_used() && mask::is_for_subscriber() { depth } else { 0 });
+}
+
+/// A plan with masks, or of what has some, is not for another role.
+#[pg_guard]
+unsafe extern "C-unwind" fn bind_plan(plan: *mut pg_sys::PlannedStmt) {
+    // SAFETY: the plan was made just now.
+    unsafe { (*plan).dependsOnRole |= mask::depends_on_role(plan) };
+}
+
+/// The statement in whose place COPY shows masks, or the same one.
+#[pg_guard]
+unsafe extern "C-unwind" fn with_masks(pstmt: *mut pg_sys::PlannedStmt) -> *mut pg_sys::PlannedStmt {
+    if !raw::IsTransactionState() || raw::IsAbortedTransactionBlockState() {
+        return pstmt;
+    }
+    // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
+    unsafe { mask::as_query(pstmt) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn is_kept(function: pg_sys::Oid) -> bool {
+    mask::keeps_its_frame(function.to_u32())
 }
 
 #[pg_guard]

@@ -28,6 +28,7 @@ mod server {
     use super::{JUDGE, Login};
     use crate::pg::catalog::roles;
     use crate::pg::preload;
+    use crate::pg::sys::inject::{self, Point};
     use crate::pg::sys::report;
     use pgrx::PgTryBuilder;
     use pgrx::pg_sys::{self, panic::CaughtError};
@@ -83,6 +84,7 @@ mod server {
         delegates: bool,
         authn_id: NonNull<*mut c_char>,
     ) -> Result<(), String> {
+        inject::point(Point::OauthBegins);
         // SAFETY: by contract.
         let (token, issuer, scope) = unsafe { (CStr::from_ptr(token.as_ptr()), shown(issuer), shown(scope)) };
         let judge = JUDGE.get().filter(|_| preload::is_preloaded());
@@ -104,9 +106,11 @@ mod server {
         }
         let token = token.to_str().map_err(|_| "its token is not ASCII")?;
         let user = judge(&Login { token, issuer: &issuer, scope: &scope })?;
+        inject::point(Point::OauthJudged);
         let user = CString::new(user).map_err(|_| "its user has a zero byte")?;
         // SAFETY: PostgreSQL frees nothing of it and wants it palloc'd.
         unsafe { authn_id.write(pg_sys::pstrdup(user.as_ptr())) };
+        inject::point(Point::OauthNamed);
         Ok(())
     }
 

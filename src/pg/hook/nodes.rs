@@ -140,33 +140,6 @@ fn created_operator(define: &pg_sys::DefineStmt) -> Option<Statement> {
     }
 }
 
-/// Whether a text (in the database encoding) is one expression, and nothing that could end it and go on with something
-/// else. Raises PostgreSQL's error for what cannot be parsed.
-pub fn is_expression(text: &CStr) -> bool {
-    // SAFETY: the parser returns a list of statements, for an expression a SelectStmt whose target is a ResTarget.
-    unsafe {
-        let mode = pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR;
-        let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), mode));
-        let Some(statement) = statements.get_ptr(0).filter(|_| statements.len() == 1) else { return false };
-        if !is_a((*statement).stmt, pg_sys::NodeTag::T_SelectStmt) {
-            return false;
-        }
-        let select = &*((*statement).stmt as *mut pg_sys::SelectStmt);
-        let targets = PgList::<pg_sys::ResTarget>::from_pg(select.targetList);
-        let is_bare = select.distinctClause.is_null()
-            && select.fromClause.is_null()
-            && select.whereClause.is_null()
-            && select.groupClause.is_null()
-            && select.havingClause.is_null()
-            && select.windowClause.is_null()
-            && select.sortClause.is_null()
-            && select.limitOffset.is_null()
-            && select.limitCount.is_null()
-            && select.lockingClause.is_null();
-        is_bare && targets.len() == 1 && targets.get_ptr(0).is_some_and(|target| (*target).name.is_null())
-    }
-}
-
 /// `RESET ALL` has no name: a kind, not a name, tells what is set.
 fn classify_set(set: &pg_sys::VariableSetStmt) -> Statement {
     use pg_sys::VariableSetKind::*;
@@ -357,6 +330,15 @@ impl Query {
 unsafe fn is_lone_result(plan: *const pg_sys::Plan) -> bool {
     // SAFETY: by contract; every node of a plan begins with its tag and these fields.
     unsafe { !plan.is_null() && (*plan).type_ == pg_sys::NodeTag::T_Result && (*plan).lefttree.is_null() }
+}
+
+/// Whether this is a COPY.
+///
+/// # Safety
+/// `pstmt` is a planned statement of PostgreSQL that wraps a utility statement.
+pub unsafe fn is_copy(pstmt: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: by contract.
+    unsafe { (*(*pstmt).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt }
 }
 
 /// Whether a statement is one of those that are in every transaction and name no objects: nothing runs and nothing is
@@ -596,7 +578,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
         match (*node).type_ {
             T_Query => {
                 let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as c_int;
-                return compat::query_tree_walker(node as *mut pg_sys::Query, visit, found, flags);
+                return compat::plain::query_tree_walker(node as *mut pg_sys::Query, visit, found, flags);
             }
             T_RangeTblEntry => {
                 let entry = &*(node as *mut pg_sys::RangeTblEntry);
@@ -619,7 +601,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             _ => {}
         }
         raw::check_functions_in_node(node, Some(visit_function), found);
-        compat::expression_tree_walker(node, visit, found)
+        compat::plain::expression_tree_walker(node, visit, found)
     }
 }
 

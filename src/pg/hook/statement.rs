@@ -213,6 +213,8 @@ pub struct Accessed {
     pub privileges: u32,
     /// Numbers of the columns; 0 stands for all. Empty where no column counts.
     pub columns: Vec<i16>,
+    /// Those of them in whose place a mask is shown.
+    pub masked: Vec<i16>,
 }
 
 impl Permissions {
@@ -226,7 +228,10 @@ impl Permissions {
                     for set in [entry.selectedCols, entry.insertedCols, entry.updatedCols] {
                         add_columns(set, &mut columns);
                     }
-                    Accessed { relation: entry.relid.to_u32(), privileges: compat::privileges(entry), columns }
+                    let mut masked = Vec::new();
+                    add_columns(compat::masked_columns(entry), &mut masked);
+                    let privileges = compat::privileges(entry);
+                    Accessed { relation: entry.relid.to_u32(), privileges, columns, masked }
                 })
                 .collect()
         }

@@ -16,6 +16,10 @@ pub struct TransactionHandlers {
     pub unknown_user: fn(),
     pub pre_commit: fn() -> Result<(), Report>,
     pub prepare: fn() -> Result<(), Report>,
+    /// Before either, of a transaction that changes who has access to what.
+    pub changed: fn() -> Result<(), Report>,
+    /// It is over.
+    pub changes_end: fn(),
     /// Whether it committed.
     pub end: fn(bool),
     pub subtransaction_started: fn(u32),
@@ -50,7 +54,15 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
                 if gate::wants_attention() {
                     before_end(event);
                 }
+                // Last: what is on record stays.
+                if gate::is_changing() {
+                    before_change();
+                }
             }
+            _ if gate::is_changing() => change_ends(),
+            _ => {}
+        }
+        match event {
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE | XACT_EVENT_ABORT if !gate::is_ordinary_session() => {
                 at_end(event != XACT_EVENT_ABORT);
                 // A procedure that commits goes on.
@@ -92,6 +104,20 @@ fn finish(act: impl FnOnce()) {
 unsafe extern "C-unwind" fn meet_user() {
     if let Some(handlers) = HANDLERS.get() {
         (handlers.unknown_user)();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_change() {
+    if let Some(Err(report)) = HANDLERS.get().map(|handlers| (handlers.changed)()) {
+        raise(report);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn change_ends() {
+    if let Some(handlers) = HANDLERS.get() {
+        finish(handlers.changes_end);
     }
 }
 

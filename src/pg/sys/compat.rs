@@ -178,6 +178,193 @@ mod permissions {
     }
 }
 
+/// What is checked of a range table entry is in the entry before 16.
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+mod of_entry {
+    use super::pg_sys;
+
+    /// The permissions that are checked for an entry of the query's range table; null for none.
+    ///
+    /// # Safety
+    /// `entry` is of the range table of `query`.
+    pub unsafe fn permissions_of(
+        _query: *mut pg_sys::Query,
+        entry: *mut pg_sys::RangeTblEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract. Those of a view that was replaced by its query are with the entry that stands for it in there.
+        unsafe {
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
+                return entry;
+            }
+            let first: *mut pg_sys::RangeTblEntry = super::element((*(*entry).subquery).rtable, 0);
+            if !first.is_null() && (*first).relid == (*entry).relid { first } else { std::ptr::null_mut() }
+        }
+    }
+
+    /// Has the same checked for a copy of the entry, the first of another query.
+    ///
+    /// # Safety
+    /// `copy` is in no other query.
+    pub unsafe fn move_permissions(
+        to: *mut pg_sys::Query,
+        copy: *mut pg_sys::RangeTblEntry,
+        _like: *const super::PermissionEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract.
+        unsafe { permissions_of(to, copy) }
+    }
+
+    /// Has nothing checked any more.
+    ///
+    /// # Safety
+    /// As [`permissions_of`].
+    pub unsafe fn clear_permissions(entry: &mut pg_sys::RangeTblEntry) {
+        entry.requiredPerms = 0;
+        entry.checkAsUser = pg_sys::InvalidOid;
+        entry.selectedCols = std::ptr::null_mut();
+        entry.insertedCols = std::ptr::null_mut();
+        entry.updatedCols = std::ptr::null_mut();
+        entry.extraUpdatedCols = std::ptr::null_mut();
+    }
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+mod of_entry {
+    use super::pg_sys;
+
+    /// The permissions that are checked for an entry of the query's range table; null for none.
+    ///
+    /// # Safety
+    /// `entry` is of the range table of `query`.
+    pub unsafe fn permissions_of(
+        query: *mut pg_sys::Query,
+        entry: *mut pg_sys::RangeTblEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract.
+        unsafe {
+            match usize::try_from((*entry).perminfoindex).unwrap_or(0).checked_sub(1) {
+                Some(at) => super::element((*query).rteperminfos, at),
+                None => std::ptr::null_mut(),
+            }
+        }
+    }
+
+    /// Has the same checked for a copy of the entry, the first of another query.
+    ///
+    /// # Safety
+    /// `copy` is in no other query.
+    pub unsafe fn move_permissions(
+        to: *mut pg_sys::Query,
+        copy: *mut pg_sys::RangeTblEntry,
+        like: *const super::PermissionEntry,
+    ) -> *mut super::PermissionEntry {
+        // SAFETY: by contract; the sets are shared, and never changed in place.
+        unsafe {
+            (*copy).perminfoindex = 0;
+            let entry = pg_sys::addRTEPermissionInfo(&mut (*to).rteperminfos, copy);
+            *entry = *like;
+            entry
+        }
+    }
+
+    /// Has nothing checked any more.
+    ///
+    /// # Safety
+    /// As [`permissions_of`].
+    pub unsafe fn clear_permissions(entry: &mut pg_sys::RangeTblEntry) {
+        entry.perminfoindex = 0;
+    }
+}
+
+/// `bms_is_member()`. Raises nothing.
+///
+/// # Safety
+/// `set` is null or a live set.
+pub unsafe fn is_member(member: i32, set: *const pg_sys::Bitmapset) -> bool {
+    let bits = pg_sys::bitmapword::BITS;
+    let (Ok(member), false) = (u32::try_from(member), set.is_null()) else { return false };
+    // SAFETY: by contract; a set has as many words as it says.
+    let words = unsafe { (*set).words.as_slice(usize::try_from((*set).nwords).unwrap_or(0)) };
+    usize::try_from(member / bits)
+        .ok()
+        .and_then(|at| words.get(at))
+        .is_some_and(|word| word >> (member % bits) & 1 == 1)
+}
+
+/// An element of a list of nodes; null beyond its end. Raises nothing.
+///
+/// # Safety
+/// `list` is null or a list of nodes of this type.
+pub unsafe fn element<T>(list: *const pg_sys::List, at: usize) -> *mut T {
+    // SAFETY: by contract; a list has as many elements as it says.
+    unsafe {
+        if list.is_null() || at >= usize::try_from((*list).length).unwrap_or(0) {
+            return std::ptr::null_mut();
+        }
+        (*(*list).elements.add(at)).ptr_value.cast()
+    }
+}
+
+pub use of_entry::{clear_permissions, move_permissions, permissions_of};
+
+/// The columns in whose place `pg::mask` shows masks; null for none. Where nothing is inserted the set of columns that are is
+/// checked by nobody, and it goes with the plan wherever that goes.
+pub fn masked_columns(entry: &PermissionEntry) -> *mut pg_sys::Bitmapset {
+    let inserts = u64::from(privileges(entry)) & u64::from(pg_sys::ACL_INSERT) != 0;
+    if inserts { std::ptr::null_mut() } else { entry.insertedCols }
+}
+
+/// The other way about.
+pub fn set_masked_columns(entry: &mut PermissionEntry, columns: *mut pg_sys::Bitmapset) {
+    entry.insertedCols = columns;
+}
+
+/// Where MERGE finds the rows that it changes, as a range table index; 0 where that goes without saying.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub fn merge_target(_query: &pg_sys::Query) -> i32 {
+    0
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+pub fn merge_target(query: &pg_sys::Query) -> i32 {
+    query.mergeTargetRelation
+}
+
+/// Whether a variable is of the table with this index of the range table.
+#[allow(clippy::unnecessary_cast)]
+pub fn is_of_table(variable: &pg_sys::Var, index: i32) -> bool {
+    // Unsigned in 14.
+    variable.varno as i32 == index
+}
+
+/// Puts the expressions of a target list in the place of columns of the first range table entry, which have their numbers.
+///
+/// # Safety
+/// `node` is an expression, and `targets` a target list.
+pub unsafe fn replace_columns(node: *mut pg_sys::Node, targets: *mut pg_sys::List) -> *mut pg_sys::Node {
+    let others = pg_sys::ReplaceVarsNoMatchOption::REPLACEVARS_CHANGE_VARNO;
+    // SAFETY: by contract; the entry is only looked at for rows as a whole, of which there are none in what is computed of
+    // columns.
+    unsafe {
+        let mut has_sublinks = false;
+        let mut entry = pg_sys::RangeTblEntry { type_: pg_sys::NodeTag::T_RangeTblEntry, ..Default::default() };
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17"))]
+        return pg_sys::ReplaceVarsFromTargetList(node, 1, 0, &mut entry, targets, others, 1, &mut has_sublinks);
+        #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
+        return pg_sys::ReplaceVarsFromTargetList(
+            node,
+            1,
+            0,
+            &mut entry,
+            targets,
+            0,
+            others,
+            1,
+            &mut has_sublinks,
+        );
+    }
+}
+
 pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan, privileges};
 
 pub fn hook_executor_check_perms<F: Frames>() {
@@ -308,19 +495,54 @@ unsafe extern "C" {
 
 type Visitor = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
 
-// Without pgrx's guard: `visit` is a plain frame, and whoever begins the walk guards all of it.
-unsafe extern "C-unwind" {
-    /// Over expressions, range table entries and subqueries, as the flags say.
-    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "query_tree_walker_impl")]
-    pub fn query_tree_walker(
-        query: *mut pg_sys::Query,
-        visit: Visitor,
-        context: *mut c_void,
-        flags: std::ffi::c_int,
-    ) -> bool;
-    #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
-    pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
+/// `query_tree_walker()` over expressions, range table entries and subqueries.
+///
+/// # Safety
+/// `query` is a query, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mut c_void) -> bool {
+    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as std::ffi::c_int;
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: by contract; the guard turns an error into a panic that unwinds our frames.
+    return unsafe { pg_guard_ffi_boundary(|| plain::query_tree_walker(query, visit, context, flags)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::query_tree_walker_impl(query, Some(visit), context, flags) };
 }
+
+/// `expression_tree_walker()`.
+///
+/// # Safety
+/// `node` is a node of a query, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: as in walk_query().
+    return unsafe { pg_guard_ffi_boundary(|| plain::expression_tree_walker(node, visit, context)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
+}
+
+/// The same walks without the guards, which cost more than the rest, for plain frames that only look.
+pub mod plain {
+    use super::{Visitor, c_void, pg_sys};
+
+    unsafe extern "C-unwind" {
+        #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "query_tree_walker_impl")]
+        pub fn query_tree_walker(
+            query: *mut pg_sys::Query,
+            visit: Visitor,
+            context: *mut c_void,
+            flags: std::ffi::c_int,
+        ) -> bool;
+        #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
+        pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
+    }
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 /// The text of a string node, which was a general value node before 15; null for any other node.
 ///

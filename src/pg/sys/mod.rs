@@ -4,6 +4,7 @@ pub mod client;
 pub mod clock;
 pub mod compat;
 pub mod exit;
+pub mod expression;
 pub mod inject;
 pub mod machine;
 pub mod raw;

@@ -54,6 +54,8 @@ unsafe extern "C" {
     pub safe fn GetSessionUserId() -> pg_sys::Oid;
     /// `miscinit.c`: returns a static variable.
     pub safe fn GetOuterUserId() -> pg_sys::Oid;
+    /// `miscinit.c`: returns a static variable.
+    pub safe fn GetUserId() -> pg_sys::Oid;
     /// `miscinit.c`: copies two static variables.
     pub fn GetUserIdAndSecContext(userid: *mut pg_sys::Oid, sec_context: *mut c_int);
     /// `miscinit.c`: assigns two static variables.

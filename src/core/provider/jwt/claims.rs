@@ -33,6 +33,8 @@ pub struct Policy {
     /// A claim, and the values of which it must have one.
     pub required: Vec<(Path, Vec<Json>)>,
     pub skew: Duration,
+    /// How much longer a token counts with which the session was opened.
+    pub outlives: Duration,
     pub max_lifetime: Option<Duration>,
     pub refuses_actors: bool,
     pub keys: Keys,
@@ -153,7 +155,7 @@ fn time(claims: &Json, name: &str) -> Result<Option<Timestamp>, Fault> {
 
 /// When a token ends, which every token must say.
 fn ends(claims: &Json, policy: &Policy) -> Result<Timestamp, Fault> {
-    Ok(time(claims, "exp")?.ok_or(Fault::Expired)?.plus(policy.skew))
+    Ok(time(claims, "exp")?.ok_or(Fault::Expired)?.plus(policy.skew).plus(policy.outlives))
 }
 
 /// An access token that whoever has it may use.
@@ -463,6 +465,10 @@ mod tests {
             assert_eq!(fault(times, &policy()), expected, "{times}");
         }
         assert_eq!(fault(r#""iat":null,"exp":1e300"#, &Policy { max_lifetime: None, ..policy() }), None);
+        let outliving = Policy { outlives: Duration::from_secs(100), ..policy() };
+        assert_eq!(fault(r#""exp":999999871"#, &outliving), None);
+        assert_eq!(fault(r#""exp":999999870"#, &outliving), Some(Fault::Expired));
+        assert_eq!(fault(r#""nbf":1000000031"#, &outliving), Some(Fault::Early));
         let end = judged("", &policy()).map(|accepted| accepted.expires);
         assert_eq!(end.ok(), Some(Timestamp(NOW.0 + 630 * SECOND)));
     }

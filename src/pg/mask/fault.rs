@@ -1,0 +1,122 @@
+//! Errors about masks.
+
+use crate::pg::sys::report::{Report, raise};
+use pgrx::PgSqlErrorCode;
+
+pub enum MaskFault {
+    /// A masked column is named where rows are changed: `(column, table)`.
+    Target(String, String),
+    /// The mask does not fit its column any more: `(column, table)`.
+    Broken(String, String),
+    /// What a mask names by this number is missing.
+    NoParameters(i32),
+    /// Somebody tried to make a `mask_ref`.
+    Reference,
+    /// There is no such table or column, or it cannot have a mask.
+    NoColumn,
+    NotExpression,
+    /// The type of the mask, and that of the column.
+    Type(String, String),
+    /// It depends on more than the row: by this function, or something else.
+    NotImmutable(Option<String>),
+    /// A function whose meaning depends on the search path of whoever calls it.
+    SearchPath(String),
+    NotParallelSafe(String),
+    Table,
+    WholeRow,
+    /// Written down, it does not come to the same.
+    Unstable,
+}
+
+impl MaskFault {
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            MaskFault::Target(..) | MaskFault::Broken(..) | MaskFault::NoParameters(_) | MaskFault::Reference
+        )
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode::*;
+        match self {
+            fault if fault.is_refusal() => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            MaskFault::NotImmutable(_) | MaskFault::SearchPath(_) | MaskFault::NotParallelSafe(_) => {
+                ERRCODE_INVALID_OBJECT_DEFINITION
+            }
+            MaskFault::Table | MaskFault::WholeRow => ERRCODE_FEATURE_NOT_SUPPORTED,
+            _ => ERRCODE_INVALID_PARAMETER_VALUE,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            MaskFault::Target(column, table) => format!("column \"{column}\" of table \"{table}\" is masked"),
+            MaskFault::Broken(column, table) => {
+                format!("the mask of column \"{column}\" of table \"{table}\" does not fit it any more")
+            }
+            MaskFault::NoParameters(id) => format!("the parameters {id} of a mask are missing"),
+            MaskFault::Reference => "values of type immuta.mask_ref cannot be made".into(),
+            MaskFault::NoColumn => "a mask is for a column of a table or a view".into(),
+            MaskFault::NotExpression => "a mask is one expression".into(),
+            MaskFault::Type(mask, column) => {
+                format!("a mask of type {mask} does not fit a column of type {column}")
+            }
+            MaskFault::NotImmutable(None) => "a mask must depend on nothing but the row".into(),
+            MaskFault::NotImmutable(Some(name)) => {
+                format!("a mask must depend on nothing but the row: function {name} is not IMMUTABLE")
+            }
+            MaskFault::SearchPath(name) => {
+                format!("function {name} in a mask looks names up by the search path of whoever calls it")
+            }
+            MaskFault::NotParallelSafe(name) => format!("function {name} in a mask is not PARALLEL SAFE"),
+            MaskFault::Table => "a mask must not read tables".into(),
+            MaskFault::WholeRow => "a mask must not name the row as a whole, or its system columns".into(),
+            MaskFault::Unstable => "the mask comes to something else when it is read again".into(),
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            MaskFault::Target(..) => {
+                "Leave it out of WHERE, SET and RETURNING of the table that is changed, and of ON CONFLICT; a subquery may \
+                 read its mask."
+            }
+            MaskFault::Broken(..) => {
+                "The other columns can be read. An administrator can replace the masking policy; see immuta.drift()."
+            }
+            MaskFault::NoParameters(_) => "An administrator can replace the masking policy; see immuta.drift().",
+            MaskFault::Reference => "Only masks name one; see immuta.create_masking_policy().",
+            MaskFault::NoColumn => "Name one by its table and number.",
+            MaskFault::NotExpression => {
+                "Write an expression over the columns of the table, such as left(name, 1)."
+            }
+            MaskFault::Type(..) => "Cast it to the type of the column.",
+            MaskFault::NotImmutable(_) => {
+                "Use IMMUTABLE functions: for example date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', \
+                 not date_trunc('day', at)."
+            }
+            MaskFault::SearchPath(_) => {
+                "Give it a body of BEGIN ATOMIC, or a search path: ALTER FUNCTION ... SET search_path."
+            }
+            MaskFault::NotParallelSafe(_) => "ALTER FUNCTION ... PARALLEL SAFE, if it is.",
+            MaskFault::Table => "Make what it needs a column of the table.",
+            MaskFault::WholeRow => "Name the columns that it needs.",
+            MaskFault::Unstable => "Write it with explicit casts.",
+        }
+    }
+
+    pub fn raise(self) -> ! {
+        raise(self.into())
+    }
+}
+
+impl From<MaskFault> for Report {
+    fn from(fault: MaskFault) -> Report {
+        Report {
+            sqlstate: fault.sqlstate(),
+            message: fault.message(),
+            detail: if fault.is_refusal() { "MASKED_COLUMN" } else { "MASK_NOT_ALLOWED" },
+            hint: fault.hint(),
+        }
+    }
+}

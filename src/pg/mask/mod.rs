@@ -1,0 +1,26 @@
+//! Masks: what subscribers see of a column on which they have no SELECT.
+//!
+//! A query that names such a column is changed before it is planned: its table becomes a subquery that shows the mask in
+//! the place of the column, and asks for rights on the other columns only. What is not changed, for whatever reason,
+//! is refused by PostgreSQL's own check of columns. So a fault in here refuses, and shows nothing.
+
+mod cache;
+mod copy;
+mod expression;
+mod fault;
+mod parameters;
+mod query;
+mod rules;
+
+pub use cache::{changed, may_be_used, watch};
+pub use copy::as_query;
+pub use parameters::{hash, regex, show_reference};
+pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
+pub use rules::check;
+
+use fault::MaskFault;
+
+/// What anybody learns who tries to make a `mask_ref`.
+pub fn refuse_reference() -> ! {
+    MaskFault::Reference.raise()
+}

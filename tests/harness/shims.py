@@ -1,0 +1,35 @@
+"""Libraries that are loaded into a server before the C library: names that never resolve, a clock that is off."""
+
+import struct
+import subprocess
+
+from .server import BUILD, ROOT
+
+HANGS = "anything.hangs.invalid"
+
+
+def _shim(name):
+    library, source = BUILD / f"{name}_shim.so", ROOT / "tests" / "harness" / f"{name}_shim.c"
+    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def hanging_names():
+    """The environment in which every look-up of a name below `hangs.invalid` takes for ever."""
+    return _shim("dns")
+
+
+class Clock:
+    """A server's clock, which can be set; `environment` is for the server."""
+
+    def __init__(self, file):
+        self.file = file
+        self.set(0)
+        file.chmod(0o644)
+        self.environment = {**_shim("clock"), "CLOCK_OFFSET": str(file)}
+
+    def set(self, offset):
+        """So many seconds from the true time."""
+        with open(self.file, "r+b" if self.file.exists() else "wb") as file:
+            file.write(struct.pack("l", offset))

@@ -1,0 +1,111 @@
+"""What masks do not hide, or cost: docs/limitations.md, line by line."""
+
+from conftest import run
+from harness.fixtures import refuses
+from harness.world import query
+
+
+def test_by_the_owners_authority(sessions):
+    """As with row policies: who owns a view or a definer function sees for all who use it."""
+    for statement in ("SELECT b FROM data.owners", "SELECT * FROM data.definer()"):
+        assert "CANARY" in run(sessions(), statement).text
+
+
+def test_triggers(masked, sessions):
+    """A trigger's function is handed whole rows, and runs as whoever changes them."""
+    masked.sql("GRANT TRIGGER ON data.t TO mallory")
+    made = ("CREATE FUNCTION play.sees() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '%', old; RETURN new; END$$;; "
+            "CREATE TRIGGER sees BEFORE UPDATE ON data.t FOR EACH ROW EXECUTE FUNCTION play.sees();; UPDATE data.t SET c = 'x' WHERE id = 1")
+    assert "CANARY" in run(sessions(), made).text
+    masked.sql("REVOKE TRIGGER ON data.t FROM mallory")
+    seen = run(sessions(), made)
+    assert seen.sqlstate == "42501" and "CANARY" not in seen.text
+
+
+def test_a_grant_by_hand(masked, sessions):
+    masked.sql("GRANT SELECT (b) ON data.t TO PUBLIC")
+    assert "CANARY" in run(sessions(), "SELECT b FROM data.t").text
+    masked.sql("REVOKE SELECT (b) ON data.t FROM PUBLIC")
+    assert "CANARY" not in run(sessions(), "SELECT b FROM data.t").text
+
+
+def test_the_order_of_rows(masked, sessions):
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.ordered (id int, b text);
+        INSERT INTO data.ordered SELECT i, 'CANARY-' || (1000 - i) FROM generate_series(1, 50) i;
+        CREATE INDEX ON data.ordered (b) INCLUDE (id); GRANT SELECT (id) ON data.ordered TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.ordered'::regclass, 2, '''mask-''::text'); VACUUM ANALYZE data.ordered""", dbname=masked.dbname)
+    seen = run(sessions(), "SET LOCAL enable_seqscan = off;; SELECT id FROM data.ordered")
+    assert [row[0] for row in seen.rows] == list(range(50, 0, -1))
+    masked.sql("DROP TABLE data.ordered")
+
+
+def test_a_partition_key(masked, sessions):
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.keyed (id int, b text) PARTITION BY LIST (b);
+        CREATE TABLE data.keyed_x PARTITION OF data.keyed FOR VALUES IN ('CANARY-x');
+        CREATE TABLE data.keyed_y PARTITION OF data.keyed FOR VALUES IN ('CANARY-y');
+        INSERT INTO data.keyed VALUES (1, 'CANARY-x'), (2, 'CANARY-y'); GRANT SELECT (id) ON data.keyed TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.keyed'::regclass, 2, '''mask-''::text')""", dbname=masked.dbname)
+    plan = run(sessions(), "EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT b FROM data.keyed WHERE id = 2")
+    of_y = next(line for (line,) in plan.rows if "keyed_y" in line)
+    assert "rows=1" in of_y, plan.text
+    assert "CANARY" not in run(sessions(), "SELECT b FROM data.keyed WHERE id = 2").text
+    masked.sql("DROP TABLE data.keyed")
+
+
+def test_existence(masked, sessions):
+    """Whoever may write a masked column learns by its unique key whether a value is there."""
+    masked.sql("GRANT INSERT (k) ON data.t TO mallory")
+    assert run(sessions(), "INSERT INTO data.t (id, k) VALUES (100, 770003)").sqlstate == "23505"
+    assert run(sessions(), "INSERT INTO data.t (id, k) VALUES (100, 1)").sqlstate is None
+    masked.sql("REVOKE INSERT (k) ON data.t FROM mallory")
+    assert run(sessions(), "INSERT INTO data.t (id, k) VALUES (100, 770003)").sqlstate == "42501"
+
+
+def test_equal_values_have_equal_masks(masked, sessions):
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.hashed (id int, b text);
+        INSERT INTO data.hashed VALUES (1, 'CANARY'), (2, 'CANARY'), (3, 'other'), (4, NULL); GRANT SELECT (id) ON data.hashed TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.hashed'::regclass, 2, 'immuta.mask_hash(b, immuta_internal.mask_ref(1))')""", dbname=masked.dbname)
+    one, two, three, four = (row[0] for row in run(sessions(), "SELECT b FROM data.hashed ORDER BY id").rows)
+    assert one == two != three and len(one) == 64 and four is None
+    masked.sql("DROP TABLE data.hashed")
+
+
+def test_a_mask_that_raises(masked, sessions):
+    """An expression of one's own can fail, and PostgreSQL's error names the value: no method of ours does."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.raises (id int, b text); INSERT INTO data.raises VALUES (1, 'CANARY');
+        GRANT SELECT (id) ON data.raises TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks SELECT 'data.raises'::regclass, 2, immuta_internal.check_mask('data.raises'::regclass, 2::smallint, 'round(b::numeric)::text')""",
+                        dbname=masked.dbname)
+    seen = run(sessions(), "SELECT b FROM data.raises")
+    assert seen.sqlstate == "22P02" and "CANARY" in seen.text
+    masked.sql("DROP TABLE data.raises")
+
+
+def test_columns_that_are_not_listed(sessions):
+    """information_schema shows columns on which there is some privilege; the catalogs, and drivers, show all."""
+    names = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'data' AND table_name = 't'"
+    assert {name for (name,) in run(sessions(), names).rows} == {"id", "n", "c"}
+    names = "SELECT attname FROM pg_attribute WHERE attrelid = 'data.t'::regclass AND attnum > 0 AND NOT attisdropped"
+    assert {name for (name,) in run(sessions(), names).rows} == {"id", "n", "c", "b", "k"}
+
+
+def test_sets_of_sql_are_not_inlined(masked, sessions):
+    masked.sql("CREATE FUNCTION data.inlined() RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT id FROM data.t'; GRANT EXECUTE ON FUNCTION data.inlined() TO PUBLIC")
+    explain = "EXPLAIN (COSTS off) SELECT * FROM data.inlined()"
+    assert "Function Scan" in run(sessions(), explain).text
+    assert "Function Scan" not in run(sessions("data_owner"), explain).text
+    masked.sql("DROP FUNCTION data.inlined()")
+
+
+def test_what_needs_the_whole_table(masked, sessions):
+    """As with all columns that are excluded: partitions by name, COPY of views and partitioned tables, pg_dump."""
+    for statement in ("SELECT b FROM data.p1", "COPY data.p TO STDOUT", "COPY data.v TO STDOUT", "SELECT ctid FROM data.t"):
+        assert run(sessions(), statement).sqlstate == "42501"
+    done = masked.server.run_client("pg_dump", "-t", "data.r", masked.dbname, check=False, user="mallory", password="mallory-password")
+    assert done.returncode != 0 and "CANARY" not in done.stdout + done.stderr
+
+
+def test_where_rows_are_changed(masked, as_alice):
+    with refuses("42501", "MASKED_COLUMN") as seen:
+        query(as_alice, "UPDATE data.t SET c = 'x' WHERE b = 'y'")
+    assert "column \"b\" of table \"t\" is masked" in seen.message
