@@ -86,7 +86,7 @@ fuzz:
 	@$(PYTHON) tests/fuzz/tokens.py --minutes 2 $(FUZZ_PG)
 	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
-## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18")
+## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18"; draws docs/*.svg)
 bench:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/bench/run.py $(PG)

@@ -56,6 +56,8 @@ struct AuditState {
     /// Whom the token that is being presented is for, as far as that is known.
     candidate: Option<Identity>,
     session: Option<(u64, u32, Rc<Session>)>,
+    /// How many of those there were.
+    sessions: u64,
     ids: Option<Ids>,
     statements: u64,
     /// When the message came that called a function last.
@@ -85,6 +87,7 @@ thread_local! {
             former: None,
             candidate: None,
             session: None,
+            sessions: 0,
             ids: None,
             statements: 0,
             call_message: i64::MIN,
@@ -168,7 +171,7 @@ pub fn tested(identity: Identity, role: u32, statement: String, code: Option<[u8
     STATE.with_borrow_mut(|state| {
         let actor = Impersonated {
             identity: Rc::new(identity),
-            mapped_role: roles::name(role).unwrap_or_default(),
+            mapped_role: Rc::new(roles::names(role).unwrap_or_default()),
             provider: "none",
             scope: "dry run",
             bearer: None,
@@ -528,7 +531,7 @@ impl AuditState {
         if is_on() || begun.is_for_session() {
             self.actor = Some(Impersonated {
                 identity: Rc::clone(&begun.identity),
-                mapped_role: roles::name(begun.role).unwrap_or_default(),
+                mapped_role: Rc::clone(&begun.role_name),
                 provider: begun.provider.name(),
                 scope: begun.scope.name(),
                 bearer: begun.claims.as_ref().map(|claims| Rc::clone(&claims.bearer)),
@@ -728,7 +731,9 @@ impl AuditState {
             }
             _ => {
                 let known = raw::IsTransactionState();
+                self.sessions += 1;
                 let session = Rc::new(Session {
+                    number: self.sessions,
                     id: client::session_id(),
                     cluster: client::cluster_name(),
                     database: if known { catalog::database_name() } else { String::new() },

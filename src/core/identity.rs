@@ -1,10 +1,26 @@
 //! Who is impersonated, and how that user is mapped to a role.
 
+use std::ffi::CString;
+use std::hash::{Hash, Hasher};
+
 /// A user of Immuta: the pair of identity manager and user id. Both are compared byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub iamid: String,
     pub userid: String,
+}
+
+/// What a mapped role is called.
+#[derive(Clone, Debug, Default)]
+pub struct RoleName {
+    pub in_server_encoding: CString,
+    pub in_utf8: String,
+}
+
+impl Hash for RoleName {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.in_utf8.hash(to);
+    }
 }
 
 /// Longest `iamid` and `userid`, in bytes: what the tables hold, too.

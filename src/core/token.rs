@@ -48,7 +48,9 @@ impl Secret {
 /// Whether these bytes can be a token at all: 1 to [`MAX_BYTES`] visible ASCII characters, which covers the
 /// `b64token` of RFC 6750 and leaves no byte that could end a header or be read differently in another encoding.
 pub fn is_well_formed(token: &[u8]) -> bool {
-    !token.is_empty() && token.len() <= MAX_BYTES && token.iter().all(u8::is_ascii_graphic)
+    // All of it, which is done many bytes at a time: faster than to stop at the first.
+    let is_visible = token.iter().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    !token.is_empty() && token.len() <= MAX_BYTES && is_visible
 }
 
 /// A digest is uniformly distributed already: its first eight bytes serve as the hash.

@@ -73,7 +73,7 @@ pub fn check_function(oid: u32, in_statement: bool) -> Result<(), Error> {
     } else if is_ours(oid) {
         true
     } else {
-        is_trusted(function.owner) && (function.is_definer || in_statement && !function.is_unrestricted)
+        is_trusted(function.owner) && (function.is_definer || in_statement && !function.is_unrestricted())
     };
     if allowed { Ok(()) } else { Err(refusal(Error::TokenRequired(format!("function \"{}\"", function.name)))) }
 }

@@ -15,7 +15,7 @@ use crate::pg::sys::report::{self, Report};
 use crate::pg::sys::running;
 use crate::pg::{gate, guc, switch};
 use crate::rights::login::may_present;
-use crate::session::state::{self, Encryption, Trial};
+use crate::session::state::{self, Encryption, OfTransaction, Trial};
 use crate::session::{begin, by_name, confirm, lasting};
 use crate::{audit, settings};
 use std::ffi::CString;
@@ -39,7 +39,7 @@ pub fn before_utility(statement: &Statement, handled: &Handled, depth: u32) -> R
         under_a_token::check_handled(handled)?;
         under_a_token::check_owners(handled)?;
         if matches!(statement, Statement::Set(_)) {
-            state::with(|state| state.transaction.is_seeded = true);
+            state::with(|state| state.transaction.has_set = true);
         }
         if depth == 0
             && !matches!(statement, Statement::TransactionControl | Statement::Savepoint | Statement::Rollback)
@@ -153,7 +153,7 @@ pub fn prepared(before: Before) -> Result<(), Report> {
         set_encryption(Encryption::NotRead);
     }
     let presented = gate::has_presented();
-    undo_settings(before.settings_level);
+    undo_settings(before.settings_level, |transaction| transaction.has_called);
     if presented { Err(Error::OutOfStatement.into()) } else { Ok(()) }
 }
 
@@ -182,16 +182,17 @@ pub fn done(depth: u32, before: Before) -> Result<(), Report> {
         return end_trial(before.settings_level);
     }
     let presented = if depth == 0 && gate::has_presented() { begin::presented()? } else { None };
+    let is_alone = presented.is_some() && sets_only_one();
     // What the application sets in the statement that presents a user is meant for that user: it is set again with their
     // rights.
     let set_along = match presented {
-        Some(_) if before.settings_level > 0 && !sets_only_one() => {
+        Some(_) if before.settings_level > 0 && !is_alone => {
             guc::set_since(before.settings_level, &settable()).ok_or(Error::IdentityAlong)?
         }
         _ => Vec::new(),
     };
     if before.settings_level > 0 {
-        undo_settings(before.settings_level);
+        undo_settings(before.settings_level, |transaction| transaction.has_set && !is_alone);
     }
     if before.reimposes {
         begin::impose_again();
@@ -245,9 +246,10 @@ pub fn worker_permissions(permissions: Permissions) -> Result<(), Report> {
 
 /// Before a function is executed.
 pub fn before_function(function: u32, depth: u32) -> Result<(), Report> {
-    if guard::may_seed(function) {
+    if guard::may_set(function) {
         state::with(|state| {
-            state.transaction.is_seeded = true;
+            state.transaction.has_set = true;
+            state.transaction.has_called |= function >= guard::FIRST_NORMAL_OBJECT_ID;
             if let Some((_, calls)) = &mut state.statement.lone {
                 *calls += 1;
             }
@@ -330,9 +332,15 @@ fn end_trial(settings_level: i32) -> Result<(), Report> {
     Ok(())
 }
 
-/// Undoes what a statement has set, except what this session may set.
-fn undo_settings(level: i32) {
-    guc::undo_settings_except(level, settings::session_settings_name_custom(), settable);
+/// Undoes what a statement has set, except what this session may set. All settings are looked at only where something
+/// `may_have` set one: else all is undone.
+fn undo_settings(level: i32, may_have: impl FnOnce(&OfTransaction) -> bool) {
+    if state::with(|state| may_have(&state.transaction)) {
+        guc::undo_settings_except(level, settings::session_settings_name_custom(), settable);
+    } else {
+        guc::undo_settings(level);
+        inject::point(Point::StatementUndone);
+    }
 }
 
 /// What this session may set without a token.

@@ -116,13 +116,13 @@ pub fn end(has_committed: bool) {
 
 /// What undoing settings does not take back.
 fn leave_nothing(has_ended: bool) {
-    let OfTransaction { is_seeded, is_labelled } =
+    let OfTransaction { has_set, is_labelled, .. } =
         state::try_with(|state| std::mem::take(&mut state.transaction)).unwrap_or_default();
     if is_labelled {
         guc::unlabel_application();
         inject::point(Point::Unlabelled);
     }
-    if is_seeded {
+    if has_set {
         residue::reseed();
     }
     if has_ended {

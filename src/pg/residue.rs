@@ -9,7 +9,7 @@ pub fn drop_temporary_objects() {
     // SAFETY: inside a transaction that is about to commit; dropping needs a snapshot.
     unsafe {
         let (mut schema, mut toast) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
-        pg_sys::GetTempNamespaceState(&mut schema, &mut toast);
+        raw::GetTempNamespaceState(&mut schema, &mut toast);
         if schema == pg_sys::Oid::INVALID {
             return;
         }

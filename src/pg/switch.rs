@@ -1,12 +1,14 @@
 //! Roles: looking at them, and the switch itself.
 
-use crate::pg::catalog::roles::{exists, is_superuser, name_in_server_encoding};
+use crate::pg::catalog::roles::{exists, is_superuser};
 use crate::pg::gate::{Restricted, Restriction};
 use crate::pg::guc::Lasting;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::raw;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::{CStr, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 const LOCK: c_int = pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
 
@@ -34,11 +36,10 @@ pub fn is_locked_outside_definers() -> bool {
 ///
 /// The role GUC checks that the *session* user is a member of the role, which the service login must not be: around
 /// the one call the session user is the bootstrap superuser. Must be called at nesting level 1 of the transaction,
-/// outside any SECURITY DEFINER function. Returns whether the role is in effect afterwards.
-pub fn switch_to(role: u32, lasting: Lasting) -> bool {
-    let Some(name) = name_in_server_encoding(role) else { return false };
+/// outside any SECURITY DEFINER function. `name` is the role's. Returns whether the role is in effect afterwards.
+pub fn switch_to(role: u32, name: &CStr, lasting: Lasting) -> bool {
     let session_user = session_user();
-    set_role(&name, lasting);
+    set_role(name, lasting);
     inject::point(Point::RoleSet);
     lock();
     inject::point(Point::Locked);
@@ -52,28 +53,35 @@ pub fn switch_back(before: &CStr) {
     set_role(if is_known { before } else { c"none" }, Lasting::ForSession);
 }
 
+#[allow(ffi_unwind_calls)]
 fn set_role(name: &CStr, lasting: Lasting) {
     let session_user = session_user();
     let session_is_superuser = is_superuser(session_user);
-    PgTryBuilder::new(|| {
-        // SAFETY: raises errors only, which are caught below; `name` outlives the call.
+    // One guard for all three. It owns nothing, so that an error may leave it.
+    let switched = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: raises errors only, which the guard turns into panics; `name` outlives the call.
         unsafe {
-            pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
-            inject::point(Point::SessionUserRaised);
-            pg_sys::set_config_option(
-                c"role".as_ptr(),
-                name.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                lasting.action(),
-                true,
-                0,
-                false,
-            );
+            pg_guard_ffi_boundary(|| {
+                raw::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true);
+                inject::frame(Point::SessionUserRaised);
+                raw::set_config_option(
+                    c"role".as_ptr(),
+                    name.as_ptr(),
+                    pg_sys::GucContext::PGC_SUSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    lasting.action(),
+                    true,
+                    0,
+                    false,
+                );
+                raw::SetSessionAuthorization(session_user.into(), session_is_superuser);
+            })
         }
-    })
-    .finally(|| restore_session_user(session_user, session_is_superuser))
-    .execute();
+    }));
+    if let Err(error) = switched {
+        restore_session_user(session_user, session_is_superuser);
+        resume_unwind(error);
+    }
 }
 
 /// A session that stayed the bootstrap superuser would be worse than none: if the way back fails, end it.

@@ -9,7 +9,7 @@ use crate::core::session::presented::{Credential, Kind};
 use crate::core::time::{Timestamp, end_of_life, recording_interval};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
-use crate::pg::catalog::{self, Installation};
+use crate::pg::catalog::{self, Installation, roles};
 use crate::pg::shared::answers;
 use crate::pg::sys::clock::statement_time;
 use crate::pg::sys::inject::{self, Point};
@@ -130,7 +130,15 @@ fn mapped(
     mapping::check_rules(installed, &identity, actor, impersonator)?;
     let role = mapping::mapped_role(installed, &identity, answer.subject.role_name.as_deref(), impersonator)?;
     let subscriptions_end = jobs::end_subscriptions(installed, &identity, now)?;
-    Ok(Resolved { answer, identity: Rc::new(identity), role, subscriptions_end, generation, impersonator })
+    Ok(Resolved {
+        answer,
+        identity: Rc::new(identity),
+        role,
+        role_name: Rc::new(roles::names(role).ok_or(Error::Inconsistent)?),
+        subscriptions_end,
+        generation,
+        impersonator,
+    })
 }
 
 /// What was learned from another provider, or from the same one elsewhere, counts no longer.

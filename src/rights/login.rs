@@ -3,7 +3,9 @@
 use crate::core::session::presented::Kind;
 use crate::error::Error;
 use crate::pg::catalog::{self, Installation, roles};
+use crate::pg::gate;
 use crate::rights::login;
+use std::cell::Cell;
 
 /// Whether this login may present users so.
 pub fn holds(kind: Kind, login: u32) -> bool {
@@ -28,12 +30,26 @@ pub fn may_name(user: u32) -> bool {
     })
 }
 
-/// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension.
+/// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension. Remembered
+/// until roles, memberships or our tables change.
 pub fn may_present(user: u32) -> bool {
-    catalog::presence().is_some_and(|installed| {
+    // Read first: an invalidation that arrives during the look-ups makes the answer stale.
+    let generation = gate::generation();
+    let (seen, of, may) = PRESENTER.get();
+    if (seen, of) == (generation, user) {
+        return may;
+    }
+    let may = catalog::presence().is_some_and(|installed| {
         let [holders, ..] = installed.control_roles;
         holders != 0 && roles::can_act_as(user, holders)
-    })
+    });
+    PRESENTER.set((generation, user, may));
+    may
+}
+
+thread_local! {
+    /// What [`may_present`] found, of whom, in which generation of changes.
+    static PRESENTER: Cell<(u64, u32, bool)> = const { Cell::new((0, 0, false)) };
 }
 
 /// What is installed, if the library can work with it.

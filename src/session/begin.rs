@@ -174,7 +174,7 @@ fn switch_to(user: &Resolved, is_local: bool, savepoint: Option<(i32, Savepoint)
         names::show(&user.identity.userid, lasting);
         inject::point(Point::NameShown);
     }
-    if !switch::switch_to(user.role, lasting) {
+    if !switch::switch_to(user.role, &user.role_name.in_server_encoding, lasting) {
         return Err(Error::Inconsistent);
     }
     // As the user: some values are checked against what they may do.

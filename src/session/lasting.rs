@@ -120,7 +120,7 @@ fn end(before: &Before) -> Result<(), Error> {
     names::reset();
     inject::point(Point::LeftNames);
     state::with(|state| {
-        state.transaction.is_seeded = true;
+        state.transaction.has_set = true;
         state.impersonations.active = None;
     });
     audit::left();

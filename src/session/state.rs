@@ -57,8 +57,11 @@ pub struct Trial {
 /// Reset by `hooks::transaction::end()`, unless the session's impersonation goes on.
 #[derive(Default)]
 pub struct OfTransaction {
-    /// Whether `random()` may have been seeded, which no undoing of settings takes back.
-    pub is_seeded: bool,
+    /// Whether something ran that may have set something: also have seeded `random()`, which no undoing of settings takes
+    /// back.
+    pub has_set: bool,
+    /// Whether that was a function that is not built in: it may have run while a query was planned or started.
+    pub has_called: bool,
     /// Whether `application_name` names the user.
     pub is_labelled: bool,
 }
@@ -88,7 +91,7 @@ thread_local! {
 pub fn state() -> String {
     with(|state| {
         let statement = (state.statement.encryption == Encryption::NotRead, state.statement.trial.is_none());
-        let transaction = (state.transaction.is_seeded, state.transaction.is_labelled);
+        let transaction = (state.transaction.has_set, state.transaction.is_labelled);
         let connection = state.connection.user.is_none();
         format!(
             "session {:?} {} {statement:?} {transaction:?} {connection}",

@@ -30,18 +30,18 @@ GOALS = (
 
 def prepared(query):
     """As one named statement of the protocol."""
-    def run(connection, i):
+    def run(pgconn, i):
         if i == 0:
-            connection.pgconn.prepare(b"q", query.encode())
-        result = connection.pgconn.exec_prepared(b"q", [])
+            pgconn.prepare(b"q", query.encode())
+        result = pgconn.exec_prepared(b"q", [])
         assert result.ntuples == 1, result.error_message
 
     return run
 
 
 def simple(query):
-    def run(connection, _):
-        result = connection.pgconn.exec_(query.encode())
+    def run(pgconn, _):
+        result = pgconn.exec_(query.encode())
         assert result.ntuples == 1, result.error_message
 
     return run

@@ -1,6 +1,6 @@
 //! What is another in each record: blanks in a form, and how they are filled.
 
-use crate::core::audit::Values;
+use crate::core::audit::{Record, Values, label};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -18,9 +18,11 @@ pub(super) enum Hole {
     Active,
     Rows,
     Statements,
+    Query,
+    QueryId,
 }
 
-pub(super) const HOLES: [Hole; 11] = [
+pub(super) const HOLES: [Hole; 13] = [
     Hole::Id,
     Hole::At,
     Hole::Milliseconds,
@@ -32,6 +34,8 @@ pub(super) const HOLES: [Hole; 11] = [
     Hole::Active,
     Hole::Rows,
     Hole::Statements,
+    Hole::Query,
+    Hole::QueryId,
 ];
 
 /// What stands for a hole while a form is made: nobody outside this process can guess it, so no text of a user can
@@ -53,7 +57,8 @@ impl Serialize for Blank {
 }
 
 impl Hole {
-    pub(super) fn fill(self, values: &Values, clock: &mut Clock, line: &mut Vec<u8>) {
+    /// Nothing is written that could be taken for a record: see [`label`].
+    pub(super) fn fill(self, record: &Record, values: &Values, clock: &mut Clock, line: &mut Vec<u8>) {
         match self {
             Hole::Id => quoted(line, values.id.hyphenated().encode_lower(&mut [0; 36]).as_bytes()),
             Hole::At => quoted(line, clock.iso(values.at)),
@@ -78,6 +83,17 @@ impl Hole {
             }
             Hole::Rows => number(line, values.rows),
             Hole::Statements => number(line, values.statements),
+            Hole::Query => {
+                let begin = line.len();
+                // A Vec takes everything.
+                let _ = serde_json::to_writer(&mut *line, record.text());
+                if label::is_in(&line[begin..]) {
+                    let escaped = label::escaped(&line[begin..]);
+                    line.truncate(begin);
+                    line.extend_from_slice(&escaped);
+                }
+            }
+            Hole::QueryId => quoted(line, itoa::Buffer::new().format(record.query_id()).as_bytes()),
         }
     }
 }

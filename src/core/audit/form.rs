@@ -3,15 +3,18 @@
 //! Two formats: the universal audit model of Immuta (`uam`), and its older query record (`legacy`). The order of the
 //! fields is that of the structures here; `docs/audit-*.schema.json` describe both.
 //!
-//! Most of a record is the same each time a statement runs. That part is made once and kept as a form with blanks for
-//! what is another in each record: times, counts, ids.
+//! Most of a record is the same each time a user accesses the same objects. That part is made once and kept as a form with
+//! blanks for what is another in each record: times, counts, ids, the text of the statement. No line holds what could be
+//! taken for the beginning of another ([`label`]).
 
 use crate::core::audit::blanks::{Blanks, Clock, HOLES, Hole};
+use crate::core::audit::label;
 use crate::core::audit::legacy::Legacy;
 use crate::core::audit::uam::Uam;
 use crate::core::audit::{Record, Values};
 use foldhash::quality::RandomState;
 use lru::LruCache;
+use memchr::memmem;
 use std::hash::BuildHasher;
 use std::num::NonZero;
 
@@ -29,6 +32,8 @@ pub enum Format {
 struct Form {
     texts: Vec<Box<[u8]>>,
     holes: Vec<Hole>,
+    /// Of all texts together, and of what stood for the holes: no hole needs more but the text of a statement.
+    length: usize,
 }
 
 /// Writes records.
@@ -54,11 +59,11 @@ impl Forms {
     pub fn line(&mut self, record: &Record, values: &Values, format: Format) -> Vec<u8> {
         let key = self.keys.hash_one((record, format));
         if let Some(form) = self.known.get(&key) {
-            return form.fill(values, &mut self.clock);
+            return form.fill(record, values, &mut self.clock);
         }
         let form = self.form(record, format);
-        let line = form.fill(values, &mut self.clock);
-        if line.len() <= MAX_FORM_BYTES {
+        let line = form.fill(record, values, &mut self.clock);
+        if form.length <= MAX_FORM_BYTES {
             self.known.put(key, form);
         }
         line
@@ -71,41 +76,38 @@ impl Forms {
         };
         // Nothing here can fail: all keys are texts, and a String takes everything.
         debug_assert!(made.is_ok());
-        let made = made.unwrap_or_default();
-        let mut form = Form { texts: Vec::new(), holes: Vec::new() };
+        let made = label::escaped(made.unwrap_or_default().as_bytes());
+        let mut form = Form { texts: Vec::new(), holes: Vec::new(), length: made.len() };
         let mut from = 0;
-        for (at, blank) in made.match_indices(&self.blanks.0) {
-            let letter = made.as_bytes().get(at + blank.len()).map(|letter| letter.wrapping_sub(b'a'));
+        for at in memmem::find_iter(&made, &self.blanks.0) {
+            let letter = made.get(at + self.blanks.0.len()).map(|letter| letter.wrapping_sub(b'a'));
             if let Some(hole) = letter.and_then(|letter| HOLES.get(usize::from(letter))) {
                 // Without the quotation marks: not every value is a text.
-                form.texts.push(made.as_bytes()[from..at - 1].into());
+                form.texts.push(made[from..at - 1].into());
                 form.holes.push(*hole);
-                from = at + blank.len() + 2;
+                from = at + self.blanks.0.len() + 2;
             }
         }
-        form.texts.push(made.as_bytes()[from..].into());
+        form.texts.push(made[from..].into());
         form
     }
 }
 
 impl Form {
-    fn fill(&self, values: &Values, clock: &mut Clock) -> Vec<u8> {
-        let length = self.texts.iter().map(|text| text.len()).sum::<usize>() + 40 * self.holes.len();
+    fn fill(&self, record: &Record, values: &Values, clock: &mut Clock) -> Vec<u8> {
+        // A little more than the text: quotes in it, and the end of the line.
+        let length = self.length + record.text().len() * 9 / 8;
         let mut line = Vec::with_capacity(length);
         let mut holes = self.holes.iter();
         for text in &self.texts {
             line.extend_from_slice(text);
             if let Some(hole) = holes.next() {
-                hole.fill(values, clock, &mut line);
+                hole.fill(record, values, clock, &mut line);
             }
         }
         line
     }
 }
-
-// ---- universal audit model
-
-// ---- the older record
 
 /// A line of JSON with every letter beyond ASCII escaped, so that it is the same in all encodings.
 pub fn in_ascii(line: &[u8]) -> Vec<u8> {
@@ -129,8 +131,7 @@ mod tests {
     use crate::core::audit::blanks::month_since_1900;
     use crate::core::audit::{Access, Object, Outcome, SqlState, What};
     use crate::core::audit::{CompletedStatement, Ids, Impersonated, Objects, Session, Text};
-    use crate::core::identity::Identity;
-    use crate::core::identity::{Actor, Bearer};
+    use crate::core::identity::{Actor, Bearer, Identity, RoleName};
     use crate::core::time::Timestamp;
     use std::rc::Rc;
 
@@ -138,6 +139,7 @@ mod tests {
 
     fn session() -> Session {
         Session {
+            number: 1,
             id: "65a1.2b".into(),
             cluster: "main".into(),
             database: "immuta".into(),
@@ -146,11 +148,15 @@ mod tests {
         }
     }
 
+    fn named(role: &str) -> Rc<RoleName> {
+        Rc::new(RoleName { in_utf8: role.into(), ..RoleName::default() })
+    }
+
     fn actor() -> Impersonated {
         let identity = Identity { iamid: "bim".into(), userid: "ali\"ce".into() };
         Impersonated {
             identity: Rc::new(identity),
-            mapped_role: "alice".into(),
+            mapped_role: named("alice"),
             provider: "local",
             scope: "transaction",
             bearer: None,
@@ -287,7 +293,18 @@ mod tests {
             assert_ne!(parse(&again), serde_json::Value::Null);
         }
         assert_eq!(forms.known.len(), 2);
-        let other = Impersonated { mapped_role: "bob".into(), ..actor.clone() };
+        let texts = ["SELECT \"1\"", "AUDIT: {AUDIT: {", ""];
+        for text in texts {
+            let text = Some(Text { shown: text.into(), is_cut: false, is_masked: false });
+            let other = CompletedStatement { text, query_id: 7, ..self::statement(Outcome::Success) };
+            let line = forms.line(&record(&session, &actor, What::Statement(&other)), &values(), Format::Uam);
+            let shown = serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default();
+            assert_eq!(shown["auditPayload"]["query"], other.text.map(|text| text.shown).unwrap_or_default());
+            assert_eq!(shown["auditPayload"]["queryId"], "7");
+            assert!(!label::is_in(&line));
+        }
+        assert_eq!(forms.known.len(), 2, "texts and ids of queries are no matter of a form");
+        let other = Impersonated { mapped_role: named("bob"), ..actor.clone() };
         forms.line(&record(&session, &other, What::Statement(&statement)), &values(), Format::Uam);
         assert_eq!(forms.known.len(), 3);
     }

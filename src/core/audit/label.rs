@@ -1,8 +1,9 @@
 //! How audit records begin in the server's log. Nothing else that is logged may hold that, wherever: a reader needs to
 //! know neither `log_line_prefix` nor how the log goes on after a line feed to tell a record from a user's text.
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use std::ffi::CStr;
+use std::sync::LazyLock;
 
 pub const LABEL: &CStr = c"AUDIT: ";
 
@@ -11,7 +12,8 @@ const BEGINNING: &[u8] = b"AUDIT: {";
 
 /// Where in a text a record seems to begin: the places of the braces. All that is logged is searched.
 fn places(text: &[u8]) -> impl Iterator<Item = usize> {
-    memmem::find_iter(text, BEGINNING).map(|at| at + BEGINNING.len() - 1)
+    static FINDER: LazyLock<Finder> = LazyLock::new(|| Finder::new(BEGINNING));
+    FINDER.find_iter(text).map(|at| at + BEGINNING.len() - 1)
 }
 
 /// Whether a text could be taken for a record, or for a line with one.

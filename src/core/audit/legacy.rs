@@ -23,7 +23,7 @@ pub(super) struct Legacy<'a> {
     success: bool,
     component: &'static str,
     access_type: &'static str,
-    query: Option<&'a str>,
+    query: Option<Blank>,
     extra: LegacyExtra<'a>,
     data_source_table_name: Option<&'a str>,
     created_at: Blank,
@@ -36,7 +36,7 @@ pub(super) struct LegacyExtra<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    query_text: Option<&'a str>,
+    query_text: Option<Blank>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     query_truncated: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -56,7 +56,7 @@ pub(super) struct LegacyExtra<'a> {
     client_address: Option<&'a str>,
     application_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    query_id: Option<String>,
+    query_id: Option<Blank>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_time: Option<Blank>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ impl<'a> Legacy<'a> {
         let source = record.sources().next();
         let source_name = source.map(|object| &*object.name);
         let text = statement.and_then(|statement| statement.text.as_ref());
-        let shown = text.map(|text| text.shown.as_str());
+        let shown = || text.map(|_| blanks.of(Hole::Query));
         let of_statement = |hole| statement.map(|_| blanks.of(hole));
         Legacy {
             id: blanks.of(Hole::Id),
@@ -105,7 +105,7 @@ impl<'a> Legacy<'a> {
             success: record.is_success(),
             component: "nativeSql",
             access_type: "query",
-            query: shown,
+            query: shown(),
             extra: LegacyExtra {
                 event: match &record.what {
                     What::Statement(_) => "query",
@@ -123,14 +123,14 @@ impl<'a> Legacy<'a> {
                     },
                 },
                 reason: record.reason(),
-                query_text: shown,
+                query_text: shown(),
                 query_truncated: text.is_some_and(|text| text.is_cut),
                 query_masked: text.is_some_and(|text| text.is_masked),
                 query_language: "postgresql",
                 impersonation_user: &record.session.impersonator,
                 bearer: UsedBy::of(record),
                 iamid: identity.map(|identity| identity.iamid.as_str()),
-                mapped_role: record.actor.map(|actor| actor.mapped_role.as_str()),
+                mapped_role: record.actor.map(|actor| actor.mapped_role.in_utf8.as_str()),
                 database: &record.session.database,
                 session_id: &record.session.id,
                 command: statement.map(|statement| statement.command),
@@ -138,7 +138,7 @@ impl<'a> Legacy<'a> {
                 transaction_id: blanks.of(Hole::Transaction),
                 client_address: record.session.client_address.as_deref(),
                 application_name: record.application,
-                query_id: statement.filter(|s| s.query_id != 0).map(|s| s.query_id.to_string()),
+                query_id: statement.filter(|s| s.query_id != 0).map(|_| blanks.of(Hole::QueryId)),
                 start_time: of_statement(Hole::Begun),
                 end_time: of_statement(Hole::Ended),
                 duration: of_statement(Hole::Active),

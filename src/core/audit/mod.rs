@@ -11,11 +11,12 @@ pub mod trail;
 mod uam;
 
 use crate::core::audit::changes::AccessChange;
-use crate::core::identity::{Bearer, Identity};
+use crate::core::identity::{Bearer, Identity, RoleName};
 use crate::core::time::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt::{self, Formatter};
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use uuid::Uuid;
 
@@ -48,9 +49,11 @@ impl Ids {
     }
 }
 
-/// What is the same for all records of a session.
-#[derive(Clone, Debug, Default, Hash)]
+/// What is the same for all records of a session, until roles or databases change.
+#[derive(Clone, Debug, Default)]
 pub struct Session {
+    /// Tells it from others that the session had before.
+    pub number: u64,
     /// As `%c` in `log_line_prefix`.
     pub id: String,
     pub cluster: String,
@@ -59,11 +62,17 @@ pub struct Session {
     pub client_address: Option<String>,
 }
 
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.number.hash(to);
+    }
+}
+
 /// Who is impersonated, and how.
 #[derive(Clone, Debug, Hash)]
 pub struct Impersonated {
     pub identity: Rc<Identity>,
-    pub mapped_role: String,
+    pub mapped_role: Rc<RoleName>,
     pub provider: &'static str,
     pub scope: &'static str,
     /// Who uses the token, where that says so.
@@ -218,7 +227,7 @@ impl Serialize for SqlState {
 }
 
 /// The text of a statement, as a record shows it.
-#[derive(Debug, Hash)]
+#[derive(Debug)]
 pub struct Text {
     pub shown: String,
     /// At [`MAX_TEXT_BYTES`].
@@ -228,7 +237,7 @@ pub struct Text {
 }
 
 /// A statement that is over.
-#[derive(Debug, Hash)]
+#[derive(Debug)]
 pub struct CompletedStatement {
     /// None where `bodata.audit_query_text` says so.
     pub text: Option<Text>,
@@ -241,6 +250,15 @@ pub struct CompletedStatement {
     pub outcome: Outcome,
     /// Code in DETAIL, where an error of ours ended it.
     pub reason: Option<&'static str>,
+}
+
+/// Its text and the id of its query are another in each record.
+impl Hash for CompletedStatement {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let text = self.text.as_ref().map(|text| (text.is_cut, text.is_masked));
+        (text, self.query_id != 0, self.command, self.depth, self.outcome, self.reason).hash(to);
+        self.objects.hash(to);
+    }
 }
 
 /// What a record is about.
@@ -323,6 +341,21 @@ impl Record<'_> {
             What::Statement(statement) => statement.reason,
             What::Refused(code, _) => Some(code),
             _ => None,
+        }
+    }
+
+    /// Of a statement, as far as it is shown.
+    pub fn text(&self) -> &str {
+        match &self.what {
+            What::Statement(CompletedStatement { text: Some(text), .. }) => &text.shown,
+            _ => "",
+        }
+    }
+
+    pub fn query_id(&self) -> i64 {
+        match &self.what {
+            What::Statement(statement) => statement.query_id,
+            _ => 0,
         }
     }
 

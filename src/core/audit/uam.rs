@@ -80,9 +80,9 @@ impl<'a> UsedBy<'a> {
 pub(super) enum UamPayload<'a> {
     #[serde(rename = "QueryAuditPayload", rename_all = "camelCase")]
     Query {
-        query_id: Option<String>,
+        query_id: Option<Blank>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        query: Option<&'a str>,
+        query: Option<Blank>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         query_truncated: bool,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -277,7 +277,7 @@ impl<'a> UamPayload<'a> {
     pub(super) fn of(record: &'a Record, blanks: &Blanks) -> UamPayload<'a> {
         let error_code = record.error_code();
         let access_controls = AccessControls {
-            mapped_role: record.actor.map(|actor| actor.mapped_role.as_str()),
+            mapped_role: record.actor.map(|actor| actor.mapped_role.in_utf8.as_str()),
             token_provider: record.actor.map(|actor| actor.provider),
             scope: record.actor.map(|actor| actor.scope),
         };
@@ -294,8 +294,8 @@ impl<'a> UamPayload<'a> {
         let (event, transaction_outcome, statements) = match &record.what {
             What::Statement(statement) => {
                 return UamPayload::Query {
-                    query_id: (statement.query_id != 0).then(|| statement.query_id.to_string()),
-                    query: statement.text.as_ref().map(|text| text.shown.as_str()),
+                    query_id: (statement.query_id != 0).then(|| blanks.of(Hole::QueryId)),
+                    query: statement.text.as_ref().map(|_| blanks.of(Hole::Query)),
                     query_truncated: statement.text.as_ref().is_some_and(|text| text.is_cut),
                     query_masked: statement.text.as_ref().is_some_and(|text| text.is_masked),
                     start_time: blanks.of(Hole::Begun),

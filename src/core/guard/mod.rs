@@ -309,68 +309,69 @@ pub fn is_refused_without_token(function: &str, is_volatile: bool) -> bool {
 /// Volatile functions that read the clock, the state of the server or the size of a relation, draw a number, set what
 /// is undone, or take a lock that ends with the transaction. Releasing locks of the session is what poolers do to be
 /// sure: without a token there are none.
+const HARMLESS: [&str; 58] = [
+    "array_sample",
+    "array_shuffle",
+    "clock_timestamp",
+    "current_query",
+    "gen_random_uuid",
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_all",
+    "pg_advisory_unlock_shared",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_blocking_pids",
+    "pg_collation_actual_version",
+    "pg_current_wal_flush_lsn",
+    "pg_current_wal_insert_lsn",
+    "pg_current_wal_lsn",
+    "pg_database_collation_actual_version",
+    "pg_database_size",
+    "pg_get_wait_events",
+    "pg_get_wal_replay_pause_state",
+    "pg_indexes_size",
+    "pg_is_in_backup",
+    "pg_is_in_recovery",
+    "pg_is_wal_replay_paused",
+    "pg_jit_available",
+    "pg_last_committed_xact",
+    "pg_last_wal_receive_lsn",
+    "pg_last_wal_replay_lsn",
+    "pg_last_xact_replay_timestamp",
+    "pg_lock_status",
+    "pg_notification_queue_usage",
+    "pg_partition_ancestors",
+    "pg_partition_tree",
+    "pg_prepared_xact",
+    "pg_relation_size",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "pg_stat_clear_snapshot",
+    "pg_stat_get_io",
+    "pg_stat_get_recovery_prefetch",
+    "pg_stat_have_stats",
+    "pg_table_size",
+    "pg_tablespace_size",
+    "pg_total_relation_size",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
+    "pg_xact_commit_timestamp",
+    "pg_xact_commit_timestamp_origin",
+    "pg_xact_status",
+    "random",
+    "random_normal",
+    "set_config",
+    "setseed",
+    "timeofday",
+    "timezone",
+    "txid_status",
+    "uuidv4",
+    "uuidv7",
+];
+
 fn is_harmless(function: &str) -> bool {
-    const NAMES: [&str; 58] = [
-        "array_sample",
-        "array_shuffle",
-        "clock_timestamp",
-        "current_query",
-        "gen_random_uuid",
-        "pg_advisory_unlock",
-        "pg_advisory_unlock_all",
-        "pg_advisory_unlock_shared",
-        "pg_advisory_xact_lock",
-        "pg_advisory_xact_lock_shared",
-        "pg_blocking_pids",
-        "pg_collation_actual_version",
-        "pg_current_wal_flush_lsn",
-        "pg_current_wal_insert_lsn",
-        "pg_current_wal_lsn",
-        "pg_database_collation_actual_version",
-        "pg_database_size",
-        "pg_get_wait_events",
-        "pg_get_wal_replay_pause_state",
-        "pg_indexes_size",
-        "pg_is_in_backup",
-        "pg_is_in_recovery",
-        "pg_is_wal_replay_paused",
-        "pg_jit_available",
-        "pg_last_committed_xact",
-        "pg_last_wal_receive_lsn",
-        "pg_last_wal_replay_lsn",
-        "pg_last_xact_replay_timestamp",
-        "pg_lock_status",
-        "pg_notification_queue_usage",
-        "pg_partition_ancestors",
-        "pg_partition_tree",
-        "pg_prepared_xact",
-        "pg_relation_size",
-        "pg_sleep",
-        "pg_sleep_for",
-        "pg_sleep_until",
-        "pg_stat_clear_snapshot",
-        "pg_stat_get_io",
-        "pg_stat_get_recovery_prefetch",
-        "pg_stat_have_stats",
-        "pg_table_size",
-        "pg_tablespace_size",
-        "pg_total_relation_size",
-        "pg_try_advisory_xact_lock",
-        "pg_try_advisory_xact_lock_shared",
-        "pg_xact_commit_timestamp",
-        "pg_xact_commit_timestamp_origin",
-        "pg_xact_status",
-        "random",
-        "random_normal",
-        "set_config",
-        "setseed",
-        "timeofday",
-        "timezone",
-        "txid_status",
-        "uuidv4",
-        "uuidv7",
-    ];
-    NAMES.contains(&function) || function.starts_with("pg_stat_get_xact_")
+    HARMLESS.binary_search(&function).is_ok() || function.starts_with("pg_stat_get_xact_")
 }
 
 /// Functions that are not volatile and show a row by its place, or statements and sessions of others.
@@ -408,9 +409,9 @@ pub fn code_refused_while_impersonating(symbol: &[u8]) -> Option<&'static str> {
 /// The first object id that is not PostgreSQL's own.
 pub const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
 
-/// Functions that may seed `random()`, by object id: `setseed`, `set_config`, and whatever is not built in (it may have
-/// a SET clause).
-pub fn may_seed(function: u32) -> bool {
+/// Functions that may change a setting or seed `random()`, by object id: `setseed`, `set_config`, and whatever is not built
+/// in (it may have a SET clause).
+pub fn may_set(function: u32) -> bool {
     matches!(function, 1599 | 2078) || function >= FIRST_NORMAL_OBJECT_ID
 }
 
@@ -424,6 +425,11 @@ pub fn shows_user_data(system_relation: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn harmless_functions_are_in_order() {
+        assert!(HARMLESS.is_sorted());
+    }
 
     fn names(list: &[&str]) -> Vec<String> {
         list.iter().map(|s| s.to_string()).collect()

@@ -1,6 +1,6 @@
 //! The backend-local token cache: bounded, least recently used out first, keyed by digest.
 
-use crate::core::identity::{Identity, Provider, Subject};
+use crate::core::identity::{Identity, Provider, RoleName, Subject};
 use crate::core::provider::jwt::claims::Claims;
 use crate::core::time::{self, Timestamp};
 use crate::core::token::{BuildDigestHasher, Digest};
@@ -61,6 +61,7 @@ pub struct Resolved {
     pub identity: Rc<Identity>,
     /// OID of the mapped role.
     pub role: u32,
+    pub role_name: Rc<RoleName>,
     /// When the first of the user's subscriptions ends.
     pub subscriptions_end: Option<Timestamp>,
     /// Catalog generation and impersonator for which the mapping was checked.
@@ -195,7 +196,15 @@ mod tests {
     fn entry(userid: &str) -> Resolved {
         let identity = Rc::new(Identity { iamid: "bim".into(), userid: userid.into() });
         let answer = answer(userid);
-        Resolved { answer, identity, role: 1, subscriptions_end: None, generation: 3, impersonator: 2 }
+        Resolved {
+            answer,
+            identity,
+            role: 1,
+            role_name: Rc::default(),
+            subscriptions_end: None,
+            generation: 3,
+            impersonator: 2,
+        }
     }
 
     fn users(cache: &Cache) -> Vec<String> {

@@ -6,7 +6,7 @@ pub mod phase;
 pub mod presented;
 pub mod saved;
 
-use crate::core::identity::{Identity, Provider};
+use crate::core::identity::{Identity, Provider, RoleName};
 use crate::core::provider::cache::Resolved;
 use crate::core::provider::jwt::claims::Claims;
 use crate::core::session::nesting::{Mark, Marks};
@@ -66,6 +66,7 @@ pub struct Impersonation {
     pub token_id: i64,
     /// OID of the mapped role.
     pub role: u32,
+    pub role_name: Rc<RoleName>,
     /// OID of the session user.
     pub impersonator: u32,
     pub established: Timestamp,
@@ -91,6 +92,7 @@ impl Impersonation {
             digest,
             token_id: answer.token_id,
             role: resolved.role,
+            role_name: Rc::clone(&resolved.role_name),
             impersonator: resolved.impersonator,
             established: now,
             last_used: now,
@@ -276,6 +278,7 @@ mod tests {
             answer,
             identity: Rc::default(),
             role: 0,
+            role_name: Rc::default(),
             subscriptions_end: None,
             generation: 0,
             impersonator: 0,

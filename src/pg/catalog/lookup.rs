@@ -10,11 +10,17 @@ pub struct Function {
     pub schema: u32,
     pub owner: u32,
     pub is_definer: bool,
-    /// Its code runs in the server without a sandbox: C, internal or an untrusted language.
-    pub is_unrestricted: bool,
+    language: pg_sys::Oid,
     /// Declared to depend on nothing but its arguments.
     pub is_immutable: bool,
     pub is_volatile: bool,
+}
+
+impl Function {
+    /// Its code runs in the server without a sandbox: C, internal or an untrusted language.
+    pub fn is_unrestricted(&self) -> bool {
+        !is_trusted_language(self.language)
+    }
 }
 
 pub fn function(oid: u32) -> Option<Function> {
@@ -27,11 +33,11 @@ pub fn function(oid: u32) -> Option<Function> {
         }
         let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc);
         let function = Function {
-            name: CStr::from_ptr(form.proname.data.as_ptr()).to_string_lossy().into_owned(),
+            name: text::utf8(CStr::from_ptr(form.proname.data.as_ptr()).to_bytes()),
             schema: form.pronamespace.to_u32(),
             owner: form.proowner.to_u32(),
             is_definer: form.prosecdef,
-            is_unrestricted: !is_trusted_language(form.prolang),
+            language: form.prolang,
             is_immutable: form.provolatile as u8 == b'i',
             is_volatile: form.provolatile as u8 == b'v',
         };

@@ -1,5 +1,6 @@
 //! Roles and their memberships.
 
+use crate::core::identity::RoleName;
 use crate::core::rights::target::RoleFacts;
 use crate::pg::sys::{compat, text};
 use pgrx::pg_sys;
@@ -33,7 +34,7 @@ pub fn by_name(name: &str) -> Option<u32> {
 }
 
 /// Name of a role in the database encoding, or `None` if there is no such role.
-pub fn name_in_server_encoding(role: u32) -> Option<CString> {
+fn name_in_server_encoding(role: u32) -> Option<CString> {
     // SAFETY: noerr; the result is null or a palloc'd, NUL-terminated string.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role.into(), true);
@@ -43,7 +44,12 @@ pub fn name_in_server_encoding(role: u32) -> Option<CString> {
 
 /// Name of a role in UTF-8.
 pub fn name(role: u32) -> Option<String> {
-    name_in_server_encoding(role).map(|name| text::from_server(name.as_bytes()))
+    names(role).map(|names| names.in_utf8)
+}
+
+pub fn names(role: u32) -> Option<RoleName> {
+    let in_server_encoding = name_in_server_encoding(role)?;
+    Some(RoleName { in_utf8: text::from_server(in_server_encoding.as_bytes()), in_server_encoding })
 }
 
 /// The role and every role it is a member of, directly or not, whatever the options of the membership: what may be

@@ -2,8 +2,8 @@
 
 use crate::core::token::{self, Digest, Secret};
 use crate::pg::guc::values::is_local;
-use crate::pg::sys::compat;
 use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::{compat, raw};
 use crate::pg::{gate, log};
 use once_cell::sync::OnceCell;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 const TOKEN: &CStr = c"bodata.impersonation_token";
 const MASK: &CStr = c"********";
 
-/// The value of the token parameter is only ever the mask.
+/// The value of the token parameter is only ever an asterisk.
 static TOKEN_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// What the check hook keeps of a token, in memory that guc.c owns (the value's `extra`).
@@ -127,7 +127,7 @@ pub fn define_token(keeps_text: fn() -> bool) {
     TOKEN_SETTING.store(compat::setting(TOKEN), Relaxed);
 }
 
-/// Takes the token out of the value: keeps its digest, wipes the text, leaves the mask.
+/// Takes the token out of the value: keeps its digest, wipes the text, leaves an asterisk.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_token(
     value: *mut *mut c_char,
@@ -139,7 +139,7 @@ unsafe extern "C-unwind" fn check_token(
         if (*value).is_null() || **value == 0 {
             return true;
         }
-        // The state handed to a parallel worker holds the mask, and means nothing there.
+        // The state handed to a parallel worker holds the asterisk, and means nothing there.
         if pg_sys::InitializingParallelWorker {
             return true;
         }
@@ -154,6 +154,7 @@ unsafe extern "C-unwind" fn check_token(
             TEXT.set(Secret::of(text).map(|text| (digest, text)));
         }
         text.zeroize();
+        text[0] = b'*';
         inject::point(Point::TokenTaken);
         hide_statement();
 
@@ -163,16 +164,12 @@ unsafe extern "C-unwind" fn check_token(
             refuse(c"an impersonation token can only be set by SET LOCAL in a transaction");
             return false;
         }
-        let mask = compat::setting_alloc(MASK.count_bytes() + 1) as *mut c_char;
         let kept = compat::setting_alloc(size_of::<TokenExtra>()) as *mut TokenExtra;
-        if mask.is_null() || kept.is_null() {
+        if kept.is_null() {
             refuse(c"out of memory");
             return false;
         }
-        std::ptr::copy_nonoverlapping(MASK.as_ptr(), mask, MASK.count_bytes() + 1);
         kept.write(TokenExtra { digest, is_well_formed, is_of_connection, is_settled: false });
-        compat::setting_free(*value as *mut c_void);
-        *value = mask;
         *extra = kept as *mut c_void;
         inject::point(Point::TokenKept);
         true
@@ -184,7 +181,7 @@ fn hide_statement() {
     log::hold_back();
     let instead = c"SET LOCAL bodata.impersonation_token = '********'";
     // SAFETY: writes this backend's entry; the text is copied.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, instead.as_ptr()) };
+    unsafe { raw::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, instead.as_ptr()) };
 }
 
 /// Sets the message of a refusal; without one guc.c would print the value.

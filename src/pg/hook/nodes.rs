@@ -5,9 +5,10 @@ use crate::core::guard::utility::Utility;
 use crate::core::guard::{FIRST_NORMAL_OBJECT_ID, How, Statement};
 use crate::core::session::names::LookUp;
 use crate::core::session::presented;
-use crate::pg::sys::{compat, text};
+use crate::pg::sys::{compat, raw, text};
 use crate::pg::{guc, switch};
-use pgrx::{PgList, is_a, pg_guard, pg_sys};
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{PgList, is_a, pg_sys};
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// What kind of utility statement this is.
@@ -230,6 +231,20 @@ unsafe fn name_of(name: *const c_char) -> String {
     text::utf8(unsafe { CStr::from_ptr(name) }.to_bytes())
 }
 
+/// What a list holds.
+///
+/// # Safety
+/// `list` is null or a list that outlives the result and does not change meanwhile.
+unsafe fn cells<'a>(list: *const pg_sys::List) -> &'a [pg_sys::ListCell] {
+    // SAFETY: by contract.
+    unsafe {
+        match list.as_ref() {
+            Some(list) => std::slice::from_raw_parts(list.elements, usize::try_from(list.length).unwrap_or(0)),
+            None => &[],
+        }
+    }
+}
+
 /// A relation whose permissions are checked.
 #[derive(Clone, Copy)]
 pub struct Permission {
@@ -248,35 +263,26 @@ impl Permissions {
         Permissions(list)
     }
 
-    pub(super) fn list(&self) -> *mut pg_sys::List {
-        self.0
+    /// Those of relations on which some privilege is required.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &compat::PermissionEntry> {
+        // SAFETY: by contract of the constructor; the list holds nodes of the one type.
+        unsafe { cells(self.0).iter().map(|cell| &*(cell.ptr_value as *const compat::PermissionEntry)) }
+            .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
     }
 
     /// On whose rights any of these relations is read or written: 0 for the current user's, else the owner of a view.
     pub fn checked_as(&self, is_meant: impl Fn(u32) -> bool) -> Vec<u32> {
-        // SAFETY: as in required().
-        unsafe {
-            PgList::<compat::PermissionEntry>::from_pg(self.0)
-                .iter_ptr()
-                .map(|entry| &*entry)
-                .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
-                .filter(|entry| is_meant(entry.relid.to_u32()))
-                .map(|entry| entry.checkAsUser.to_u32())
-                .collect()
-        }
+        let meant = self.entries().filter(|entry| is_meant(entry.relid.to_u32()));
+        meant.map(|entry| entry.checkAsUser.to_u32()).collect()
     }
 
     /// The relations on which some privilege is required.
     pub fn required(&self) -> Vec<Permission> {
-        // SAFETY: by contract of the constructor; the list holds nodes of the one type.
-        unsafe {
-            PgList::<compat::PermissionEntry>::from_pg(self.0)
-                .iter_ptr()
-                .map(|entry| &*entry)
-                .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
-                .map(|entry| Permission { relation: entry.relid.to_u32(), checked_as: entry.checkAsUser.to_u32() })
-                .collect()
-        }
+        let permission = |entry: &compat::PermissionEntry| Permission {
+            relation: entry.relid.to_u32(),
+            checked_as: entry.checkAsUser.to_u32(),
+        };
+        self.entries().map(permission).collect()
     }
 }
 
@@ -419,8 +425,8 @@ impl Found {
     /// # Safety
     /// `list` is null or a list of OIDs.
     unsafe fn add_types(&mut self, list: *mut pg_sys::List) {
-        // SAFETY: by contract.
-        unsafe { PgList::<pg_sys::Oid>::from_pg(list) }.iter_oid().for_each(|oid| self.add_type(oid));
+        // SAFETY: by contract; such a list holds nothing else.
+        unsafe { cells(list).iter().for_each(|cell| self.add_type(cell.oid_value)) };
     }
 }
 
@@ -434,8 +440,9 @@ impl References {
     /// However deep in subqueries.
     pub fn collect(&self) -> Found {
         let mut found = Found::default();
-        // SAFETY: by contract of the constructor; the walk only reads, and passes `found` on as it is.
-        unsafe { visit(self.0 as *mut pg_sys::Node, &raw mut found as *mut c_void) };
+        // SAFETY: by contract of the constructor; the walk only reads, and passes `found` on as it is. It owns nothing, so
+        // that an error may leave it: one guard is enough for all of it.
+        unsafe { pg_guard_ffi_boundary(|| visit(self.0 as *mut pg_sys::Node, &raw mut found as *mut c_void)) };
         found
     }
 }
@@ -559,8 +566,8 @@ fn shown_by_view(oid: u32) -> Vec<u32> {
     }
 }
 
-/// Called by PostgreSQL's tree walkers for each node.
-#[pg_guard]
+/// Called by PostgreSQL's tree walkers for each node. Plain frame.
+#[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -> bool {
     use pg_sys::NodeTag::*;
     // SAFETY: the walkers pass nodes of the query and the pointer they were given; each cast follows the tag.
@@ -569,7 +576,10 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             return false;
         }
         match (*node).type_ {
-            T_Query => return compat::walk_query(node as *mut pg_sys::Query, visit, found),
+            T_Query => {
+                let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as c_int;
+                return compat::plain::query_tree_walker(node as *mut pg_sys::Query, visit, found, flags);
+            }
             T_RangeTblEntry => {
                 let entry = &*(node as *mut pg_sys::RangeTblEntry);
                 if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
@@ -582,7 +592,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             // Values of a type come from these; other expressions hand on what they were given.
             T_Const | T_Var | T_Param | T_FuncExpr | T_CoerceViaIO | T_CoerceToDomain | T_RelabelType
             | T_RowExpr | T_ArrayCoerceExpr | T_ConvertRowtypeExpr => {
-                (*(found as *mut Found)).add_type(pg_sys::exprType(node));
+                (*(found as *mut Found)).add_type(raw::exprType(node));
             }
             T_RangeTblFunction => {
                 (*(found as *mut Found)).add_types((*(node as *mut pg_sys::RangeTblFunction)).funccoltypes);
@@ -590,12 +600,11 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, found: *mut c_void) -
             T_TableFunc => (*(found as *mut Found)).add_types((*(node as *mut pg_sys::TableFunc)).coltypes),
             _ => {}
         }
-        pg_sys::check_functions_in_node(node, Some(visit_function), found);
-        compat::walk_expression(node, visit, found)
+        raw::check_functions_in_node(node, Some(visit_function), found);
+        compat::plain::expression_tree_walker(node, visit, found)
     }
 }
 
-#[pg_guard]
 unsafe extern "C-unwind" fn visit_function(function: pg_sys::Oid, found: *mut c_void) -> bool {
     // SAFETY: the pointer that visit() passed on.
     unsafe { (*(found as *mut Found)).functions.push(function.to_u32()) };

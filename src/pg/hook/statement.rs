@@ -4,7 +4,7 @@ use crate::core::audit::redact;
 use crate::core::audit::trail::Part;
 use crate::pg::hook::nodes::{self, Permissions};
 use crate::pg::sys::{compat, text};
-use pgrx::{PgList, pg_sys};
+use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int};
 
 /// A statement that begins.
@@ -222,10 +222,7 @@ impl Permissions {
     pub fn accessed(&self) -> Vec<Accessed> {
         // SAFETY: by contract of the constructor; the list holds nodes of the one type, the sets are null or live.
         unsafe {
-            PgList::<compat::PermissionEntry>::from_pg(self.list())
-                .iter_ptr()
-                .map(|entry| &*entry)
-                .filter(|entry| compat::is_relation(entry) && entry.requiredPerms != 0)
+            self.entries()
                 .map(|entry| {
                     let mut columns = Vec::new();
                     for set in [entry.selectedCols, entry.insertedCols, entry.updatedCols] {

@@ -10,6 +10,7 @@ use crate::pg::sys::{raw, text};
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
@@ -104,8 +105,8 @@ unsafe extern "C-unwind" {
 /// does can keep it from there.
 #[allow(ffi_unwind_calls)]
 pub fn audit(line: &[u8]) {
-    let line = label::escaped(line.strip_suffix(b"\n").unwrap_or(line));
-    let line = if text::is_utf8() { line } else { form::in_ascii(&line) };
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = if text::is_utf8() { Cow::Borrowed(line) } else { Cow::Owned(form::in_ascii(line)) };
     clean_application_name();
     // Another library may want to see what is logged.
     // SAFETY: static variables that change only while libraries are loaded.
@@ -114,7 +115,7 @@ pub fn audit(line: &[u8]) {
     if is_alone && server_log::write(LABEL.to_bytes(), &line) {
         return;
     }
-    let Ok(line) = CString::new(line) else { return };
+    let Ok(line) = CString::new(&*line) else { return };
     let _writing = Writing::begin();
     // SAFETY: the order in which ereport() calls them; below ERROR errfinish() returns. The guard turns an error (no
     // memory) into a panic that unwinds this frame.
@@ -294,7 +295,7 @@ pub fn report_statement() {
     unsafe {
         let shown = pg_sys::debug_query_string;
         if bytes(shown).is_some_and(|statement| !redact::is_sensitive(statement)) {
-            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
+            raw::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
         }
     }
 }
@@ -318,7 +319,7 @@ unsafe fn show_without_literals() -> bool {
             SHOWN.store(shown, Relaxed);
             SECRETS.set(secrets);
             pg_sys::debug_query_string = shown;
-            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
+            raw::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown);
             return true;
         }
         false

@@ -444,29 +444,10 @@ pub fn setting_alloc(size: usize) -> *mut c_void {
     return unsafe { pg_sys::guc_malloc(pg_sys::LOG as c_int, size) };
 }
 
-/// Gives back memory of [`setting_alloc`], or a value that guc.c handed to a check hook.
-///
-/// # Safety
-/// `memory` is such memory and nothing refers to it any more.
-pub unsafe fn setting_free(memory: *mut c_void) {
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    // SAFETY: by contract.
-    unsafe {
-        libc_free(memory)
-    };
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    // SAFETY: by contract.
-    unsafe {
-        pg_sys::guc_free(memory)
-    };
-}
-
 #[cfg(any(feature = "pg14", feature = "pg15"))]
 unsafe extern "C" {
     #[link_name = "malloc"]
     fn libc_malloc(size: usize) -> *mut c_void;
-    #[link_name = "free"]
-    fn libc_free(memory: *mut c_void);
 }
 
 /// Takes the names that begin with `prefix.` for this library: others become errors (since 15) or warnings.

@@ -5,7 +5,7 @@
 //! getters below cannot raise one at all.
 
 use pgrx::pg_sys;
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 
 unsafe extern "C-unwind" {
     pub fn standard_ProcessUtility(
@@ -29,6 +29,23 @@ unsafe extern "C-unwind" {
     pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
     pub fn SPI_execute(src: *const c_char, read_only: bool, tcount: std::ffi::c_long) -> c_int;
     pub fn standard_ExecutorEnd(query_desc: *mut pg_sys::QueryDesc);
+    pub fn SetSessionAuthorization(userid: pg_sys::Oid, is_superuser: bool);
+    pub fn set_config_option(
+        name: *const c_char,
+        value: *const c_char,
+        context: pg_sys::GucContext::Type,
+        source: pg_sys::GucSource::Type,
+        action: pg_sys::GucAction::Type,
+        change_val: bool,
+        elevel: c_int,
+        is_reload: bool,
+    ) -> c_int;
+    pub fn exprType(expr: *const pg_sys::Node) -> pg_sys::Oid;
+    pub fn check_functions_in_node(
+        node: *mut pg_sys::Node,
+        checker: Option<unsafe extern "C-unwind" fn(pg_sys::Oid, *mut c_void) -> bool>,
+        context: *mut c_void,
+    ) -> bool;
 }
 
 // These raise nothing, so that nothing unwinds out of them.
@@ -57,6 +74,10 @@ unsafe extern "C" {
     pub safe fn ResetSequenceCaches();
     /// `guc.c`: counts a static variable up.
     pub safe fn NewGUCNestLevel() -> c_int;
+    /// `namespace.c`: copies two static variables.
+    pub fn GetTempNamespaceState(schema: *mut pg_sys::Oid, toast_schema: *mut pg_sys::Oid);
+    /// `backend_status.c`: writes this backend's entry; the text is copied.
+    pub fn pgstat_report_activity(state: pg_sys::BackendState::Type, text: *const c_char);
     /// `timestamp.c`: reads the clock.
     pub safe fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
     /// `mbutils.c`: returns a static variable.
