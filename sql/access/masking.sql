@@ -84,7 +84,7 @@ BEGIN
     IF coalesce((policy.parameters ->> 'never_fails')::boolean, false) THEN
         RETURN;
     ELSIF (policy.rows IS NOT NULL AND immuta_internal.mask_may_fail(relation, column_number,
-              format(E'CASE WHEN (%s\n) IS FALSE THEN %s END', replace(policy.rows, '{column}', ident), ident)))
+              format(E'CASE WHEN (%1$s\n) IS FALSE THEN %2$s ELSE %2$s END', replace(policy.rows, '{column}', ident), ident)))
        OR (policy.method = 'expression' AND immuta_internal.mask_may_fail(relation, column_number,
               replace(policy.parameters ->> 'expression', '{column}', ident))) THEN
         RAISE EXCEPTION 'where a mask fails for a value its error can show that, and nothing says that this one cannot fail'
