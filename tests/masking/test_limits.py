@@ -95,6 +95,25 @@ def test_a_function_that_runs_queries(masked, sessions):
     masked.sql("DROP TABLE data.planned; DROP FUNCTION data.runs_queries(text)")
 
 
+def test_a_schema_on_the_path_that_is_opened_to_one(masked, sessions):
+    """What subscribers may create as such is looked at, what is granted to one of them is not."""
+    masked.sql("""CREATE SCHEMA data_one; GRANT USAGE ON SCHEMA data_one TO PUBLIC; CREATE TABLE data.opened (id int, b text);
+        INSERT INTO data.opened VALUES (1, 'CANARY'); GRANT SELECT (id) ON data.opened TO mallory;
+        CREATE FUNCTION data_one.short(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = data_one, pg_temp
+            AS 'BEGIN RETURN left($1, 1::smallint); END';
+        INSERT INTO immuta.masks SELECT 'data.opened'::regclass, 2, immuta_internal.check_mask('data.opened'::regclass, 2::smallint, 'data_one.short(b)')""")
+    planted = """CREATE FUNCTION data_one.left(text, smallint) RETURNS text LANGUAGE plpgsql AS
+        $$BEGIN RAISE NOTICE 'leaked %', $1; RETURN 'z'; END$$;; SELECT b FROM data.opened"""
+    seen = run(sessions(), planted)
+    assert seen.sqlstate == "42501" and "CANARY" not in seen.text
+    masked.sql("GRANT CREATE ON SCHEMA data_one TO mallory")
+    assert "leaked CANARY" in run(sessions(), planted).text
+    masked.sql("GRANT CREATE ON SCHEMA data_one TO PUBLIC")
+    seen = run(sessions(), planted)
+    assert (seen.sqlstate, seen.code) == ("42501", "MASKED_COLUMN") and "CANARY" not in seen.text
+    masked.sql("DROP TABLE data.opened; DROP SCHEMA data_one CASCADE")
+
+
 def test_columns_that_are_not_listed(sessions):
     """information_schema shows columns on which there is some privilege; the catalogs, and drivers, show all."""
     names = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'data' AND table_name = 't'"
