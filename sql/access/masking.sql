@@ -74,6 +74,27 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.require_grantable(oid, smallint, boolean) IS '42501 for a mask of what the system account may not grant';
 
+-- An error of a mask quotes what it hides.
+CREATE FUNCTION immuta_internal.require_safe(relation oid, column_number smallint, policy immuta.masking_policy, col name) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ident text := quote_ident(col);
+BEGIN
+    IF coalesce((policy.parameters ->> 'never_fails')::boolean, false) THEN
+        RETURN;
+    ELSIF (policy.rows IS NOT NULL AND immuta_internal.mask_may_fail(relation, column_number,
+              format(E'CASE WHEN (%1$s\n) IS FALSE THEN %2$s ELSE %2$s END', replace(policy.rows, '{column}', ident), ident)))
+       OR (policy.method = 'expression' AND immuta_internal.mask_may_fail(relation, column_number,
+              replace(policy.parameters ->> 'expression', '{column}', ident))) THEN
+        RAISE EXCEPTION 'where a mask fails for a value its error can show that, and nothing says that this one cannot fail'
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Pass columns to LEAKPROOF functions and operators only, or add "never_fails": true to the parameters if you know that it fails for no value.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.require_safe(oid, smallint, immuta.masking_policy, name) IS '0A000 for an expression of an administrator that may fail';
+
 CREATE FUNCTION immuta_internal.make_mask(relation oid, column_number smallint, policies integer[], is_computed boolean) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -111,6 +132,8 @@ BEGIN
     ELSIF is_written AND (SELECT count(*) FROM regexp_matches(mask, 'immuta_internal\.mask_ref\(', 'g')) > num_nonnulls(policy.reference) THEN
         RAISE EXCEPTION 'an expression cannot name the salt or the pattern of a mask'
             USING ERRCODE = 'feature_not_supported', HINT = 'Use the methods hash and regex.';
+    ELSIF is_written THEN
+        PERFORM immuta_internal.require_safe(relation, column_number, policy, col.attname);
     END IF;
     RETURN mask;
 END

@@ -39,7 +39,7 @@ AS $$
         ('regex', '{pattern,replacement,flags,unmatched}', '{pattern}', '{text,varchar,bpchar}',
          '{"pattern": "@.*$", "replacement": "@..."}'),
         ('round', '{to,unit}', '{}', '{int2,int4,int8,numeric,float4,float8,date,timestamp,timestamptz}', '{"to": 1000}'),
-        ('expression', '{expression}', '{expression}', NULL, '{"expression": "left({column}, 1)"}')
+        ('expression', '{expression}', '{expression}', NULL, '{"expression": "left({column}, 1)", "never_fails": true}')
 $$;
 COMMENT ON FUNCTION immuta_internal.masking_methods() IS 'the methods, what they take and which types of columns they are for';
 
@@ -70,7 +70,7 @@ BEGIN
     END IF;
     PERFORM immuta_internal.require_parameter(jsonb_typeof(p) = 'object' AND octet_length(p::text) <= 100000,
         'the parameters of a mask must be an object of up to 100000 bytes', known.example);
-    SELECT k INTO wrong FROM jsonb_object_keys(p) k WHERE k <> ALL (known.parameters) LIMIT 1;
+    SELECT k INTO wrong FROM jsonb_object_keys(p) k WHERE k <> ALL (known.parameters || '{never_fails}') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'the masking method "%" has no parameter "%"', method, left(wrong, 63) USING ERRCODE = 'invalid_parameter_value',
             HINT = CASE known.parameters WHEN '{}' THEN 'It takes none.' ELSE 'It takes ' || array_to_string(known.parameters, ', ') || '.' END;
@@ -80,6 +80,8 @@ BEGIN
     PERFORM immuta_internal.require_parameter(
         NOT EXISTS (SELECT FROM jsonb_each(p) e WHERE e.key = ANY ('{group,fill,pattern,replacement,flags,unmatched,unit,expression}')
                     AND jsonb_typeof(e.value) <> 'string'), 'this parameter of a mask must be a text', known.example);
+    PERFORM immuta_internal.require_parameter(coalesce(jsonb_typeof(p -> 'never_fails'), 'boolean') = 'boolean',
+        '"never_fails" must be true or false', known.example);
     CASE method
     WHEN 'hash' THEN
         PERFORM immuta_internal.require_parameter(octet_length(coalesce(p ->> 'group', 'x')) BETWEEN 1 AND 255,

@@ -32,6 +32,10 @@ CREATE FUNCTION immuta_internal.check_mask(table_oid oid, column_number smallint
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_check_mask_wrapper';
 COMMENT ON FUNCTION immuta_internal.check_mask(oid, smallint, text) IS 'the mask in the form in which it is stored; an error if it may not be one';
 
+CREATE FUNCTION immuta_internal.mask_may_fail(table_oid oid, column_number smallint, expression text) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'immuta_mask_may_fail_wrapper';
+COMMENT ON FUNCTION immuta_internal.mask_may_fail(oid, smallint, text) IS 'whether an expression passes a column to a function that is not LEAKPROOF';
+
 CREATE FUNCTION immuta_internal.masks_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'immuta_masks_changed_wrapper';
 COMMENT ON FUNCTION immuta_internal.masks_changed() IS 'trigger: plans of the tables are made anew, in all sessions';

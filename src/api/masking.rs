@@ -15,6 +15,13 @@ fn immuta_check_mask(table: pg_sys::Oid, column: i16, expression: &[u8]) -> Vec<
     }
 }
 
+/// Whether nothing says that an expression fails for no value.
+#[pg_extern(sql = false)]
+fn immuta_mask_may_fail(table: pg_sys::Oid, column: i16, expression: &[u8]) -> bool {
+    immuta_require_preload();
+    CString::new(expression).is_ok_and(|expression| mask::may_fail(table.to_u32(), column, &expression))
+}
+
 /// Row trigger of the tables of masks: plans are made anew.
 #[pg_trigger(sql = false)]
 fn immuta_masks_changed<'a>(

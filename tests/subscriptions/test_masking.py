@@ -499,7 +499,7 @@ def test_the_partition_of_a_row_is_seen(masking):
 
 def test_an_expression_that_fails_can_show_the_value(masking):
     masking.system.notices.clear()
-    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"ssn::int::text\"}', columns => '{sales.people.ssn}')")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"ssn::int::text\", \"never_fails\": true}', columns => '{sales.people.ssn}')")
     assert any("message can show the value" in notice for notice in masking.system.notices)
     with pytest.raises(psycopg2.errors.InvalidTextRepresentation, match="123-45-6789"):
         reads(masking, "ann", "SELECT ssn FROM sales.people")
@@ -533,7 +533,7 @@ def test_views_have_no_masks(masking):
 
 
 def test_an_expression_after_a_rename(masking):
-    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || region\"}', columns => '{sales.people.name}')")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || region\", \"never_fails\": true}', columns => '{sales.people.name}')")
     masking.ddl("ALTER TABLE sales.people RENAME name TO called")
     assert reads(masking, "ann", "SELECT called FROM sales.people WHERE id = 1") == [("AEU",)]
     masking.ddl("ALTER TABLE sales.people RENAME region TO area")
@@ -541,7 +541,7 @@ def test_an_expression_after_a_rename(masking):
         reads(masking, "ann", "SELECT called FROM sales.people")
     assert reads(masking, "ann", "SELECT area FROM sales.people WHERE id = 1") == [("EU",)]
     assert masking.drift() == [("column refused", "sales.people.called", 'column "region" does not exist')]
-    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || area\"}', columns => '{sales.people.called}', replace => true)")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'expression', '{\"expression\": \"left({column}, 1) || area\", \"never_fails\": true}', columns => '{sales.people.called}', replace => true)")
     assert reads(masking, "ann", "SELECT called FROM sales.people WHERE id = 1") == [("AEU",)] and in_step(masking)
 
 
@@ -583,6 +583,9 @@ BAD = {
     "rows that are no truth": "('m', 'null', columns => '{sales.people.ssn}', rows => 'id')",
     "an expression of another type": "('m', 'expression', '{\"expression\": \"born\"}', columns => '{sales.people.id}')",
     "an expression that is none": "('m', 'expression', '{\"expression\": \"1; DROP TABLE sales.people\"}', columns => '{sales.people.id}')",
+    "an expression that may fail": "('m', 'expression', '{\"expression\": \"ssn::int::text\"}', columns => '{sales.people.ssn}')",
+    "rows that may fail": "('m', 'null', columns => '{sales.people.ssn}', rows => 'ssn::int > 1')",
+    "no word of its not failing": "('m', 'expression', '{\"expression\": \"region\", \"never_fails\": \"yes\"}', columns => '{sales.people.ssn}')",
     "a volatile function": "('m', 'expression', '{\"expression\": \"random()::text\"}', columns => '{sales.people.name}')",
     "a function that a setting changes": "('m', 'expression', '{\"expression\": \"to_char(born, ''TMMonth'')\"}', columns => '{sales.people.name}')",
     "the time zone of the reader": "('m', 'expression', '{\"expression\": \"date_trunc(''day'', born::timestamptz)::date\"}', columns => '{sales.people.born}')",

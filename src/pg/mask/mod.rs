@@ -16,7 +16,7 @@ pub use cache::{changed, may_be_used, watch};
 pub use copy::as_query;
 pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
-pub use rules::check;
+pub use rules::{check, may_fail};
 
 use fault::MaskFault;
 

@@ -18,6 +18,41 @@ pub fn check(table: u32, number: i16, text: &CStr) -> CString {
 }
 
 fn check_or_fault(table: u32, number: i16, text: &CStr) -> Result<CString, MaskFault> {
+    with_column(table, number, |relation, column| {
+        // SAFETY: the relation is open and locked.
+        unsafe {
+            let mask = expression::analysed(relation, column, text, true)?;
+            allow(mask)?;
+            let written = expression::written((*relation).rd_id, mask);
+            let again = expression::analysed(relation, column, written, false).map_err(|_| MaskFault::Unstable)?;
+            if expression::written((*relation).rd_id, again) != written {
+                return Err(MaskFault::Unstable);
+            }
+            expression::finish(again)?;
+            Ok(written.to_owned())
+        }
+    })
+}
+
+/// Whether an expression over the columns of a table may fail for what they hold, as far as PostgreSQL knows: it passes one to
+/// a function that is not LEAKPROOF.
+pub fn may_fail(table: u32, number: i16, text: &CStr) -> bool {
+    let found = with_column(table, number, |relation, column| {
+        // SAFETY: the relation is open and locked.
+        unsafe {
+            let mask = expression::analysed(relation, column, text, true)?;
+            Ok(pg_sys::contain_leaked_vars(mask))
+        }
+    });
+    found.unwrap_or_else(|fault| fault.raise())
+}
+
+/// Looks at an expression for a column, undisturbed.
+fn with_column<T>(
+    table: u32,
+    number: i16,
+    look: impl FnOnce(pg_sys::Relation, &Column) -> Result<T, MaskFault>,
+) -> Result<T, MaskFault> {
     let owner = catalog::presence().ok_or(MaskFault::NoColumn)?.owner;
     // SAFETY: the relation is open and locked while it is used; the lock is kept.
     unsafe {
@@ -29,20 +64,8 @@ fn check_or_fault(table: u32, number: i16, text: &CStr) -> Result<CString, MaskF
             let kind = (*(*relation).rd_rel).relkind as u8;
             matches!(kind, b'r' | b'p' | b'f' | b'm' | b'v')
         });
-        let checked = column.ok_or(MaskFault::NoColumn).and_then(|column| {
-            undisturbed(owner, || {
-                let mask = expression::analysed(relation, &column, text, true)?;
-                allow(mask)?;
-                let written = expression::written((*relation).rd_id, mask);
-                let again =
-                    expression::analysed(relation, &column, written, false).map_err(|_| MaskFault::Unstable)?;
-                if expression::written((*relation).rd_id, again) != written {
-                    return Err(MaskFault::Unstable);
-                }
-                expression::finish(again)?;
-                Ok(written.to_owned())
-            })
-        });
+        let checked =
+            column.ok_or(MaskFault::NoColumn).and_then(|column| undisturbed(owner, || look(relation, &column)));
         pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
         checked
     }
