@@ -273,5 +273,5 @@ def test_a_seed_of_the_role_is_gone_for_the_next_user(world):
             connection.close()
         assert len(seen) == 2
     finally:
-        world.sql("ALTER ROLE alice RESET seed")
+        world.sql("ALTER ROLE alice RESET ALL")
         world.sql("ALTER ROLE svc RESET bodata.apply_role_settings")
