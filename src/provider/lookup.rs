@@ -294,6 +294,15 @@ pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestam
     stands
 }
 
+/// What is known of a token counts no longer. Must not fail.
+pub fn forget(digest: &Digest) {
+    CACHE.with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            cache.remove(digest);
+        }
+    });
+}
+
 /// Uses count whatever becomes of the transaction. Must not fail.
 pub fn touch(ended: &Impersonation) {
     if let Some(key) = together::known_key(&ended.digest)
