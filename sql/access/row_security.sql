@@ -54,6 +54,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy_name) $$;
 COMMENT ON FUNCTION immuta_internal.has_policy(oid, text) IS 'whether a relation has a row security policy of this name';
 
+-- Where pg_temp is not named, the reader's temporary tables and types come first; "$user" would be a schema of theirs.
+CREATE FUNCTION immuta_internal.is_path_of_nobody(path text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((array_agg(n.schema ORDER BY e.position DESC))[1] = 'pg_temp'
+                    AND count(*) FILTER (WHERE n.schema = '$user' OR starts_with(n.schema, 'pg_temp')) = 1, false)
+    FROM regexp_matches(path, '"((?:[^"]|"")*)"|([^,"\s][^,\s]*)', 'g') WITH ORDINALITY e (parts, position),
+         LATERAL (SELECT coalesce(replace(e.parts[1], '""', '"'), lower(e.parts[2])) AS schema) n
+$$;
+COMMENT ON FUNCTION immuta_internal.is_path_of_nobody(text) IS 'whether a search_path names no schema of whoever uses it before its end, which is pg_temp';
+
 -- Names in the body of a function are looked up in the search_path of whoever reads the table: what decides must not
 -- depend on that. Bodies that are parsed when they are written, views, constraints of domains and policies of other
 -- tables hold no names, but call functions. What is written in C only superusers create.
@@ -103,8 +114,8 @@ AS $$
     FROM reached r JOIN pg_proc f ON f.oid = r.object
     WHERE r.class = 'pg_proc'::regclass AND f.prosqlbody IS NULL AND f.prokind <> 'a'
       AND f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('c', 'internal'))
-      -- "$user" would be a schema of the reader's.
-      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c WHERE starts_with(c, 'search_path=') AND strpos(c, '$user') = 0)
+      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c
+                      WHERE starts_with(c, 'search_path=') AND immuta_internal.is_path_of_nobody(substr(c, 13)))
       AND NOT EXISTS (SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'immuta_ext'
                       WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
 $$;
@@ -178,7 +189,7 @@ BEGIN
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', immuta_internal.shown(rule.name)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (and other schemas it needs), or '
+                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (other schemas it needs before pg_temp), or '
                                 'give it a body with BEGIN ATOMIC.', fault);
     END IF;
     PERFORM immuta_internal.equalise(s.project_id) FROM immuta.project_data_source s WHERE s.relation = rule.relation;
