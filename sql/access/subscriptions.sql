@@ -12,6 +12,17 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.clean_access(text) IS 'READ or WRITE; 22023 for anything else';
 
+CREATE FUNCTION immuta_internal.check_reason(reason text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF length(reason) > 1000 THEN
+        RAISE EXCEPTION 'the reason has more than 1000 characters' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.check_reason(text) IS '22023 for a reason that is too long for a record';
+
 -- Grants what an approved subscription says, all of it or nothing.
 CREATE FUNCTION immuta_internal.grant_subscription(
     user_id bigint, data_source regclass, access text, valid_until timestamptz, reason text)
@@ -23,6 +34,7 @@ DECLARE
     carried_by oid;
     refused text;
 BEGIN
+    PERFORM immuta_internal.check_reason(grant_subscription.reason);
     IF valid_until <= now() THEN
         RAISE EXCEPTION 'the subscription would end before it begins' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -122,9 +134,7 @@ CREATE FUNCTION immuta_internal.add_request(user_id bigint, source_id bigint, ac
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF length(reason) > 1000 THEN
-        RAISE EXCEPTION 'the reason has more than 1000 characters' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    PERFORM immuta_internal.check_reason(reason);
     INSERT INTO immuta.subscription AS s (user_id, data_source_id, access, state, reason)
     VALUES (add_request.user_id, source_id, immuta_internal.clean_access(add_request.access), 'requested', add_request.reason)
     ON CONFLICT ON CONSTRAINT subscription_pkey DO UPDATE
@@ -248,6 +258,7 @@ DECLARE
     denied_user bigint;
     source_id bigint;
 BEGIN
+    PERFORM immuta_internal.check_reason(deny_subscription.reason);
     PERFORM immuta_internal.catch_up();
     denied_user := immuta_internal.user_id(deny_subscription.userid, deny_subscription.iamid);
     source_id := immuta_internal.data_source_id(deny_subscription.data_source);

@@ -94,6 +94,11 @@ AS $$
     FROM pg_trigger t
     WHERE t.tgfoid = 'immuta_internal.announce_change()'::regprocedure AND t.tgenabled <> 'A'
     UNION ALL
+    SELECT 'changes of access are on record', count(*) = 0, CASE count(*) WHEN 0 THEN 'all triggers are enabled'
+        ELSE 'ALTER TABLE ... ENABLE TRIGGER: nobody will know who changed ' || string_agg(DISTINCT t.tgrelid::regclass::text, ', ') END
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE c.relnamespace = 'immuta'::regnamespace AND t.tgname IN ('access_changes', 'access_truncated') AND t.tgenabled NOT IN ('O', 'A')
+    UNION ALL
     SELECT 'clock', count(*) = 0, CASE count(*) WHEN 0 THEN 'no token was used in the future'
         ELSE count(*) || ' tokens were last used in the future, and count as dead: look at the clocks of this server and its standbys.' END
     FROM immuta.token t

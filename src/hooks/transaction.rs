@@ -112,6 +112,7 @@ pub fn end(has_committed: bool) {
     if let Some(ended) = ended {
         lookup::touch(&ended);
     }
+    connection::end_transaction(has_committed);
 }
 
 /// What undoing settings does not take back.

@@ -5,7 +5,7 @@ use crate::core::session::presented::{Credential, Presented};
 use crate::core::token::{Digest, Secret};
 use crate::error::Error;
 use crate::pg::gate;
-use crate::provider::jwt;
+use crate::provider::{jwt, lookup};
 use crate::session::state;
 use std::rc::Rc;
 
@@ -17,7 +17,35 @@ pub fn remember_connection(presented: &Presented, token: Option<Rc<Secret>>) {
     if let (true, Credential::Token(digest)) = (is_login(), &presented.credential) {
         jwt::opens_session(*digest);
     }
-    state::with(|state| state.connection.user = Some((presented.clone(), token)));
+    state::with(|state| {
+        let former = state.connection.user.replace((presented.clone(), token));
+        state.connection.former.get_or_insert(former);
+    });
+}
+
+/// The transaction is over: if it aborted, a token that took the place of another gives it back. What is known of the one
+/// that is gone is forgotten, since it held for the session's own token. Must not fail.
+pub fn end_transaction(has_committed: bool) {
+    let ended = state::try_with(|state| {
+        let connection = &mut state.connection;
+        let mut gone = connection.former.take()?;
+        if !has_committed {
+            std::mem::swap(&mut connection.user, &mut gone);
+        }
+        let (kept, gone) = (token_of(&connection.user)?, token_of(&gone)?);
+        (connection.is_login && kept != gone).then_some((kept, gone))
+    });
+    if let Some((kept, gone)) = ended.flatten() {
+        jwt::opens_session(kept);
+        lookup::forget(&gone);
+    }
+}
+
+fn token_of(user: &Option<(Presented, Option<Rc<Secret>>)>) -> Option<Digest> {
+    match &user.as_ref()?.0.credential {
+        Credential::Token(digest) => Some(*digest),
+        Credential::Name(_) => None,
+    }
 }
 
 /// Notes the token with which somebody logs in. Who they are cannot be looked up yet: it is presented when the connection

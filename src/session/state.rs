@@ -78,6 +78,8 @@ pub struct OfSession {
 pub struct OfConnection {
     /// The user in whose name the connection was made.
     pub user: Option<(Presented, Option<Rc<Secret>>)>,
+    /// What that was when the transaction began, if it was noted anew since.
+    pub former: Option<Option<(Presented, Option<Rc<Secret>>)>>,
     /// Whether their token is that of the login itself, and who they are: nobody else can have such a connection.
     pub is_login: bool,
     pub login_user: Option<Rc<Identity>>,
@@ -92,9 +94,9 @@ pub fn state() -> String {
     with(|state| {
         let statement = (state.statement.encryption == Encryption::NotRead, state.statement.trial.is_none());
         let transaction = (state.transaction.has_set, state.transaction.is_labelled);
-        let connection = state.connection.user.is_none();
+        let connection = (state.connection.user.is_none(), state.connection.former.is_none());
         format!(
-            "session {:?} {} {statement:?} {transaction:?} {connection}",
+            "session {:?} {} {statement:?} {transaction:?} {connection:?}",
             state.phase,
             state.impersonations.state()
         )

@@ -145,6 +145,14 @@ def test_what_was_rolled_back_is_not_on_record(world, office, trail):
     assert trail.new() == []
 
 
+@pytest.mark.parametrize("decision", ["approve", "deny", "request"])
+def test_a_reason_fits_into_a_record(office, decision):
+    query(office, "SELECT immuta.request_subscription('ben', 'sales.customers', reason => repeat('x', 1000))")
+    with pytest.raises(psycopg2.Error) as error:
+        query(office, f"SELECT immuta.{decision}_subscription('ben', 'sales.customers', reason => repeat('x', 1001))")
+    assert error.value.pgcode == "22023"
+
+
 def test_who_goes_is_named(world, office, trail):
     for call in ("create_user('gone')", "subscribe('gone', 'sales.customers')", "drop_user('gone')"):
         query(office, f"SELECT immuta.{call}")
@@ -157,6 +165,91 @@ def test_who_goes_is_named(world, office, trail):
     assert {said(r)[:2] for r in trail.new()} == {("DELETE", "SUBSCRIPTION")}
     world.sql("TRUNCATE immuta.row_policy")
     assert [said(r) for r in trail.new()] == [("DELETE", "ROW_POLICY", None, [], None, None)]
+
+
+ANN, BEN, BOB = (f"(SELECT id FROM immuta.user_account WHERE userid = '{user}')" for user in ("ann", "ben", "bob"))
+ORDERS_ID = "(SELECT id FROM immuta.data_source WHERE table_name = 'orders')"
+CUSTOMERS = "(SELECT id FROM immuta.data_source WHERE table_name = 'customers')"
+
+# What is moved, the table, and whose it was and is, or of which data source.
+MOVES = [
+    (f"subscription SET user_id = {BEN} WHERE user_id = {BOB}", "SUBSCRIPTION", ("bob", ORDERS), ("ben", ORDERS)),
+    (f"subscription SET data_source_id = {CUSTOMERS} WHERE user_id = {ANN}", "SUBSCRIPTION", ("ann", ORDERS), ("ann", ["sales.customers"])),
+    ("impersonation_rule SET id = -id", "IMPERSONATION_RULE", (None, []), (None, [])),
+    ("user_account SET id = id + 1000 WHERE userid = 'carol'", "USER_ACCOUNT", ("carol", []), ("carol", [])),
+    ("data_source SET relation = 'app.flights'::regclass WHERE table_name = 'orders'", "DATA_SOURCE", (None, ORDERS), (None, ORDERS)),
+    (f"user_profile SET user_id = {BEN}", "USER_PROFILE", ("ann", []), ("ben", [])),
+    (f"row_policy SET data_source_id = {CUSTOMERS}", "ROW_POLICY", (None, ORDERS), (None, ["sales.customers"])),
+    (f"named_column SET data_source_id = {CUSTOMERS}", "NAMED_COLUMN", (None, ORDERS), (None, ["sales.customers"])),
+    (f"project_member SET user_id = {BEN}", "PROJECT_MEMBER", ("ann", []), ("ben", [])),
+    ("project_data_source SET relation = 'sales.customers'", "PROJECT_DATA_SOURCE", (None, ORDERS), (None, ["sales.customers"])),
+    ("data_source SET table_name = 'zzz' WHERE table_name = 'orders'", "DATA_SOURCE", None, None),
+    ("home SET system_identifier = system_identifier + 1", "HOME", None, None),
+]
+
+
+SET_UP = f"""
+CREATE SCHEMA sales; CREATE TABLE sales.orders (id int, region text); CREATE TABLE sales.customers (id int);
+CREATE ROLE spare NOLOGIN; CREATE ROLE writer LOGIN PASSWORD 'writer-password' IN ROLE pg_read_all_data, pg_write_all_data;
+SELECT immuta.create_user('ann'), immuta.create_user('ben'), immuta.add_impersonation_rule('x', 'a'), immuta.map_issuer('i', 'Okta');
+INSERT INTO immuta.data_source (relation, schema_name, table_name)
+VALUES ('sales.orders'::regclass, 'sales', 'orders'), ('sales.customers'::regclass, 'sales', 'customers');
+INSERT INTO immuta.subscription VALUES ({ANN}, {ORDERS_ID}, 'READ', 'denied'), ({BOB}, {ORDERS_ID}, 'READ', 'denied');
+INSERT INTO immuta.user_profile VALUES ({ANN}, '{{x}}');
+INSERT INTO immuta.row_policy (data_source_id, name, expression) VALUES ({ORDERS_ID}, 'own', 'true');
+INSERT INTO immuta.named_column VALUES ({ORDERS_ID}, 'region');
+INSERT INTO immuta.project VALUES (7, 'p', 'spare');
+INSERT INTO immuta.project_data_source VALUES (7, 'sales.orders');
+INSERT INTO immuta.project_member VALUES (7, {ANN});
+"""
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """A database of its own, somebody who may write all tables, and the trail."""
+    with audited_server("audit-moves") as server:
+        world = world_of(server)
+        for statement in SET_UP.strip().split(";\n"):
+            world.sql(statement)
+        writer = world.connect("writer", "writer-password")
+        writer.autocommit = True
+        yield world, writer, Trail(server)
+        writer.close()
+
+
+@pytest.mark.parametrize("change,table,was,now", MOVES, ids=[change for change, *_ in MOVES])
+def test_what_goes_to_another(by_hand, change, table, was, now):
+    """The end of one and the beginning of the other."""
+    _, writer, trail = by_hand
+    trail.new_from_here()
+    query(writer, f"UPDATE immuta.{change}")
+    records = [said(r) for r in trail.new() if r["auditPayload"]["changed"] == table]
+    if was is None:
+        assert [r[0] for r in records] == ["UPDATE"] and records[0][4] != records[0][5]
+    else:
+        assert [(r[0], *r[2:4]) for r in records] == [("DELETE", *was), ("CREATE", *now)]
+        assert records[0][4] and records[1][5] and not records[0][5] and not records[1][4]
+    query(writer, "UPDATE immuta.user_account SET updated_at = now(), failed_logins = 1")
+    query(writer, "UPDATE immuta.subscription SET decided_at = now(), state = state")
+    assert trail.new() == [], "nothing about access"
+
+
+def test_what_is_done_elsewhere(by_hand):
+    """After an upgrade or in a copy everything is on record; after a restore, what is not the restore."""
+    world, writer, trail = by_hand
+    insert = "INSERT INTO immuta.impersonation_rule (impersonator, users) VALUES ('x', 'a')"
+    calls = ["immuta.add_impersonation_rule('x', 'a')", "immuta.map_issuer('j', 'Okta')", "immuta.create_user('cleo')"]
+    query(writer, "UPDATE immuta.home SET system_identifier = 1")
+    trail.new_from_here()
+    query(writer, insert)
+    assert [said(r)[:2] for r in trail.new()] == [("CREATE", "IMPERSONATION_RULE")]
+    query(writer, "INSERT INTO immuta.home VALUES (2, 2)")
+    assert [said(r)[:2] for r in trail.new()] == [("CREATE", "HOME")]
+    query(writer, insert)
+    assert trail.new() == [], "as a restore does"
+    for call in calls:
+        world.sql(f"SELECT {call}")
+    assert [said(r)[:2] for r in trail.new()] == [("CREATE", what) for what in ("IMPERSONATION_RULE", "TOKEN_ISSUER", "USER_ACCOUNT")]
 
 
 def test_no_secret_is_shown(world, office, trail):

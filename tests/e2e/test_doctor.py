@@ -38,6 +38,8 @@ FINDINGS = [
     # As pg_restore --disable-triggers leaves it: not where changes are replayed.
     ("changes are announced", "ALTER TABLE immuta.token ENABLE TRIGGER announce_row",
      "ALTER TABLE immuta.token ENABLE ALWAYS TRIGGER announce_row", "immuta.token"),
+    ("changes of access are on record", "ALTER TABLE immuta.impersonation_rule DISABLE TRIGGER access_changes",
+     "ALTER TABLE immuta.impersonation_rule ENABLE TRIGGER access_changes", "immuta.impersonation_rule"),
     ("clock", "INSERT INTO immuta.token (digest, user_id, last_used_at) SELECT sha256('future'), id, now() + '1 day' "
      "FROM immuta.user_account LIMIT 1", "DELETE FROM immuta.token WHERE digest = sha256('future')", "1 tokens"),
     ("impersonated statements are on record", "SET bodata.audit_sink = ''", "RESET bodata.audit_sink", "bodata.audit_sink"),

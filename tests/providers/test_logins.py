@@ -178,6 +178,46 @@ def test_a_fresh_token_of_the_same_user(login, token):
     assert rows(wire, "SELECT current_user") == [["alice"]]
 
 
+def run(wire, *statements):
+    """What becomes of each: the SQLSTATE of an error, or nothing."""
+    answers = [wire.simple(statement).send().read().error for statement in statements]
+    return [error and error["C"] for error in answers]
+
+
+def test_a_renewal_that_is_rolled_back(login, token, logins):
+    """It is as if it had never been: the session goes on with its own token, which only that session may outlive."""
+    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1h'")
+    logins.sql("ALTER ROLE bi SET bodata.token_revalidate_interval = 1")
+    try:
+        wire, expiring = login(token(seconds=-28)), token(seconds=-28)
+        renew = f"SET bodata.impersonation_token = '{token()}'"
+        assert run(wire, "BEGIN", renew, "SELECT 1", "ROLLBACK", renew + "; SELECT 1/0") == [None] * 4 + ["22012"]
+        assert run(wire, "BEGIN", f"SET bodata.impersonation_token = '{expiring}'", "SELECT 1", "ROLLBACK") == [None] * 4
+        time.sleep(3.2)
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        assert run(wire, "RESET ALL", "SELECT 1") == [None, None]
+        assert run(wire, f"SET bodata.impersonation_token = '{expiring}'") == ["28000"], "it has expired, and was not taken over"
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        assert run(wire, renew) == [None] and rows(wire, "SELECT current_user") == [["alice"]]
+    finally:
+        logins.sql("ALTER ROLE bi RESET ALL")
+
+
+def test_what_gave_its_place_is_as_any_other(login, token, logins):
+    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1h'")
+    logins.sql("ALTER ROLE bi SET bodata.token_revalidate_interval = '5min'")
+    try:
+        first = token(seconds=-28)
+        wire = login(first)
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+        assert run(wire, f"SET bodata.impersonation_token = '{token()}'", "SELECT 1") == [None, None]
+        time.sleep(2.2)
+        assert run(wire, f"SET bodata.impersonation_token = '{first}'") == ["28000"]
+        assert rows(wire, "SELECT current_user") == [["alice"]]
+    finally:
+        logins.sql("ALTER ROLE bi RESET ALL")
+
+
 def test_the_end_of_the_token_is_the_end(login, token):
     """Unless a fresh one comes: then the session goes on."""
     wire = login(token(seconds=-28))
