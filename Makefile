@@ -79,11 +79,13 @@ upgrade:
 	@tools/install $(PG)
 	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
-## make fuzz       ten minutes of random SQL by an impersonated user, two of random tokens and keys (FUZZ_PG=18 MINUTES=10)
+## make fuzz       ten minutes each of random SQL by an impersonated user and by one who sees masks, two of random tokens and keys (FUZZ_PG=18 MINUTES=10)
 fuzz:
 	@tools/setup $(FUZZ_PG)
 	@tools/install $(FUZZ_PG)
 	@$(PYTHON) tests/fuzz/tokens.py --minutes 2 $(FUZZ_PG)
+	@tools/assert-build $(FUZZ_PG)
+	@IMMUTA_PG_TREES=$(CURDIR)/build/pg-assert $(PYTHON) tests/fuzz/masks.py --minutes $(MINUTES) $(FUZZ_PG)
 	@$(PYTHON) tests/fuzz/run.py --minutes $(MINUTES) $(FUZZ_PG)
 
 ## make bench      what impersonation costs, in server instructions, and changes of subscriptions (PG="15 18"; draws docs/*.svg)

@@ -121,7 +121,7 @@ AS $$
     FROM immuta_internal.unconfirmed(NULL) u JOIN immuta.data_source d ON d.id = u.id
     UNION
     SELECT CASE WHEN f.is_missing THEN 'row policy missing' ELSE 'row policy unsafe' END, format('%I.%I', f.schema_name, f.table_name),
-           f.name || coalesce(': no search_path is set for ' || f.unsafe, '')
+           f.name || coalesce(': no search_path that ends with pg_temp is set for ' || f.unsafe, '')
     FROM immuta_internal.row_policy_faults() f
 $$;
 COMMENT ON FUNCTION immuta_internal.differences_of_sources() IS 'the rows of drift() about data sources and their row policies';

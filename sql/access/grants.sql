@@ -33,6 +33,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION immuta_internal.hidden_names(bigint[]) IS 'columns of data sources that are excluded or masked; NULL stands for all';
 
+-- What `rows` and expressions of masks name, and what that is generated from: whoever changes it chooses where the mask is, and
+-- what. Names are looked for in the text of the mask; one that is found in a constant, too, does no harm.
+CREATE FUNCTION immuta_internal.deciding_columns(source_ids bigint[]) RETURNS TABLE (relation oid, column_number smallint, policy_id integer)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH written AS MATERIALIZED (
+        SELECT DISTINCT k.table_oid AS relation, k.column_number, k.mask, k.policy_id
+        FROM immuta.masks k JOIN immuta.masking_policy p ON p.id = k.policy_id AND (p.rows IS NOT NULL OR p.method = 'expression')
+        JOIN immuta.data_source d ON d.relation = k.table_oid AND (source_ids IS NULL OR d.id = ANY (source_ids))
+    ), named AS (
+        SELECT w.relation, w.policy_id, a.attnum, a.attname, a.attgenerated
+        FROM written w JOIN pg_attribute a ON a.attrelid = w.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> w.column_number
+        -- Neither a cast nor a function.
+        WHERE w.mask ~ ('(?<![\w$"]|::)"?' || regexp_replace(replace(a.attname, '"', '""'), '([.^$*+?(){}|\[\]\\])', '\\\1', 'g')
+                        || '"?(?![\w$"(])')
+    )
+    SELECT n.relation, n.attnum, n.policy_id FROM named n
+    UNION
+    SELECT n.relation, b.attnum, n.policy_id
+    FROM named n JOIN pg_attribute b ON n.attgenerated <> '' AND b.attrelid = n.relation AND b.attnum > 0 AND NOT b.attisdropped
+    WHERE n.attname IN (SELECT c.column_name FROM immuta_internal.computed_columns(n.relation, ARRAY[b.attname]) c)
+$$;
+COMMENT ON FUNCTION immuta_internal.deciding_columns(bigint[]) IS 'columns on which the masks of other columns depend; NULL stands for all data sources';
+
 -- What the tables of the connection say, as grants. NULL stands for all.
 CREATE FUNCTION immuta_internal.wanted_grants(source_ids bigint[], grantees oid[])
 RETURNS TABLE (data_source_id bigint, grantee oid, kind "char", object oid, attnum smallint, privilege text)
@@ -52,6 +76,8 @@ AS $$
         WHERE b.role IS NOT NULL AND s.state = 'approved' AND (s.valid_until IS NULL OR s.valid_until > now())
     ), hidden AS MATERIALIZED (
         SELECT * FROM immuta_internal.hidden_names(source_ids)
+    ), deciding AS MATERIALIZED (
+        SELECT c.relation, c.column_number, c.policy_id FROM immuta_internal.deciding_columns(source_ids) c
     ), relation AS (
         -- Masked columns are for those whom their policy excepts, who have all others from where they are subscribed.
         SELECT r.role, r.excepted_by, d.id, d.relation, d.excluded_columns, d.excluded_numbers, c.relkind, c.relnamespace, c.relowner,
@@ -77,7 +103,12 @@ AS $$
       AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (w.excluded_numbers)
       AND CASE WHEN w.excepted_by IS NULL
                THEN a.attnum <> ALL (w.masked_numbers) AND a.attname <> ALL (coalesce(w.hidden_names, '{}'))
-               ELSE a.attnum = ANY (w.masked_numbers) AND a.attname <> ALL (w.excluded_columns) END
+               ELSE a.attname <> ALL (w.excluded_columns)
+                    AND (a.attnum = ANY (w.masked_numbers)
+                         OR w.privilege = 'UPDATE' AND a.attname <> ALL (w.hidden_names) AND (w.relation, a.attnum, w.excepted_by) IN (SELECT * FROM deciding)) END
+      -- Who is masked does not change what decides on the mask.
+      AND NOT (w.privilege = 'UPDATE' AND EXISTS (SELECT FROM deciding c WHERE (c.relation, c.column_number) = (w.relation, a.attnum)
+                                                  AND c.policy_id IS DISTINCT FROM w.excepted_by))
     UNION
     -- Sequences behind the defaults of columns. A default can name any sequence: only those of the table's owner.
     SELECT w.id, w.role, 'r', q.oid, 0::smallint, 'USAGE'

@@ -197,7 +197,8 @@ $$;
 COMMENT ON FUNCTION immuta_internal.hash_mask(text, oid, integer) IS 'the expression of the method hash';
 
 -- Towards zero, or the beginning of the unit. What is out of the range in which that cannot fail gives NULL. Days are those
--- of UTC: in the reader's own zone they would tell the time of day to whoever moves it.
+-- of UTC: in the reader's own zone they would tell the time of day to whoever moves it, and so would zones by name, which
+-- from PostgreSQL 18 on can be that of the reader.
 CREATE FUNCTION immuta_internal.round_mask(col text, type oid, parameters jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -231,7 +232,7 @@ BEGIN
                    'THEN date_trunc(%2$s, %1$s) END', col, unit)
         WHEN 'timestamp with time zone' THEN
             format('CASE WHEN %1$s >= to_timestamp(-188000000000) AND %1$s < to_timestamp(6000000000000) '
-                   'THEN date_trunc(%2$s, %1$s AT TIME ZONE ''UTC'') AT TIME ZONE ''UTC'' END', col, unit)
+                   'THEN date_trunc(%2$s, %1$s AT TIME ZONE INTERVAL ''0'') AT TIME ZONE INTERVAL ''0'' END', col, unit)
         ELSE format('%1$s - %1$s %% %2$s::%3$s', col, step, named) END;
 END
 $$;

@@ -182,6 +182,26 @@ AS $$
                   m.column_name, m.relation::regclass), 'Write it so that it cannot fail.'
     FROM masked m JOIN immuta.masking_policy p ON p.id = mask_warnings.policy_id AND p.method = 'expression' WHERE NOT m.is_computed
     UNION ALL
+    SELECT DISTINCT format('the policy reads "%s" of "%s", which is masked itself, as it is: what it shows tells of that', k.column_name, k.table_oid::regclass),
+           'Name only columns that are not masked.'
+    FROM immuta_internal.deciding_columns(source_ids) c JOIN immuta.masks k ON (k.table_oid, k.column_number) = (c.relation, c.column_number)
+    WHERE c.policy_id = mask_warnings.policy_id
+    UNION ALL
+    SELECT format('row policy "%s" of "%s" reads "%s" of "%s": it gets the mask', immuta_internal.shown(y.policy_name), y.policy_relation::regclass,
+                  m.column_name, m.relation::regclass), immuta_internal.hint_policy_reads_mask()
+    FROM masked m JOIN immuta_internal.policies_that_read_masks() y ON (y.relation, y.column_name) = (m.relation, m.column_name)
+    UNION ALL
+    SELECT format('%s compares "%s" of "%s" with columns that can be written: by what is refused, whoever writes them finds out values', w.what,
+                  m.column_name, m.relation::regclass), 'Let those who are masked only read, or drop it.'
+    FROM masked m, LATERAL (
+        SELECT format('CHECK constraint "%s"', c.conname) AS what FROM pg_constraint c
+        WHERE c.conrelid = m.relation AND c.contype = 'c' AND m.column_number = ANY (c.conkey) AND cardinality(c.conkey) > 1
+        UNION ALL
+        SELECT format('the generated column "%s"', g.attname)
+        FROM immuta_internal.computed_columns(m.relation, ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attnum > 0)) c
+        JOIN pg_attribute g ON g.attrelid = m.relation AND g.attname = c.column_name AND g.attgenerated = 's'
+        WHERE m.column_name = ANY (c.sources) AND cardinality(c.sources) > 1) w
+    UNION ALL
     SELECT format('no column of "%s" is left that is not masked or excluded: subscribers are refused it', r.relation::regclass),
            'Leave one as it is.'
     FROM (SELECT DISTINCT m.relation, m.data_source_id FROM masked m) r

@@ -54,6 +54,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = relation AND p.polname = policy_name) $$;
 COMMENT ON FUNCTION immuta_internal.has_policy(oid, text) IS 'whether a relation has a row security policy of this name';
 
+-- Where pg_temp is not named, the reader's temporary tables and types come first; "$user" would be a schema of theirs.
+CREATE FUNCTION immuta_internal.is_path_of_nobody(path text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((array_agg(n.schema ORDER BY e.position DESC))[1] = 'pg_temp'
+                    AND count(*) FILTER (WHERE n.schema = '$user' OR starts_with(n.schema, 'pg_temp')) = 1, false)
+    FROM regexp_matches(path, '"((?:[^"]|"")*)"|([^,"\s][^,\s]*)', 'g') WITH ORDINALITY e (parts, position),
+         LATERAL (SELECT coalesce(replace(e.parts[1], '""', '"'), lower(e.parts[2])) AS schema) n
+$$;
+COMMENT ON FUNCTION immuta_internal.is_path_of_nobody(text) IS 'whether a search_path names no schema of whoever uses it before its end, which is pg_temp';
+
 -- Names in the body of a function are looked up in the search_path of whoever reads the table: what decides must not
 -- depend on that. Bodies that are parsed when they are written, views, constraints of domains and policies of other
 -- tables hold no names, but call functions. What is written in C only superusers create.
@@ -103,8 +114,8 @@ AS $$
     FROM reached r JOIN pg_proc f ON f.oid = r.object
     WHERE r.class = 'pg_proc'::regclass AND f.prosqlbody IS NULL AND f.prokind <> 'a'
       AND f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('c', 'internal'))
-      -- "$user" would be a schema of the reader's.
-      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c WHERE starts_with(c, 'search_path=') AND strpos(c, '$user') = 0)
+      AND NOT EXISTS (SELECT FROM unnest(f.proconfig) c
+                      WHERE starts_with(c, 'search_path=') AND immuta_internal.is_path_of_nobody(substr(c, 13)))
       AND NOT EXISTS (SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'immuta_ext'
                       WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
 $$;
@@ -130,6 +141,49 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.switch_on_row_security(oid) IS 'switches row level security on, and tells who sees nothing from then on';
+
+-- A policy reads other tables as whoever reads its own does.
+CREATE FUNCTION immuta_internal.policies_that_read_masks()
+RETURNS TABLE (policy_relation oid, policy_name text, relation oid, column_name name)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT y.polrelid, coalesce((SELECT r.name FROM immuta.row_policy r WHERE 'immuta_row_' || r.id = y.polname), y.polname),
+           k.table_oid, a.attname
+    FROM immuta.masks k JOIN pg_attribute a ON a.attrelid = k.table_oid AND a.attnum = k.column_number
+    JOIN pg_depend p ON (p.classid, p.refclassid) = ('pg_policy'::regclass::oid, 'pg_class'::regclass::oid)
+     AND (p.refobjid, p.refobjsubid) = (k.table_oid, k.column_number)
+    JOIN pg_policy y ON y.oid = p.objid AND y.polrelid <> k.table_oid
+$$;
+COMMENT ON FUNCTION immuta_internal.policies_that_read_masks() IS 'row policies that name a masked column of another table';
+
+CREATE FUNCTION immuta_internal.hint_policy_reads_mask() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT 'Who sees the mask can see other rows by it: let the policy name a column that is not masked.' $$;
+COMMENT ON FUNCTION immuta_internal.hint_policy_reads_mask() IS 'what to do about a row policy that gets masks';
+
+CREATE FUNCTION immuta_internal.warn_of_row_policy(policy_id integer, relation oid, name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    masked record;
+BEGIN
+    FOR masked IN
+        SELECT * FROM immuta_internal.policies_that_read_masks() m
+        WHERE m.policy_relation = warn_of_row_policy.relation AND m.policy_name = warn_of_row_policy.name
+    LOOP
+        RAISE WARNING 'row policy "%" reads "%" of "%", which is masked: it gets the mask',
+            immuta_internal.shown(name), masked.column_name, masked.relation::regclass
+            USING HINT = immuta_internal.hint_policy_reads_mask();
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
+               WHERE p.polrelid = warn_of_row_policy.relation AND p.polname = 'immuta_row_' || policy_id
+                 AND e ~ '(?<!SELECT )immuta\.user_(attribute|attribute_values|in_group)\(') THEN
+        RAISE WARNING 'row policy "%" calls a function for each row', name
+            USING HINT = 'Write (SELECT immuta.user_attribute(...)): it is then evaluated once per query.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION immuta_internal.warn_of_row_policy(integer, oid, text) IS 'what an administrator should know of a row policy';
 
 -- The rule becomes part of the statement as it was written. Each time it is parsed first, under the same settings, so that
 -- nothing in it can end the expression. It runs with the rights of whoever reads the table.
@@ -178,16 +232,11 @@ BEGIN
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'row policy "%" depends on the search_path of whoever reads the table', immuta_internal.shown(rule.name)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (and other schemas it needs), or '
+                  HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (other schemas it needs before pg_temp), or '
                                 'give it a body with BEGIN ATOMIC.', fault);
     END IF;
     PERFORM immuta_internal.equalise(s.project_id) FROM immuta.project_data_source s WHERE s.relation = rule.relation;
-    IF EXISTS (SELECT FROM pg_policy p, pg_get_expr(p.polqual, p.polrelid) e
-               WHERE p.polrelid = rule.relation AND p.polname = 'immuta_row_' || policy_id
-                 AND e ~ '(?<!SELECT )immuta\.user_(attribute|attribute_values|in_group)\(') THEN
-        RAISE WARNING 'row policy "%" calls a function for each row', rule.name
-            USING HINT = 'Write (SELECT immuta.user_attribute(...)): it is then evaluated once per query.';
-    END IF;
+    PERFORM immuta_internal.warn_of_row_policy(policy_id, rule.relation, rule.name);
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.apply_row_policy(integer) IS 'makes a row policy what it should be';

@@ -78,7 +78,7 @@ BEGIN
     FOR fault IN SELECT * FROM immuta_internal.row_policy_faults() f WHERE NOT f.is_missing
     LOOP
         RAISE WARNING 'row policy "%" of "%" depends on the search_path of whoever reads the table', immuta_internal.shown(fault.name), fault.relation::regclass
-            USING HINT = format('ALTER FUNCTION %s SET search_path = ...', fault.unsafe);
+            USING HINT = format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp (other schemas it needs before pg_temp)', fault.unsafe);
     END LOOP;
 END
 $$;

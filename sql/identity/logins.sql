@@ -19,7 +19,7 @@ AS $$
         'authenticated', true,
         'token', immuta_internal.new_token(user_id),
         'tokenExpiration', to_char(
-            (clock_timestamp() + current_setting('bodata.token_idle_ttl')::interval) AT TIME ZONE 'UTC',
+            (clock_timestamp() + current_setting('bodata.token_idle_ttl')::interval) AT TIME ZONE INTERVAL '0',
             'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) END
 $$;
 COMMENT ON FUNCTION immuta_internal.authenticated(bigint) IS 'the answer to an authentication; NULL for one that failed';

@@ -91,26 +91,27 @@ fn answer(
         return Ok((named(identity, now), true));
     }
     let limits = settings::limits();
-    let others = || {
-        together::known(&together::key(installed, &credential.digest()), now).map(|known| Answer::of(known, now))
+    let key = together::key(installed, &credential.digest());
+    let others = || together::known(&key, now).map(|known| Answer::of(known, now));
+    // What any session has heard since counts.
+    let serves = |known: &Answer| {
+        known.may_serve(now, &limits) && answers::withdrawn(&key).is_none_or(|at| known.validated > at)
     };
     let known_use = known.as_ref().map(|known| known.last_used);
     match known {
         // What changed in this database says nothing about a token that another server vouches for.
         Some(known) if known.is_fresh(now, &limits) && is_remote(known.provider) => Ok((known, false)),
-        Some(known) if known.may_serve(now, &limits) && is_down(now) => Ok((known, false)),
-        known => match ask(installed, &credential.digest(), text, known_use, now) {
+        Some(known) if serves(&known) && is_down(now) => Ok((known, false)),
+        known => match ask(installed, &credential.digest(), text, known_use, now, now) {
             Ok(resolution) => Ok((Answer::of(resolution, now), true)),
             Err(Failure::Refused(refusal)) => Err(refusal.into()),
-            Err(Failure::Outage(outage)) => {
-                match known.or_else(others).filter(|known| known.may_serve(now, &limits)) {
-                    Some(known) if outage.is_silence() => {
-                        report_outage(&outage, now);
-                        Ok((known, false))
-                    }
-                    _ => Err(Error::ProviderUnavailable(outage)),
+            Err(Failure::Outage(outage)) => match known.or_else(others).filter(serves) {
+                Some(known) if outage.is_silence() => {
+                    report_outage(&outage, now);
+                    Ok((known, false))
                 }
-            }
+                _ => Err(Error::ProviderUnavailable(outage)),
+            },
         },
     }
 }
@@ -158,6 +159,7 @@ fn ask(
     digest: &Digest,
     text: Option<&Secret>,
     known_use: Option<Timestamp>,
+    used: Timestamp,
     now: Timestamp,
 ) -> Result<Resolution, Failure> {
     let refused = REFUSALS.with_borrow(|refusals| refusals.find(digest, now, settings::negative_cache_ttl()));
@@ -169,7 +171,7 @@ fn ask(
     let known_use = known_use.max(answers::last_use(&key));
     let resolve = || provider::resolve(installed, digest, text, known_use, now);
     let is_remote = provider::is_remote_for(text);
-    let answer = if is_remote { together::ask(&key, &settings::limits(), now, resolve) } else { resolve() };
+    let answer = if is_remote { together::ask(&key, &settings::limits(), now, used, resolve) } else { resolve() };
     if let Err(Failure::Outage(outage)) = &answer
         && !outage.is_silence()
     {
@@ -223,7 +225,7 @@ pub fn resolve_for_check(token: &[u8]) -> Result<Option<(Identity, Timestamp)>, 
         Some(Resolved { answer, .. }) if is_remote(answer.provider) && answer.is_fresh(now, &limits) => {
             Ok((answer.subject, answer.provider, answer.last_used, answer.expires))
         }
-        _ => ask(&installed, &digest, Some(&text), known_use, now)
+        _ => ask(&installed, &digest, Some(&text), known_use, known_use.unwrap_or(now), now)
             .map(|answer| (Rc::new(answer.subject), answer.provider, answer.last_used, answer.expires)),
     };
     let (subject, provider, last_used, expires) = match answered {

@@ -6,7 +6,7 @@ use crate::core::provider::outage::Outage;
 use crate::core::time::{Timestamp, is_in_force};
 use crate::core::token::Digest;
 use crate::pg::catalog::{self, Installation};
-use crate::pg::shared::answers::{self, Key, Known, Outcome, Scope};
+use crate::pg::shared::answers::{self, AskingTurn, Key, Known, Outcome, Scope};
 use crate::pg::sys::{clock, wait};
 use crate::pg::{gate, shared};
 use crate::provider::Failure;
@@ -50,61 +50,78 @@ pub fn known_key(digest: &Digest) -> Option<Key> {
     (provider == gate::provider()).then(|| Key::new(digest, scope))
 }
 
-/// The answer that another session had, if it counts at `now`; else that of `ask`, which then one session runs at a time.
+/// The answer that another session had, if it counts at `now`; else that of `ask`, which then one session runs at a time. The
+/// token was last used at `used`.
 pub fn ask(
     key: &Key,
     limits: &Limits,
     now: Timestamp,
+    used: Timestamp,
     ask: impl FnOnce() -> Result<Resolution, Failure>,
 ) -> Result<Resolution, Failure> {
-    if limits.revalidate.is_zero() {
-        return ask();
+    let turn = if limits.revalidate.is_zero() || !answers::are_shared() {
+        None
+    } else {
+        match wait(key, limits, now)? {
+            Waited::Known(known) => return Ok(known),
+            Waited::Asks(turn) => turn,
+        }
+    };
+    let answer = ask();
+    match (&answer, turn) {
+        (Ok(Resolution { provider, subject, validated, expires, .. }), Some(turn)) => {
+            let (provider, subject, validated) = (*provider, subject.clone(), *validated);
+            turn.finish(Outcome::Known(&Known {
+                provider,
+                subject,
+                validated,
+                expires: *expires,
+                last_used: used,
+            }));
+        }
+        (Err(Failure::Refused(refusal)), Some(turn)) => turn.finish(Outcome::Refused(*refusal)),
+        (Err(Failure::Refused(_)), None) => answers::withdraw(key),
+        (Err(Failure::Outage(outage)), turn) => {
+            let is_silence = outage.is_silence();
+            if !is_silence {
+                answers::withdraw(key);
+            }
+            if let Some(turn) = turn {
+                turn.finish(Outcome::Failed { is_silence, timeout: settings::api_timeout() });
+            }
+        }
+        (Ok(_), None) => {}
     }
+    answer
+}
+
+enum Waited {
+    Known(Resolution),
+    /// With a turn for all, or for itself.
+    Asks(Option<AskingTurn>),
+}
+
+/// Waits while another session asks, no longer than that may take.
+fn wait(key: &Key, limits: &Limits, now: Timestamp) -> Result<Waited, Failure> {
     let since = Timestamp(clock::wall_time());
     let (timeout, negative_ttl) = (settings::api_timeout(), settings::negative_cache_ttl());
     let mut pause = Duration::from_millis(2);
-    let turn = loop {
+    loop {
         if let Some(known) = fresh(key, limits, now) {
-            return Ok(known);
+            return Ok(Waited::Known(known));
         }
-        let wanting = || Wanting { now: Timestamp(clock::wall_time()), since, timeout, negative_ttl };
-        match answers::ask(key, |asked| asked.next(&wanting())) {
-            (Next::Ask, turn) => break turn,
+        let wanting = Wanting { now: Timestamp(clock::wall_time()), since, timeout, negative_ttl };
+        match answers::ask(key, |asked| asked.next(&wanting)) {
+            // It may have come while this session took its turn.
+            (Next::Ask | Next::AskAlone, turn) => {
+                return Ok(fresh(key, limits, now).map_or(Waited::Asks(turn), Waited::Known));
+            }
             (Next::Refuse(refusal), _) => return Err(Failure::Refused(refusal)),
             (Next::Fail { is_silence }, _) => return Err(Failure::Outage(Outage::OfOthers { is_silence })),
             (Next::Wait, _) => wait::pause(pause),
         }
         pause = (2 * pause).min(Duration::from_millis(25));
-    };
-    // It may have come while this session took its turn.
-    if let Some(known) = fresh(key, limits, now) {
-        return Ok(known);
     }
-    let answer = ask();
-    let outcome = match &answer {
-        Ok(Resolution { provider, subject, validated, expires, .. }) => {
-            let (validated, expires) = (*validated, *expires);
-            answers::keep(
-                key,
-                &Known { provider: *provider, subject: subject.clone(), validated, expires, last_used: now },
-            );
-            Outcome::Known
-        }
-        Err(Failure::Refused(refusal)) => {
-            answers::drop_answer(key);
-            Outcome::Refused(*refusal)
-        }
-        Err(Failure::Outage(outage)) => {
-            if !outage.is_silence() {
-                answers::drop_answer(key);
-            }
-            Outcome::Failed { is_silence: outage.is_silence() }
-        }
-    };
-    if let Some(turn) = turn {
-        turn.finish(outcome);
-    }
-    answer
 }
 
 fn fresh(key: &Key, limits: &Limits, now: Timestamp) -> Option<Resolution> {

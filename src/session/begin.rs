@@ -180,6 +180,8 @@ fn switch_to(user: &Resolved, is_local: bool, savepoint: Option<(i32, Savepoint)
     // As the user: some values are checked against what they may do.
     if settings::apply_role_settings() {
         guc::apply_settings_of(user.role, lasting, Which::All);
+        // One of them may be the seed of random().
+        state::with(|state| state.transaction.has_set = true);
         inject::point(Point::SettingsApplied);
     }
     label(&user.identity, user.role, lasting);

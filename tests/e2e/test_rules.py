@@ -255,3 +255,23 @@ def test_by_default_they_do_not_apply(world, service):
         assert query(service, "SHOW search_path") == [('"$user", public',)]
     finally:
         world.sql("ALTER ROLE alice RESET search_path")
+
+
+def test_a_seed_of_the_role_is_gone_for_the_next_user(world):
+    """No undoing of settings takes that back."""
+    world.sql("ALTER ROLE alice SET seed = 0.42")
+    world.sql("ALTER ROLE svc SET bodata.apply_role_settings = on")
+    try:
+        seen = set()
+        for _ in range(2):
+            connection = world.connect()
+            impersonate(connection, world.token("alice"))
+            query(connection, "SELECT 1")
+            connection.commit()
+            impersonate(connection, world.token("bob"))
+            seen.add(query(connection, "SELECT random()")[0])
+            connection.close()
+        assert len(seen) == 2
+    finally:
+        world.sql("ALTER ROLE alice RESET ALL")
+        world.sql("ALTER ROLE svc RESET bodata.apply_role_settings")

@@ -7,24 +7,103 @@ import socket
 import struct
 import threading
 
-import readers
 from harness.wire import Closed, Wire
 
 # Tags of statements after which there would be nothing left to see, or too much.
 CHANGES = re.compile(rb"C\0\0..(?:INSERT|DELETE|UPDATE|MERGE|DROP|ALTER)", re.DOTALL)
 
 
-class Proxy:
+class Watch:
+    """Who sends statements, what came of them, and what of it should not have come."""
+
+    def __init__(self, server, dbname, service, token, hidden, granted, seed, readers):
+        self.server, self.dbname, self.service, self.token = server, dbname, service, token
+        # Words (in small letters) that the user must not see; one that they may, but nobody without a token.
+        self.hidden, self.granted = [word.encode() for word in (*hidden, token)], granted.encode()
+        self.random, self.readers = random.Random(seed), readers
+        # Of internal errors, the statement and the message.
+        self.leaks, self.faults, self.internal = [], [], []
+        self.statements = self.rows = self.errors = self.refused = self.as_nobody = self.lost = self.seen = 0
+        # Statements of sqlsmith's and of ours that name what `readers.MASKED` names, and those of them that ran.
+        self.named, self.ran = [0, 0], [0, 0]
+
+
+class Session:
+    """One connection of the service login."""
+
+    def __init__(self, watch):
+        self.watch = watch
+        self.wire = Wire("127.0.0.1", watch.server.port, *watch.service, watch.dbname, options="-c statement_timeout=1000")
+        # A statement may take the rest of the second, and then the cancel.
+        self.wire.socket.settimeout(60)
+
+    def try_one(self):
+        """A short statement that tries to read something."""
+        text, ends = self.watch.readers.statement(self.watch.random)
+        return self.try_out(text.encode() + b"\0", ends=ends, is_ours=True)
+
+    def try_out(self, body, impersonates=True, ends=False, is_ours=False):
+        """One message of a user, who is nobody any more when it reads something if the user `ends` their transaction in it."""
+        watch = self.watch
+        watch.statements += 1
+        if impersonates:
+            self._quietly(b"BEGIN\0")
+            self._quietly(b"SET LOCAL bodata.impersonation_token = '" + watch.token.encode() + b"'\0")
+        errors = watch.errors
+        answer, status = self.ask(body)
+        if watch.readers.MASKED.search(body):
+            watch.named[is_ours] += 1
+            watch.ran[is_ours] += watch.errors == errors
+        watch.as_nobody += not impersonates or ends
+        self._search(body, answer, impersonates and not ends)
+        end = b"COMMIT\0" if not CHANGES.search(answer) and watch.random.random() < 0.5 else b"ROLLBACK\0"
+        for _ in range(10):
+            if status == b"I":
+                return answer
+            # Its time can be over before it begins: then the failed transaction is still there.
+            last, status = self.ask(end)
+            self._search(body, last, impersonates and not ends)
+        raise ValueError(f"a transaction that does not end: {last[:300]!r}")
+
+    def ask(self, body):
+        """The raw messages up to ReadyForQuery, and the status in that."""
+        answer, status = ask(self.wire, body)
+        for kind, content in answer:
+            self.watch.rows += kind == b"D"
+            self.watch.errors += kind == b"E"
+            self.watch.refused += kind == b"E" and b"DIMPERSONATION_" in content
+            if kind == b"E" and b"\0CXX" in content:
+                self.watch.internal.append((body, re.search(rb"\0M([^\0]*)", content)[1].decode(errors="replace")))
+        return b"".join(message(*one) for one in answer), status
+
+    def _quietly(self, body):
+        answer, _ = self.ask(body)
+        if answer[:1] == b"E":
+            raise ValueError(f"{body[:20]!r}: {answer[:300]!r}")
+
+    def _search(self, body, answer, impersonates):
+        watch = self.watch
+        watch.seen += impersonates and watch.granted in answer
+        # However it is written.
+        small = answer.lower()
+        found = next((word for word in watch.hidden + [watch.granted] * (not impersonates) if word in small), None)
+        if found:
+            watch.leaks.append((found, body.decode(errors="replace"), answer[max(small.find(found) - 1000, 0):][:2000]))
+
+    def check_nobody(self):
+        answer, status = self.ask(b"SELECT current_user, session_user, (SELECT userid FROM immuta.whoami())\0")
+        service = self.watch.service[0].encode()
+        row = struct.pack("!hi", 3, len(service)) + service + struct.pack("!i", len(service)) + service + b"\xff" * 4
+        if message(b"D", row) not in answer or status != b"I":
+            self.watch.faults.append(f"not the service login's session: {answer!r}")
+
+
+class Proxy(Watch):
     """Listens on a port of its own. The first connection is the administrator's, so that sqlsmith learns of every
     table and function; all others are the impersonated user's."""
 
-    def __init__(self, server, dbname, service, token, secret, granted, seed):
-        self.server, self.dbname, self.service, self.token = server, dbname, service, token
-        # What the user must not see, and what they may, but nobody without a token.
-        self.secret, self.granted = secret, granted
-        self.random = random.Random(seed)
-        self.leaks, self.faults = [], []
-        self.statements = self.rows = self.errors = self.refused = self.as_nobody = self.lost = self.seen = 0
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.connections, self.focus = 0, b""
@@ -46,7 +125,7 @@ class Proxy:
     def _serve(self, client, is_administrator):
         try:
             with client:
-                Conversation(self, client, is_administrator).hold()
+                (Administration if is_administrator else Conversation)(self, client).hold()
         except (OSError, EOFError):
             pass
         except Closed:
@@ -59,17 +138,14 @@ class Proxy:
 class Conversation:
     """One connection of sqlsmith's."""
 
-    def __init__(self, proxy, client, is_administrator):
-        self.proxy, self.client, self.is_administrator = proxy, client, is_administrator
+    def __init__(self, proxy, client):
+        self.proxy, self.client = proxy, client
         self.input = client.makefile("rb")
-        server = proxy.server
-        if is_administrator:
-            self.wire = Wire("127.0.0.1", server.port, "postgres", server.superuser_password, proxy.dbname)
-        else:
-            self.wire = Wire("127.0.0.1", server.port, *proxy.service, proxy.dbname,
-                             options="-c statement_timeout=1000")
-            # A statement of sqlsmith's may take the rest of the second, and then the cancel.
-            self.wire.socket.settimeout(60)
+        self.wire = self._connect()
+
+    def _connect(self):
+        self.session = Session(self.proxy)
+        return self.session.wire
 
     def hold(self):
         self._greet()
@@ -82,7 +158,7 @@ class Conversation:
             body = self._exactly(length - 4)
             if kind != b"Q":
                 raise ValueError(f"a message of kind {kind!r}")
-            self._answer(body)
+            self.client.sendall(self._answer(body))
 
     def _exactly(self, length):
         body = self.input.read(length)
@@ -103,76 +179,40 @@ class Conversation:
         self.client.sendall(greeting + message(b"K", struct.pack("!ii", 0, 0)) + message(b"Z", b"I"))
 
     def _answer(self, body):
-        proxy = self.proxy
-        if self.is_administrator:
-            # The one query by which sqlsmith learns of tables has no WHERE of its own.
-            if proxy.focus and b"from information_schema.tables" in body:
-                body = body.rstrip(b" ;\0") + b" WHERE " + proxy.focus + b"\0"
-            self.client.sendall(self._ask(body)[0])
-            return
-        if proxy.random.random() < 0.3:
-            text, ends = readers.statement(proxy.random)
-            self._try(text.encode() + b"\0", True, ends)
+        if self.proxy.random.random() < 0.3:
+            self.session.try_one()
         # Some as whoever ended their transaction.
-        answer = self._try(body, proxy.random.random() < 0.85, False)
-        if proxy.statements % 50 == 0:
-            self._check_nobody()
-        self.client.sendall(answer[:-1] + b"I")
+        answer = self.session.try_out(body, self.proxy.random.random() < 0.85)
+        if self.proxy.statements % 50 == 0:
+            self.session.check_nobody()
+        return answer[:-1] + b"I"
 
-    def _try(self, body, impersonates, ends):
-        """One message of a user, who is nobody any more when it reads something if the user `ends` their transaction in it."""
-        proxy = self.proxy
-        proxy.statements += 1
-        if impersonates:
-            self._quietly(b"BEGIN\0")
-            self._quietly(b"SET LOCAL bodata.impersonation_token = '" + proxy.token.encode() + b"'\0")
-        answer, status = self._ask(body)
-        proxy.as_nobody += not impersonates or ends
-        self._search(body, answer, impersonates and not ends)
-        end = b"COMMIT\0" if not CHANGES.search(answer) and proxy.random.random() < 0.5 else b"ROLLBACK\0"
-        for _ in range(10):
-            if status == b"I":
-                return answer
-            # Its time can be over before it begins: then the failed transaction is still there.
-            last, status = self._ask(end)
-            self._search(body, last, impersonates and not ends)
-        raise ValueError(f"a transaction that does not end: {last[:300]!r}")
 
-    def _ask(self, body):
-        """The raw messages up to ReadyForQuery, and the status in that."""
-        self.wire.socket.sendall(message(b"Q", body))
-        answer = bytearray()
-        while True:
-            kind, content = self.wire._message()
-            answer += message(kind.encode(), content)
-            if kind == "D":
-                self.proxy.rows += 1
-            elif kind == "E":
-                self.proxy.errors += 1
-                if b"DIMPERSONATION_" in content:
-                    self.proxy.refused += 1
-            elif kind == "G":
-                self.wire.socket.sendall(message(b"f", b"no data here\0"))
-            elif kind == "Z":
-                return bytes(answer), content
+class Administration(Conversation):
+    """That by which it learns what there is."""
 
-    def _quietly(self, body):
-        answer, _ = self._ask(body)
-        if answer[:1] == b"E":
-            raise ValueError(f"{body[:20]!r}: {answer[:300]!r}")
+    def _connect(self):
+        server = self.proxy.server
+        return Wire("127.0.0.1", server.port, "postgres", server.superuser_password, self.proxy.dbname)
 
-    def _search(self, body, answer, impersonates):
-        proxy = self.proxy
-        proxy.seen += impersonates and proxy.granted in answer
-        hidden = [proxy.secret, proxy.token.encode()] + [proxy.granted] * (not impersonates)
-        proxy.leaks += [(word, body.decode(errors="replace"), answer[:2000]) for word in hidden if word in answer]
+    def _answer(self, body):
+        # The one query by which sqlsmith learns of tables has no WHERE of its own.
+        if self.proxy.focus and b"from information_schema.tables" in body:
+            body = body.rstrip(b" ;\0") + b" WHERE " + self.proxy.focus + b"\0"
+        return b"".join(message(*one) for one in ask(self.wire, body)[0])
 
-    def _check_nobody(self):
-        answer, status = self._ask(b"SELECT current_user, session_user, (SELECT userid FROM immuta.whoami())\0")
-        service = self.proxy.service[0].encode()
-        row = struct.pack("!hi", 3, len(service)) + service + struct.pack("!i", len(service)) + service + b"\xff" * 4
-        if message(b"D", row) not in answer or status != b"I":
-            self.proxy.faults.append(f"not the service login's session: {answer!r}")
+
+def ask(wire, body):
+    """What a message is answered with, up to ReadyForQuery, and the status in that."""
+    wire.socket.sendall(message(b"Q", body))
+    answer = []
+    while True:
+        kind, content = wire._message()
+        answer.append((kind.encode(), content))
+        if kind == "G":
+            wire.socket.sendall(message(b"f", b"no data here\0"))
+        elif kind == "Z":
+            return answer, content
 
 
 def message(kind, body):

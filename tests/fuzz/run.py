@@ -5,20 +5,16 @@ and what the user may not read appears in no answer.
 """
 
 import argparse
-import os
-import re
 import secrets
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import debian  # noqa: E402
+import readers  # noqa: E402
+import smith  # noqa: E402
 from harness.server import BUILD  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
@@ -29,7 +25,6 @@ import run as core  # noqa: E402
 # read (a query that names another is an error).
 TURNS = 2 * (b"", b"table_schema = 'app'",
              b"table_schema = 'app' AND table_name IN ('rows', 'barrier', 'everyone', 'part_open')")
-CRASH = re.compile(r"terminated by signal|PANIC: |TRAP: |panicked at|could not restore the session user")
 
 # What alice may not read is in a table, a column, rows, a partition, a large object, and behind functions.
 SQL = """
@@ -72,20 +67,12 @@ ANALYZE;
 """
 
 
-def smith():
-    """The program and its environment. Debian's packages, unpacked."""
-    home = debian.binary("sqlsmith", "libpqxx-6.4") / "usr"
-    library = next(home.glob("lib/*/libpqxx-6.4.so")).parent
-    return home / "bin" / "sqlsmith", str(library)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     parser.add_argument("version", nargs="?", default="18")
     given = parser.parse_args()
-    program, library = smith()
     source = core.prepare(given.version, True)
     suite = next(iter(core.suites(source, True)))
     with core.Run(given.version, source, suite, (core.OURS,)) as run:
@@ -95,47 +82,17 @@ def main():
         canary, granted = f"canary{secrets.token_hex(12)}", f"granted{secrets.token_hex(12)}"
         server.psql(input=SQL.format(canary=canary, granted=granted), dbname="regression")
         token = server.psql("-At", "-c", "SELECT immuta.issue_token('alice')", dbname="regression").stdout.strip()
-        proxy = Proxy(server, "regression", ("svc", "service-password"), token, canary.encode(), granted.encode(),
-                      given.seed)
+        proxy = Proxy(server, "regression", ("svc", "service-password"), token, [canary], granted, given.seed, readers)
         print(f"[fuzz] {given.minutes:g} minutes of sqlsmith, seed {given.seed}", flush=True)
-        log = BUILD / "logs" / "sqlsmith.log"
-        log.parent.mkdir(exist_ok=True)
-        begun = len(server.log())
-        with open(log, "wb") as out:
-            for turn, focus in enumerate(TURNS):
-                ends, starts = time.monotonic() + given.minutes * 60 / len(TURNS), 0
-                # It may crash; that is not what we look for.
-                while time.monotonic() < ends and not proxy.leaks and starts < 20:
-                    proxy.connections, proxy.focus = 0, focus
-                    target = (f"host=127.0.0.1 port={proxy.port} dbname=regression user=smith sslmode=disable "
-                              "gssencmode=disable")
-                    process = subprocess.Popen(
-                        [program, f"--target={target}", f"--seed={given.seed + 100 * turn + starts}"],
-                        stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                        env=dict(os.environ, LD_LIBRARY_PATH=f"{library}:{server.tree / 'lib'}"))
-                    starts += 1
-                    while time.monotonic() < ends and process.poll() is None and not proxy.leaks:
-                        time.sleep(0.5)
-                    if process.poll() is None:
-                        process.send_signal(signal.SIGTERM)
-                    process.wait(30)
-                if starts == 20:
-                    proxy.faults.append(f"sqlsmith does not stay, {process.returncode}: see {log}")
+        log, begun = BUILD / "logs" / "sqlsmith.log", len(server.log())
+        smith.go(proxy, TURNS, given.minutes, given.seed, log)
         proxy.close()
-        crashes = [line for line in server.log()[begun:].splitlines() if CRASH.search(line[:1000])]
-    print(f"[fuzz] {proxy.statements} statements ({proxy.as_nobody} without a token), {proxy.rows} rows, "
-          f"{proxy.seen} answers with what the user may see, "
-          f"{proxy.errors} errors ({proxy.refused} of ours), {proxy.lost} connections lost", flush=True)
-    for leak in proxy.leaks:
-        print("[fuzz] LEAK:", *leak, sep="\n")
-    for line in crashes[:20]:
-        print("[fuzz] CRASH:", line[:500])
-    for fault in proxy.faults[:20]:
-        print("[fuzz] FAULT:", fault[:2000])
+        crashes = [line for line in server.log()[begun:].splitlines() if smith.CRASH.search(line[:1000])]
+    is_well = smith.report(proxy, crashes)
     if not (proxy.rows > 1000 and proxy.seen > 100 and proxy.as_nobody > 100):
         print("[fuzz] hardly anything was tried: see", log)
         return 1
-    return 1 if proxy.leaks or crashes or proxy.faults else 0
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ class ImmutaApi:
     def __init__(self, context=None, idle_ttl=3600, delay=0):
         self.idle_ttl = idle_ttl
         self.delay = delay
+        # What is true when a request comes is answered, however late.
+        self.decides_first = False
         self.requests = Counter()
         self._users = {}
         self._tokens = {}
@@ -129,9 +131,10 @@ class ImmutaApi:
         while request := connection.request():
             with self._lock:
                 self.requests[request.path] += 1
+            decided = self._answer(request) if self.decides_first else None
             if self.delay:
                 time.sleep(self.delay)
-            status, answer = self._answer(request)
+            status, answer = decided or self._answer(request)
             body = json.dumps(answer).encode()
             last = request.headers.get("connection", "").lower() == "close"
             connection.send(b"HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\n"

@@ -45,6 +45,21 @@ def masked(world):
     return world
 
 
+@pytest.fixture(scope="session")
+def has_xml(masked):
+    """Whether PostgreSQL was built with libxml."""
+    try:
+        return bool(masked.sql("SELECT '<a/>'::xml"))
+    except psycopg2.errors.FeatureNotSupported:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def needs_xml(request, has_xml):
+    if not has_xml and "xml" in getattr(getattr(request.node, "callspec", None), "id", "").lower():
+        pytest.skip("this server has no XML")
+
+
 class Seen:
     """All that a client got to see of some statements."""
 

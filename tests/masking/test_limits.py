@@ -81,6 +81,20 @@ def test_a_mask_that_raises(masked, sessions):
     masked.sql("DROP TABLE data.raises")
 
 
+def test_a_function_that_runs_queries(masked, sessions):
+    """PostgreSQL plans the query of a function with the values that it is given, and shows plans to whoever asks for them."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.planned (id int, b text); INSERT INTO data.planned VALUES (1, 'CANARY');
+        CREATE FUNCTION data.runs_queries(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+            AS 'BEGIN RETURN (SELECT left(max(x), 1) FROM unnest(ARRAY[$1]) x); END';
+        GRANT SELECT (id) ON data.planned TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks SELECT 'data.planned'::regclass, 2,
+            immuta_internal.check_mask('data.planned'::regclass, 2::smallint, 'data.runs_queries(b)')""", dbname=masked.dbname)
+    seen = run(sessions(), "SET LOCAL client_min_messages = log;; SET LOCAL debug_print_plan = on;; SELECT b FROM data.planned")
+    assert seen.rows == [("C",)]
+    assert str(list(b"CANARY"))[1:-1].replace(",", "") in seen.text
+    masked.sql("DROP TABLE data.planned; DROP FUNCTION data.runs_queries(text)")
+
+
 def test_columns_that_are_not_listed(sessions):
     """information_schema shows columns on which there is some privilege; the catalogs, and drivers, show all."""
     names = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'data' AND table_name = 't'"

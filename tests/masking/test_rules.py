@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import run
-from harness.fixtures import refuses
+from harness.fixtures import VERSION, refuses
 
 FUNCTIONS = """
 CREATE FUNCTION data.loose(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT left($1, 1)';
@@ -14,6 +14,36 @@ CREATE FUNCTION data.calls_loose(text) RETURNS text LANGUAGE sql IMMUTABLE PARAL
 CREATE FUNCTION data.reads(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE BEGIN ATOMIC SELECT max(b) FROM data.u; END;
 CREATE FUNCTION data.unsafe(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN left($1, 1);
 CREATE FUNCTION data.volatile(text) RETURNS text LANGUAGE sql PARALLEL SAFE RETURN left($1, 1);
+CREATE FUNCTION data.no_temp(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.no_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = ''
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.temp_twice(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_temp, pg_catalog, pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.users_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = "$user", pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.subscribers_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, play, pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.open_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = data_open, pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.missing_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = nowhere, pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.quoted_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = 'pg_catalog, pg_temp'
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.closed_path(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = data, PG_CATALOG, "pg_temp"
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.definer(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'BEGIN RETURN left($1, 1); END';
+CREATE FUNCTION data.queries(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC SELECT max(x) FROM unnest(ARRAY[$1]) x; END;
+CREATE FUNCTION data.subquery(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (SELECT left($1, 1));
+CREATE FUNCTION data.statements(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE BEGIN ATOMIC SELECT $1; SELECT left($1, 1); END;
+CREATE FUNCTION data.atomic(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE BEGIN ATOMIC SELECT left($1, 1); END;
+CREATE FUNCTION data.looks(text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN length(helper($1)) > 0; END';
+CREATE DOMAIN data.looked_at AS text CHECK (data.looks(VALUE)); CREATE DOMAIN data.not_looked_at AS text;
+CREATE FUNCTION data.returns_domain(text) RETURNS data.looked_at LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN left($1, 1);
+CREATE FUNCTION data.transition(text, text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN helper($2); END';
+CREATE AGGREGATE data.aggregate(text) (SFUNC = data.transition, STYPE = text, PARALLEL = SAFE);
 CREATE OPERATOR data.!! (RIGHTARG = text, FUNCTION = data.loose);
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA data TO PUBLIC;
 """
@@ -25,6 +55,19 @@ REFUSED = [
     ("b", "data.reads(b)", "0A000"), ("b", "(SELECT note FROM data.u LIMIT 1)", "0A000"), ("b", "(SELECT b FROM data.v LIMIT 1)", "0A000"),
     ("b", "(WITH x AS (SELECT FROM data.u) SELECT 'x'::text FROM x LIMIT 1)", "0A000"),
     ("b", "data.unsafe(b)", "42P17"), ("b", "data.volatile(b)", "42P17"),
+    ("b", "data.no_temp(b)", "42P17"), ("b", "data.no_path(b)", "42P17"), ("b", "data.temp_twice(b)", "42P17"), ("b", "data.users_path(b)", "42P17"),
+    ("b", "data.subscribers_path(b)", "42P17"), ("b", "data.open_path(b)", "42P17"), ("b", "data.missing_path(b)", "42P17"),
+    ("b", "data.quoted_path(b)", "42P17"), ("b", "data.definer(b)", "42P17"),
+    ("b", "data.queries(b)", "0A000"), ("b", "data.subquery(b)", "0A000"), ("b", "data.statements(b)", "0A000"), ("b", "data.returns_domain(b)::text", "0A000"),
+    ("b", "(SELECT left(data.aggregate(x), 1) FROM (VALUES (b)) v (x))", "0A000"),
+    ("b", "(SELECT data.aggregate(x) OVER () FROM (VALUES (b)) v (x))", "0A000"),
+    ("b", "b::data.looked_at::text", "0A000"), ("b", "(ARRAY[b]::data.looked_at[])[1]::text", "0A000"), ("w", "left(b, 1)", "42703"), ("w", "v", "0A000"),
+    ("at", "date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'", "42P17"), ("at", "at AT TIME ZONE v AT TIME ZONE INTERVAL '0'", "42P17"),
+    ("at", "timezone('EST', d::timestamp)", "42P17"), ("at", "date_trunc('day', at, 'CST')", "42P17"),
+    ("v", "v::bytea::text", "42P17"), ("v", "left(num::float8::text, 2)", "42P17"), ("v", "num::float4::varchar", "42P17"), ("v", "point(num::float8, 1)::text", "42P17"),
+    ("v", "xmlserialize(content xmlelement(name a, v) AS text)", "42P17"),
+    ("v", "(SELECT x FROM XMLTABLE('/a' PASSING ('<a>1</a>'::xml) COLUMNS x text PATH '.'))", "42P17"),
+    ("v", "textin(float8out(num::float8))", "42P17"), ("v", "byteaout(v::bytea)::text", "42P17"),
     ("b", "random()::text", "42P17"), ("b", "now()::text", "42P17"), ("b", "current_user", "42P17"), ("b", "current_setting('x')", "42P17"),
     ("at", "date_trunc('day', at)", "42P17"), ("b", "to_char(k, '9')", "42P17"),
     ("b", "'x' || k", "42P17"), ("b", "format('%s', b)", "42P17"), ("d", "at::date", "42P17"), ("b", "CURRENT_DATE::text", "42P17"),
@@ -36,10 +79,18 @@ REFUSED = [
     ("b", "immuta_internal.mask_ref(1)::text", "42501"), ("b", "immuta.mask_hash(b, coalesce(immuta_internal.mask_ref(1)))", "42501"),
     ("b", "immuta.mask_hash(b, immuta_internal.mask_ref(id))", "42501"), ("b", "immuta.mask_hash(b, '1')", "42501"),
 ]
+if int(VERSION) >= 16:
+    REFUSED += [("at", "(SELECT min(x) FROM generate_series(at, at, '1 day', 'EST') x)", "42P17"), ("at", "date_add(at, '1 day', 'EST')", "42P17"),
+                ("v", "json_object('a': num::float8)::text", "42P17")]
+if int(VERSION) >= 17:
+    REFUSED += [("v", "json_value(j, '$.x' RETURNING data.looked_at)::text", "42P17"),
+                ("v", "(SELECT x FROM json_table(j, '$' COLUMNS (x data.looked_at PATH '$.x')))::text", "42P17")]
 ALLOWED = [
     ("b", "data.fixed(b)"), ("b", "data.parsed(b)"), ("b", "left(b, 1) || '*'"), ("b", "NULL"), ("b", "''"),
     ("b", "CASE WHEN n > 2 THEN b ELSE NULL END"), ("b", "regexp_replace(b, '[0-9]', '#', 'g')"), ("b", "(SELECT max(x) FROM unnest(ARRAY[b, c]) x)"),
-    ("at", "date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"), ("d", "date_trunc('year', d::timestamp)::date"),
+    ("b", "data.closed_path(b)"), ("b", "data.atomic(b)"), ("b", "b::data.not_looked_at::text"), ("w", "'CANARY-constant'"), ("b", "'x'::data.looked_at::text"),
+    ("v", "encode(v::bytea, 'hex')"), ("v", "num::text"),
+    ("at", "date_trunc('day', at AT TIME ZONE INTERVAL '0') AT TIME ZONE INTERVAL '0'"), ("d", "date_trunc('year', d::timestamp)::date"),
     ("num", "round(num, -2)"), ("k", "k / 1000 * 1000"), ("v", "'much longer than its column'"), ("w", "NULL"),
     ("b", "immuta.mask_hash(b, immuta_internal.mask_ref(1))"), ("b", "k::text"), ("b", "(masked).c"),
 ]
@@ -47,7 +98,7 @@ ALLOWED = [
 
 @pytest.fixture(scope="module")
 def functions(masked):
-    masked.server.psql(input="SET ROLE data_owner;" + FUNCTIONS, dbname=masked.dbname)
+    masked.server.psql(input="CREATE SCHEMA data_open AUTHORIZATION data_owner; GRANT CREATE ON SCHEMA data_open TO PUBLIC; SET ROLE data_owner;" + FUNCTIONS, dbname=masked.dbname)
     return masked
 
 
@@ -105,11 +156,71 @@ def test_what_depends_on_settings_would_tell(masked, sessions):
     masked.sql("""CREATE TABLE data.times (at timestamptz); INSERT INTO data.times VALUES ('2020-05-05 13:37:00+00'); GRANT SELECT ON data.times TO data_owner;
         CREATE TABLE data.times2 (id int, at timestamptz); INSERT INTO data.times2 VALUES (1, '2020-05-05 13:37:00+00'); GRANT SELECT (id) ON data.times2 TO mallory;
         INSERT INTO immuta.masks SELECT 'data.times2'::regclass, 2, immuta_internal.check_mask('data.times2'::regclass, 2::smallint,
-            $$date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'$$)""")
-    for zone in ("UTC", "+10", "-10", "+13:37"):
+            $$date_trunc('day', at AT TIME ZONE INTERVAL '0') AT TIME ZONE INTERVAL '0'$$)""")
+    for zone in ("UTC", "+10", "-10", "+13:37", "UTC+13:37", "UTC-10", "<Etc/UTC>-10"):
         seen = run(sessions(), f"SET LOCAL timezone = '{zone}';; SELECT at = '2020-05-05 00:00+00' FROM data.times2")
         assert seen.rows == [(True,)], seen.text
     masked.sql("DROP TABLE data.times, data.times2")
+
+
+LOOSE = "CREATE OR REPLACE FUNCTION data.changing(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS 'BEGIN RETURN left($1, 1); END'"
+FIXED = LOOSE.replace(" AS '", " SET search_path = pg_catalog, pg_temp AS '")
+CHANGES = {
+    "by name": ("data.changing(b)", LOOSE, FIXED), "inside another": ("data.calls_changing(b)", LOOSE, FIXED),
+    "SET": ("data.changing(b)", "ALTER FUNCTION data.changing(text) SET search_path = pg_catalog", FIXED),
+    "RESET": ("data.changing(b)", "ALTER FUNCTION data.changing(text) RESET ALL", FIXED),
+    "SECURITY DEFINER": ("data.changing(b)", "ALTER FUNCTION data.changing(text) SECURITY DEFINER", FIXED),
+    "VOLATILE": ("data.changing(b)", "ALTER FUNCTION data.changing(text) VOLATILE", FIXED),
+    "a constraint": ("left(b::data.changing_domain::text, 1)", "ALTER DOMAIN data.changing_domain ADD CONSTRAINT looks CHECK (data.looks(VALUE))",
+                     "ALTER DOMAIN data.changing_domain DROP CONSTRAINT looks"),
+    "a schema": ("data.by_schema(b)", "GRANT CREATE ON SCHEMA data_closed TO PUBLIC", "REVOKE CREATE ON SCHEMA data_closed FROM PUBLIC"),
+}
+
+
+@pytest.fixture(scope="module")
+def changing(functions):
+    functions.sql(FIXED + """;
+        CREATE FUNCTION data.calls_changing(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN data.changing($1);
+        CREATE DOMAIN data.changing_domain AS text; CREATE SCHEMA data_closed; GRANT USAGE ON SCHEMA data_closed TO PUBLIC;
+        CREATE FUNCTION data.by_schema(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = data_closed, pg_temp
+            AS 'BEGIN RETURN left($1, 1); END';
+        CREATE TABLE data.changed (id int, b text); INSERT INTO data.changed VALUES (1, 'CANARY'); GRANT SELECT (id) ON data.changed TO mallory""")
+    yield functions
+    functions.sql("DROP TABLE data.changed")
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_allowed_is_looked_at_again(changing, sessions, name):
+    """A mask whose function or domain was changed since is used no more, in sessions that read it in before, too."""
+    mask, change, back = CHANGES[name]
+    changing.sql("""DELETE FROM immuta.masks WHERE table_oid = 'data.changed'::regclass;
+        INSERT INTO immuta.masks SELECT 'data.changed'::regclass, 2, immuta_internal.check_mask('data.changed'::regclass, 2::smallint, %s)""", (mask,))
+    planted = """CREATE FUNCTION play.left(text, int) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE 'leaked %', $1; RETURN 'z'; END$$;;
+        CREATE FUNCTION play.helper(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE 'leaked %', $1; RETURN 'z'; END$$;;
+        SET LOCAL search_path = play, pg_catalog;; """
+    assert run(sessions(), planted + "SELECT b FROM data.changed").rows == [("C",)]
+    changing.sql(change)
+    try:
+        seen = run(sessions(), planted + "SELECT b FROM data.changed")
+        assert (seen.sqlstate, seen.code) == ("42501", "MASKED_COLUMN") and seen.hint and "CANARY" not in seen.text
+        assert run(sessions(), "SELECT id FROM data.changed").rows == [(1,)]
+    finally:
+        changing.sql(back)
+    assert run(sessions(), planted + "SELECT b FROM data.changed").rows == [("C",)]
+
+
+def test_nothing_temporary_comes_first(changing, sessions):
+    """Why a path must end with pg_temp: else types that a function names are looked for there before."""
+    changing.sql("""DELETE FROM immuta.masks WHERE table_oid = 'data.changed'::regclass;
+        CREATE FUNCTION data.casts(text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+            AS 'BEGIN RETURN left($1::text, 1); END';
+        INSERT INTO immuta.masks SELECT 'data.changed'::regclass, 2, immuta_internal.check_mask('data.changed'::regclass, 2::smallint, 'data.casts(b)')""")
+    planted = "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (play.leak(VALUE));; "
+    seen = run(sessions(), planted + "SELECT b FROM data.changed")
+    assert seen.rows == [("C",)] and "CANARY" not in seen.text
+    changing.sql("ALTER FUNCTION data.casts(text) SET search_path = pg_catalog")
+    seen = run(sessions(), planted + "SELECT b FROM data.changed")
+    assert seen.sqlstate == "42501" and "CANARY" not in seen.text
 
 
 def test_masks_are_no_place_for_users(masked, sessions):

@@ -190,6 +190,96 @@ def test_the_last_answer_of_others_serves_while_the_provider_is_away(api, token,
     assert outcome(connect(), good) == "alice", "a session that never asked"
 
 
+def of_role(world, name, **settings):
+    """A service login with settings of its own."""
+    if not world.sql("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)):
+        world.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'password' IN ROLE bodata_impersonate_user")
+    for setting, value in settings.items():
+        world.sql(f"ALTER ROLE {name} SET bodata.{setting} = '{value}'")
+    return world.connect(name, "password")
+
+
+def test_an_answer_that_comes_too_late_counts_for_nobody_else(api, token, connect, world, settings):
+    """The session that asked was given up, another one was refused meanwhile: what the provider said before is out of date."""
+    settings(api_timeout="5s", negative_cache_ttl=0)
+    api.delay, good = 2.5, token()
+    api.decides_first = True
+    impatient = of_role(world, "impatient", api_timeout="300ms")
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(outcome, connect(), good)
+        waits(world, api)
+        api.delay = 0
+        api.revoke(good)
+        time.sleep(1.4)
+        assert outcome(impatient, good) == INVALID[1]
+        assert late.result(10) == "alice", "it was told so itself"
+    assert outcome(connect(), good) == outcome(impatient, good) == INVALID[1]
+    impatient.close()
+
+
+def test_flushing_while_a_session_asks(api, token, connect, world):
+    api.delay, good = 1, token()
+    api.decides_first = True
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(outcome, connect(), good)
+        waits(world, api)
+        api.revoke(good)
+        world.sql("SELECT immuta.flush_token_cache()")
+        asking.result(10)
+    assert outcome(connect(), good) == INVALID[1]
+
+
+def test_nobody_waits_longer_than_a_request_may_take(api, token, connect, settings):
+    settings(api_timeout="400ms")
+    api.delay, good, longest = 1, token(), []
+    end = time.monotonic() + 3
+
+    def retry(connection):
+        while time.monotonic() < end:
+            began = time.monotonic()
+            assert outcome(connection, good) == UNAVAILABLE[1]
+            longest.append(time.monotonic() - began)
+
+    each([connect() for _ in range(12)], retry)
+    assert max(longest) < 2.2
+
+
+def test_one_without_patience_decides_for_nobody_else(api, token, connect, world, settings):
+    settings(api_timeout="5s")
+    api.delay, good = 0.8, token()
+    impatient = of_role(world, "impatient", api_timeout="300ms")
+    with ThreadPoolExecutor(1) as threads:
+        gone = threads.submit(outcome, impatient, good)
+        waits(world, api)
+        assert outcome(connect(), good) == "alice"
+        assert gone.result(10) == UNAVAILABLE[1]
+    impatient.close()
+
+
+def test_what_cannot_be_shared_is_asked_for_by_all_at_once(api, connect, world):
+    api.add_user("x" * 255, "i" * 255, external_ids={})
+    api.delay, good = 0.4, api.issue("x" * 255, "i" * 255)
+    world.tokens.append(good)
+    connections = [connect() for _ in range(8)]
+    each(connections, lambda c: outcome(c, good))
+    began = time.monotonic()
+    each([connect() for _ in range(8)], lambda c: outcome(c, good))
+    assert time.monotonic() - began < 1.6, "not one after the other"
+
+
+def test_a_refusal_ends_the_time_of_grace_in_all_sessions(api, token, connect, world, settings):
+    settings(token_revalidate_interval=1, provider_grace=600, api_timeout="300ms", negative_cache_ttl=0)
+    good, first = token(), connect()
+    assert outcome(first, good) == "alice"
+    api.revoke(good)
+    time.sleep(1.1)
+    eager = of_role(world, "eager", token_revalidate_interval=0)
+    assert outcome(eager, good) == INVALID[1], "which shares nothing itself"
+    api.delay = 0.6
+    assert {outcome(c, good) for c in (first, eager, connect())} == {UNAVAILABLE[1]}
+    eager.close()
+
+
 # -- what it does not do -----------------------------------------------------------------------------------------------
 
 

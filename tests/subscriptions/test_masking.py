@@ -4,7 +4,7 @@ import re
 
 import psycopg2
 import pytest
-from conftest import SYSTEM, clean, reads, refuses
+from conftest import SYSTEM, VERSION, clean, reads, refuses
 from harness.server import ROOT
 from harness.world import impersonate, query
 from test_concurrency import run_together
@@ -495,6 +495,123 @@ def test_the_partition_of_a_row_is_seen(masking):
     plan = [line for (line,) in reads(masking, "ann", "EXPLAIN (ANALYZE, COSTS off, TIMING off) SELECT id, secret FROM sales.parted WHERE id = 2")]
     assert any("part_b" in line and re.search(r"rows=1(\.00)?", line) for line in plan)
     assert any("part_a" in line and re.search(r"rows=0(\.00)?", line) for line in plan)
+
+
+def told(office, statement, *words):
+    office.system.notices.clear()
+    office.sql(statement)
+    return any(all(word in notice for word in words) for notice in office.system.notices)
+
+
+def writes(office, userid, statement):
+    service = office.world.connect()
+    try:
+        impersonate(service, office.world.token(userid))
+        query(service, statement)
+    finally:
+        service.rollback()
+        service.close()
+
+
+def test_what_decides_on_a_mask_is_not_written_by_who_sees_it(masking):
+    """Else they would switch the mask off by a change of the column that `rows` looks at."""
+    masking.ddl("ALTER TABLE sales.people ADD is_public bool NOT NULL DEFAULT false, ADD text text, ADD \"A.b\" int, ADD length int, "
+                "ADD low int GENERATED ALWAYS AS (id + length) STORED")
+    everything = [*ALL, "is_public", "text", "A.b", "length", "low"]
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.people', 'WRITE')")
+    masking.sql("SELECT immuta.create_subscription_policy('clerks', data_sources => '{sales.people}', groups => '{clerks}', "
+                "access => 'WRITE', replace => true)")
+    for rows, expression, decides in [
+            ("NOT is_public", None, {"is_public"}), ('"A.b" > 1 -- length', None, {"A.b"}), ("low > 1", None, {"low", "id", "length"}),
+            ("(SELECT region = v.x FROM (VALUES ('EU')) v (x))", None, {"region"}),
+            (None, "left(name, length(ssn))", {"name"}), (None, "substr(ssn, length)::text", {"length"})]:
+        parameters = f'{{"expression": "{expression}", "never_fails": true}}' if expression else '{"suffix": 2, "never_fails": true}'
+        masking.sql("SELECT immuta.create_masking_policy('m', %s, %s, columns => '{sales.people.ssn}', except_groups => '{hr}', "
+                    "rows => %s, replace => true)", ("expression" if expression else "partial", parameters, rows))
+        readable = [name for name in everything if name != "ssn"]
+        for user in ("ann", "ben"):
+            assert columns(masking, user, "UPDATE") == [name for name in readable if name not in decides]
+            assert columns(masking, user, "INSERT") == columns(masking, user) == readable
+            masking.sql("SELECT immuta.add_user_to_group(%s, 'hr')", (user,))
+            assert columns(masking, user, "UPDATE") == everything and in_step(masking)
+            masking.sql("SELECT immuta.remove_user_from_group(%s, 'hr')", (user,))
+    shown = ("SELECT immuta.create_masking_policy('m', 'partial', '{\"suffix\": 2}', columns => '{sales.people.ssn}', "
+             "except_groups => '{hr}', rows => 'NOT is_public', replace => true)")
+    masking.sql(shown)
+    attempts = ["UPDATE sales.people SET is_public = true",
+                "INSERT INTO sales.people (id, name) VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET is_public = true",
+                "MERGE INTO sales.people p USING (VALUES (1)) v (i) ON p.id = v.i WHEN MATCHED THEN UPDATE SET is_public = true"]
+    for attempt in attempts[:3 if int(VERSION) >= 15 else 2]:
+        with refuses("42501"):
+            writes(masking, "ann", attempt)
+    # Nor by a new name; and what two policies look at is nobody's.
+    masking.ddl("ALTER TABLE sales.people RENAME is_public TO shown")
+    with refuses("42501", "MASKED_COLUMN"):
+        reads(masking, "ann", "SELECT ssn FROM sales.people")
+    masking.sql(shown.replace("is_public", "shown"))
+    assert "shown" not in columns(masking, "ann", "UPDATE") and in_step(masking)
+    masking.sql(shown.replace("'m'", "'n'").replace("partial", "null").replace('{"suffix": 2}', "{}").replace("ssn", "name").replace("is_public", "shown"))
+    masking.sql("SELECT immuta.add_user_to_group('ann', 'hr')")
+    assert "shown" not in columns(masking, "ann", "UPDATE") and in_step(masking)
+    masking.sql("SELECT immuta.drop_masking_policy('n')")
+    assert "shown" in columns(masking, "ann", "UPDATE") and "shown" not in columns(masking, "ben", "UPDATE") and in_step(masking)
+
+
+def test_what_decides_on_a_mask_is_changed_in_other_ways(masking):
+    """By a foreign key that follows its parent, as by a trigger or a view of the owner's."""
+    masking.ddl("CREATE TABLE sales.regions (region text PRIMARY KEY); INSERT INTO sales.regions VALUES ('EU'), ('US');"
+                "ALTER TABLE sales.people ADD FOREIGN KEY (region) REFERENCES sales.regions ON UPDATE CASCADE")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.people', 'WRITE'), immuta.subscribe('ann', 'sales.regions', 'WRITE')")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.people.ssn}', rows => $$region <> 'AS'$$)")
+    with refuses("42501"):
+        writes(masking, "ann", "UPDATE sales.people SET region = 'AS'")
+    service = masking.world.connect()
+    try:
+        impersonate(service, masking.world.token("ann"))
+        query(service, "UPDATE sales.regions SET region = 'AS' WHERE region = 'EU'")
+        assert query(service, "SELECT ssn FROM sales.people WHERE id = 1") == [("123-45-6789",)]
+    finally:
+        service.rollback()
+        service.close()
+
+
+def test_a_mask_that_names_a_masked_column_is_told(masking):
+    masking.sql(NULLED, ("n", "{sales.people.salary}"))
+    made = "SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.people.ssn}', rows => 'salary IS NULL', replace => true)"
+    assert told(masking, made, '"salary"', "which is masked itself, as it is")
+    # By whether the mask is there they learn what the other one hides.
+    assert reads(masking, "ann", "SELECT salary, ssn FROM sales.people WHERE id = 1") == [(None, "123-45-6789")]
+    assert not told(masking, made.replace("salary", "id"), "which is masked itself")
+
+
+def test_a_row_policy_of_another_table_gets_the_mask(masking):
+    masking.world.sql("GRANT data_owner TO immuta_system")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.orders')")
+    policy = ("SELECT immuta.create_row_policy('names', 'sales.orders', $$NOT EXISTS (SELECT FROM sales.people p WHERE p.name = 'Bo' "
+              "AND p.region = orders.region)$$, replace => true)")
+    mask = "SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.people.name}', replace => true)"
+    masking.sql(policy)
+    assert reads(masking, "ann", "SELECT count(*) FROM sales.orders WHERE region = 'US'") == [(0,)]
+    assert told(masking, mask, 'row policy "names" of "sales.orders" reads "name"', "gets the mask")
+    assert reads(masking, "ann", "SELECT count(*) FROM sales.orders WHERE region = 'US'") == [(1,)]
+    assert told(masking, policy, 'row policy "names" reads "name"', "gets the mask")
+    # One of the table's own sees what is in the column.
+    masking.sql("SELECT immuta.create_row_policy('names', 'sales.people', $$name <> 'Bo'$$), immuta.drop_row_policy('names', 'sales.orders')")
+    assert not told(masking, mask, "gets the mask")
+    assert reads(masking, "ann", "SELECT id, name FROM sales.people") == [(1, None)]
+    masking.sql("SELECT immuta.drop_row_policy('names', 'sales.people')")
+    masking.world.sql("REVOKE data_owner FROM immuta_system")
+
+
+@pytest.mark.parametrize("compares", ["CONSTRAINT bound CHECK (salary < high)", "bound numeric GENERATED ALWAYS AS (1 / (high - salary)) STORED"])
+def test_what_compares_a_masked_column_tells_of_it(masking, compares):
+    masking.ddl(f"ALTER TABLE sales.people ADD high numeric(10,2) DEFAULT 99999; ALTER TABLE sales.people ADD {compares}")
+    masking.sql("SELECT immuta.subscribe('ann', 'sales.people', 'WRITE')")
+    assert told(masking, "SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.people.salary}')", '"bound"', "finds out values")
+    writes(masking, "ann", "UPDATE sales.people SET high = 54322 WHERE id = 1")
+    with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.DivisionByZero)):
+        writes(masking, "ann", "UPDATE sales.people SET high = 54321.99 WHERE id = 1")
+    assert not told(masking, "SELECT immuta.create_masking_policy('n', 'null', columns => '{sales.people.ssn}')", "finds out values")
 
 
 def test_an_expression_that_fails_can_show_the_value(masking):

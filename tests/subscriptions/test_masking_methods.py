@@ -5,6 +5,7 @@ import re
 
 import pytest
 from conftest import Office, clean, reads, refuses
+from harness.world import impersonate, query
 
 # Type and a value of it. Among them the least, the greatest and those that are no numbers.
 VALUES = {
@@ -115,8 +116,15 @@ def test_values_that_are_rounded(typed):
             ("t", '{"unit": "hour"}', "1980-05-17 13:00:00"), ("z", '{"unit": "day"}', "1980-05-18 00:00:00+00")]:
         office.sql("SELECT immuta.create_masking_policy('m', 'round', %s, columns => ARRAY[%s], replace => true)",
                    (parameters, f"sales.rounded.{column}"))
-        shown = f"({column} AT TIME ZONE 'UTC')::text || '+00'" if column == "z" else f"{column}::text"
+        shown = f"({column} AT TIME ZONE INTERVAL '0')::text || '+00'" if column == "z" else f"{column}::text"
         assert reads(office, "ann", f"SELECT {shown} FROM sales.rounded") == [(wanted,)], (column, parameters)
+    # Of the last one, by whatever the reader calls UTC: the day is the same.
+    service = office.world.connect()
+    impersonate(service, office.world.token("ann"))
+    for zone in ("UTC", "UTC+13:37", "UTC-10", "<Etc/UTC>-10", "Asia/Tokyo"):
+        query(service, f"SET LOCAL timezone = '{zone}'")
+        assert query(service, "SELECT extract(epoch FROM z)::bigint FROM sales.rounded") == [(327456000,)], zone
+    service.close()
     office.sql("SELECT immuta.drop_masking_policy('m')")
 
 

@@ -373,7 +373,10 @@ PLAIN = "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE plpgsql AS 
      "CREATE OPERATOR sales.=== (LEFTARG = text, RIGHTARG = int, FUNCTION = sales.eq)", "region OPERATOR(sales.===) 2"),
     (PLAIN + "CREATE DOMAIN sales.two AS text CHECK (sales.mine(VALUE))", "(region || '')::sales.two IS NOT NULL"),
     (PLAIN + "CREATE VIEW sales.v AS SELECT id FROM sales.customers WHERE sales.mine(name)", "id IN (SELECT id FROM sales.v)"),
-    (PLAIN + "ALTER FUNCTION sales.mine SET search_path = \"$user\", pg_catalog", "sales.mine(region)")])
+    (PLAIN + "ALTER FUNCTION sales.mine SET search_path = \"$user\", pg_catalog, pg_temp", "sales.mine(region)"),
+    *((PLAIN + "ALTER FUNCTION sales.mine SET search_path = " + path, "sales.mine(region)") for path in (
+        "''", "pg_catalog", "sales, pg_catalog", "pg_temp, pg_catalog", "pg_temp, pg_catalog, pg_temp", "pg_temp_3, pg_temp",
+        "'a, pg_temp'", '"x, pg_temp"', '"x"", pg_temp"'))])
 def test_what_decides_does_not_depend_on_the_readers_path(ruled, made, expression):
     ruled.ddl(made)
     with refuses("42501") as seen:
@@ -385,6 +388,7 @@ def test_what_decides_does_not_depend_on_the_readers_path(ruled, made, expressio
 
 @pytest.mark.parametrize("made", [
     PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp",
+    PLAIN + "ALTER FUNCTION sales.mine SET search_path = 'A \"b', pg_catalog, \"pg_temp\"",
     "CREATE FUNCTION sales.mine(r text) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT length(r) = 2; END"])
 def test_a_path_that_is_set_is_not_the_readers(ruled, made):
     ruled.ddl(made + "; GRANT USAGE ON SCHEMA sales TO PUBLIC")
@@ -401,12 +405,37 @@ def test_a_path_that_is_set_is_not_the_readers(ruled, made):
         ruled.world.sql("SET client_min_messages = error; DROP SCHEMA own CASCADE; RESET client_min_messages")
 
 
+@pytest.mark.parametrize("path", ["sales", "pg_catalog"])
+def test_temporary_objects_do_not_take_the_place_of_what_decides(ruled, path):
+    """Without pg_temp in the path a reader's temporary tables and types come before everything else."""
+    ruled.ddl("CREATE TABLE sales.allowed (region text); INSERT INTO sales.allowed VALUES ('EU'); GRANT SELECT ON sales.allowed TO PUBLIC;"
+              "CREATE FUNCTION sales.allows(r text) RETURNS boolean LANGUAGE plpgsql STABLE AS "
+              "'BEGIN RETURN EXISTS (SELECT FROM allowed a WHERE a.region = r::text); END'; GRANT USAGE ON SCHEMA sales TO PUBLIC;"
+              f"ALTER FUNCTION sales.allows SET search_path = {path}")
+    with refuses("42501") as seen:
+        ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'sales.allows(region)')")
+    assert seen.hint.startswith("ALTER FUNCTION sales.allows(text) SET search_path = pg_catalog, pg_temp")
+    ruled.ddl("ALTER FUNCTION sales.allows SET search_path = sales, pg_temp")
+    ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'sales.allows(region)')")
+    ruled.world.sql("GRANT TEMPORARY ON DATABASE immuta TO user_ann")
+    service = ruled.world.connect()
+    try:
+        impersonate(service, ruled.world.token("ann"))
+        assert query(service, COUNT) == [(2,)]
+        query(service, "CREATE TEMP TABLE allowed AS SELECT 'US'::text AS region")
+        assert query(service, COUNT) == [(2,)]
+    finally:
+        service.close()
+        ruled.world.sql("REVOKE TEMPORARY ON DATABASE immuta FROM user_ann")
+
+
 def test_a_path_that_was_lost_is_drift(ruled):
     ruled.ddl(PLAIN + "ALTER FUNCTION sales.mine SET search_path = pg_catalog, pg_temp; DROP VIEW sales.totals")
     ruled.sql("SELECT immuta.create_row_policy('x', 'sales.orders', 'sales.mine(region)')")
     assert ruled.drift() == []
-    ruled.ddl("ALTER FUNCTION sales.mine RESET search_path")
-    assert ruled.drift() == [("row policy unsafe", "sales.orders", "x: no search_path is set for sales.mine(text)")]
+    for lost in ("SET search_path = pg_catalog", "RESET search_path"):
+        ruled.ddl(f"ALTER FUNCTION sales.mine {lost}")
+        assert ruled.drift() == [("row policy unsafe", "sales.orders", "x: no search_path that ends with pg_temp is set for sales.mine(text)")]
     ruled.system.notices.clear()
     assert ruled.sql("SELECT * FROM immuta.sync()") == []
     assert any("depends on the search_path" in n for n in ruled.system.notices)

@@ -109,7 +109,7 @@ pub fn c_symbol(function: u32) -> Option<Vec<u8>> {
 
 /// By what path a function finds what it names.
 pub enum Names {
-    /// It names nothing, or says by which path.
+    /// It names nothing, or says by which path, in which nobody else puts anything.
     Fixed,
     /// Its body was parsed when it was made: a node as text.
     Parsed(CString),
@@ -132,7 +132,7 @@ pub fn how_names_are_found(function: u32) -> Option<Names> {
             (!is_null).then_some(value)
         };
         let sets_path = column(pg_sys::Anum_pg_proc_proconfig)
-            .is_some_and(|settings| texts(settings).iter().any(|text| text.starts_with(b"search_path=")));
+            .is_some_and(|settings| texts(settings).iter().any(|text| is_fixed_path(text)));
         let names = if matches!(language, INTERNAL_LANGUAGE | C_LANGUAGE) || sets_path {
             Names::Fixed
         } else if let Some(body) = column(pg_sys::Anum_pg_proc_prosqlbody) {
@@ -143,6 +143,58 @@ pub fn how_names_are_found(function: u32) -> Option<Names> {
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(names)
+    }
+}
+
+/// Whether a function's setting is a path on which it finds the same whoever calls it. What is temporary comes first (for types
+/// and relations) unless it is named.
+fn is_fixed_path(setting: &[u8]) -> bool {
+    let Some(path) = setting.strip_prefix(b"search_path=").and_then(|path| CString::new(path).ok()) else {
+        return false;
+    };
+    let mut path = path.into_bytes_with_nul();
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a NUL-terminated string that is changed in place, in which the names of the list lie.
+    let names: Vec<&CStr> = unsafe {
+        if !pg_sys::SplitIdentifierString(path.as_mut_ptr().cast(), b',' as c_char, &mut list) {
+            return false;
+        }
+        (0..)
+            .map(|at| compat::element::<c_char>(list, at))
+            .take_while(|name| !name.is_null())
+            .map(|name| CStr::from_ptr(name))
+            .collect()
+    };
+    names
+        .split_last()
+        .is_some_and(|(last, before)| *last == c"pg_temp" && before.iter().all(|name| is_closed_schema(name)))
+}
+
+/// Whether there is such a schema, and subscribers as such make nothing in it.
+fn is_closed_schema(name: &CStr) -> bool {
+    if name == c"pg_catalog" {
+        return true;
+    }
+    // SAFETY: missing_ok; tuples of pg_namespace begin with their fixed columns, copied before the release.
+    let (schema, owner) = unsafe {
+        let schema = pg_sys::get_namespace_oid(name.as_ptr(), true);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACEOID as c_int, schema.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_namespace)).nspowner;
+        pg_sys::ReleaseSysCache(tuple);
+        (schema, owner)
+    };
+    let marker = super::presence().map_or(0, |found| found.marker_of_subscribers);
+    if marker == 0 || name.to_bytes().starts_with(b"pg_temp_") {
+        return false;
+    }
+    let arguments = [pg_sys::Oid::from(marker).into_datum(), schema.into_datum(), "CREATE".into_datum()];
+    // SAFETY: a function of PostgreSQL's, with arguments of its types; OIDs by value.
+    unsafe {
+        !pg_sys::is_member_of_role_nosuper(owner, marker.into())
+            && pgrx::direct_function_call(pg_sys::has_schema_privilege_id_id, &arguments) == Some(false)
     }
 }
 

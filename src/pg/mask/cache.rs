@@ -180,8 +180,8 @@ impl Masks {
         // SAFETY: by contract; what is made is copied to memory that lives as long as this value, and from it.
         unsafe {
             if masked.mask.get().is_null() {
-                let mask = self.made(relation, masked).map_err(|_| broken())?;
-                remember_used(mask);
+                let (mask, functions) = self.made(relation, masked).map_err(|_| broken())?;
+                remember_used(mask, functions);
                 let caller = pg_sys::MemoryContextSwitchTo(self.memory);
                 masked.mask.set(pg_sys::copyObjectImpl(mask.cast()).cast());
                 pg_sys::MemoryContextSwitchTo(caller);
@@ -190,16 +190,18 @@ impl Masks {
         }
     }
 
+    /// With the functions on which it depends that it may be a mask: what was allowed when it was written need not be still.
+    ///
     /// # Safety
     /// As [`Masks::mask`].
     unsafe fn made(
         &self,
         relation: pg_sys::Relation,
         masked: &MaskedColumn,
-    ) -> Result<*mut pg_sys::Node, MaskFault> {
+    ) -> Result<(*mut pg_sys::Node, Vec<pg_sys::Oid>), MaskFault> {
         let Some(text) = &masked.text else {
             // SAFETY: by contract.
-            return unsafe { self.generated(relation, masked) };
+            return Ok((unsafe { self.generated(relation, masked) }?, Vec::new()));
         };
         let owner = catalog::presence().ok_or(MaskFault::NoColumn)?.owner;
         // Whatever is wrong with it, an error is raised in any case: nothing is caught to go on.
@@ -208,8 +210,9 @@ impl Masks {
                 // SAFETY: by contract.
                 unsafe {
                     let mask = expression::analysed(relation, &masked.column, text, false)?;
+                    let functions = rules::allow(mask)?;
                     expression::finish(mask)?;
-                    Ok(mask)
+                    Ok((mask, functions))
                 }
             })
         }))
@@ -388,8 +391,9 @@ pub fn as_member(column: i16) -> c_int {
 ///
 /// # Safety
 /// `mask` is an analysed expression.
-unsafe fn remember_used(mask: *mut pg_sys::Node) {
-    let mut used = Vec::new();
+unsafe fn remember_used(mask: *mut pg_sys::Node, functions: Vec<pg_sys::Oid>) {
+    let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
+    let mut used: Vec<_> = functions.into_iter().map(|function| (cache, function)).collect();
     // SAFETY: by contract; look-ups of hashes by OIDs.
     unsafe {
         expression::used(mask, &mut used);

@@ -139,7 +139,7 @@ pub unsafe fn analysed(
     }
 }
 
-fn type_name(oid: pg_sys::Oid) -> String {
+pub fn type_name(oid: pg_sys::Oid) -> String {
     // SAFETY: a palloc'd, NUL-terminated string, also for a type that is gone.
     unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)) }.to_string_lossy().into_owned()
 }
@@ -194,6 +194,29 @@ unsafe extern "C-unwind" fn finish_node(node: *mut pg_sys::Node, stray: *mut c_v
             _ => {}
         }
         compat::walk_expression(node, finish_node, stray)
+    }
+}
+
+/// Whether this is made of constants only.
+///
+/// # Safety
+/// `node` is null or a node.
+pub unsafe fn is_constant(node: *mut pg_sys::Node) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: by contract; each cast follows the tag.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        match (*node).type_ {
+            T_Const => true,
+            T_RelabelType => is_constant((*(node as *mut pg_sys::RelabelType)).arg.cast()),
+            T_CoerceToDomain => is_constant((*(node as *mut pg_sys::CoerceToDomain)).arg.cast()),
+            T_FuncExpr => PgList::<pg_sys::Node>::from_pg((*(node as *mut pg_sys::FuncExpr)).args)
+                .iter_ptr()
+                .all(|argument| is_constant(argument)),
+            _ => false,
+        }
     }
 }
 

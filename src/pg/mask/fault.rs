@@ -22,6 +22,16 @@ pub enum MaskFault {
     /// A function whose meaning depends on the search path of whoever calls it.
     SearchPath(String),
     NotParallelSafe(String),
+    /// What gives something else by settings of whoever reads, although PostgreSQL calls it immutable.
+    Settings(String),
+    /// An aggregate, or window function, made by somebody.
+    Aggregate(String),
+    /// A domain that checks values.
+    Domain(String),
+    /// A function that acts as its owner.
+    Definer(String),
+    /// A function whose body is more than one expression.
+    Body(String),
     Table,
     WholeRow,
     /// Written down, it does not come to the same.
@@ -40,10 +50,16 @@ impl MaskFault {
         use PgSqlErrorCode::*;
         match self {
             fault if fault.is_refusal() => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            MaskFault::NotImmutable(_) | MaskFault::SearchPath(_) | MaskFault::NotParallelSafe(_) => {
-                ERRCODE_INVALID_OBJECT_DEFINITION
-            }
-            MaskFault::Table | MaskFault::WholeRow => ERRCODE_FEATURE_NOT_SUPPORTED,
+            MaskFault::NotImmutable(_)
+            | MaskFault::SearchPath(_)
+            | MaskFault::NotParallelSafe(_)
+            | MaskFault::Settings(_)
+            | MaskFault::Definer(_) => ERRCODE_INVALID_OBJECT_DEFINITION,
+            MaskFault::Table
+            | MaskFault::WholeRow
+            | MaskFault::Aggregate(_)
+            | MaskFault::Domain(_)
+            | MaskFault::Body(_) => ERRCODE_FEATURE_NOT_SUPPORTED,
             _ => ERRCODE_INVALID_PARAMETER_VALUE,
         }
     }
@@ -69,6 +85,11 @@ impl MaskFault {
                 format!("function {name} in a mask looks names up by the search path of whoever calls it")
             }
             MaskFault::NotParallelSafe(name) => format!("function {name} in a mask is not PARALLEL SAFE"),
+            MaskFault::Settings(what) => format!("{what} in a mask depends on settings of whoever reads it"),
+            MaskFault::Aggregate(name) => format!("aggregate {name} in a mask is not one of PostgreSQL's"),
+            MaskFault::Domain(name) => format!("domain {name} in a mask has constraints, which see the value"),
+            MaskFault::Definer(name) => format!("function {name} in a mask is SECURITY DEFINER"),
+            MaskFault::Body(name) => format!("function {name} in a mask is more than one expression"),
             MaskFault::Table => "a mask must not read tables".into(),
             MaskFault::WholeRow => "a mask must not name the row as a whole, or its system columns".into(),
             MaskFault::Unstable => "the mask comes to something else when it is read again".into(),
@@ -92,11 +113,22 @@ impl MaskFault {
             }
             MaskFault::Type(..) => "Cast it to the type of the column.",
             MaskFault::NotImmutable(_) => {
-                "Use IMMUTABLE functions: for example date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', \
-                 not date_trunc('day', at)."
+                "Use IMMUTABLE functions: for example date_trunc('day', at AT TIME ZONE INTERVAL '0') \
+                 AT TIME ZONE INTERVAL '0', not date_trunc('day', at)."
             }
             MaskFault::SearchPath(_) => {
-                "Give it a body of BEGIN ATOMIC, or a search path: ALTER FUNCTION ... SET search_path."
+                "Give it a body of RETURN, or a search path that ends with pg_temp, of schemas in which subscribers make \
+                 nothing: ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp."
+            }
+            MaskFault::Settings(_) => {
+                "Use AT TIME ZONE INTERVAL '0' instead of a zone's name, and numeric or encode() instead of the text of \
+                 other types."
+            }
+            MaskFault::Aggregate(_) => "Use one of PostgreSQL's own.",
+            MaskFault::Domain(_) => "Cast to the type that the domain is of.",
+            MaskFault::Definer(_) => "ALTER FUNCTION ... SECURITY INVOKER.",
+            MaskFault::Body(_) => {
+                "Let it RETURN one expression, cast to the type that it returns, without queries and aggregates."
             }
             MaskFault::NotParallelSafe(_) => "ALTER FUNCTION ... PARALLEL SAFE, if it is.",
             MaskFault::Table => "Make what it needs a column of the table.",

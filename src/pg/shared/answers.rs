@@ -6,7 +6,7 @@
 //! one that is in use.
 
 use crate::core::identity::{Provider, Subject};
-use crate::core::provider::flight::{self, Asked, Next};
+use crate::core::provider::flight::{self, Asked, AskedNow, Failed, Next};
 use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
@@ -17,6 +17,7 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
+use std::time::Duration;
 
 /// Places of a set.
 pub(super) const WAYS: usize = 8;
@@ -71,6 +72,8 @@ struct AnswerPlace {
     recorded: AtomicI64,
     /// When the provider vouched for it; 0 where only uses are known.
     validated: AtomicI64,
+    /// When it last did not; what it said before counts no longer, in no session.
+    withdrawn: AtomicI64,
     expires: AtomicI64,
     length: AtomicU32,
     text: [AtomicU64; TEXT_WORDS],
@@ -94,7 +97,7 @@ impl AnswerSet {
             let oldest = self.places.iter().min_by_key(|place| place.last_used.load(Relaxed))?;
             oldest.key.set(key);
             oldest.last_used.store(now.0, Relaxed);
-            for number in [&oldest.recorded, &oldest.validated] {
+            for number in [&oldest.recorded, &oldest.validated, &oldest.withdrawn] {
                 number.store(0, Relaxed);
             }
             oldest.length.store(0, Relaxed);
@@ -127,16 +130,18 @@ pub fn known(key: &Key) -> Option<Known> {
     Some(Known { provider, subject, validated, expires: (expires.0 != NO_END).then_some(expires), last_used })
 }
 
+/// Whether sessions share anything.
+pub fn are_shared() -> bool {
+    !answer_sets().is_empty()
+}
+
 /// Tells all sessions what a provider said.
-pub fn keep(key: &Key, known: &Known) {
+fn keep(key: &Key, known: &Known, text: &[u8]) {
     let Some(set) = key.set(answer_sets()) else { return };
-    let Some(text) = flight::encode(known.provider, &known.subject).filter(|text| text.len() <= 8 * TEXT_WORDS)
-    else {
-        return;
-    };
     set.versions.change(|| {
-        if let Some(place) = set.take(key, known.last_used) {
-            store(&place.text, &place.length, &text);
+        let is_newer = |place: &&AnswerPlace| known.validated.0 > place.withdrawn.load(Relaxed);
+        if let Some(place) = set.take(key, known.last_used).filter(is_newer) {
+            store(&place.text, &place.length, text);
             place.last_used.fetch_max(known.last_used.0, Relaxed);
             place.expires.store(known.expires.map_or(NO_END, |end| end.0), Relaxed);
             place.validated.store(known.validated.0, Relaxed);
@@ -145,13 +150,22 @@ pub fn keep(key: &Key, known: &Known) {
 }
 
 /// A provider no longer vouches for a token.
-pub fn drop_answer(key: &Key) {
+pub fn withdraw(key: &Key) {
     let Some(set) = key.set(answer_sets()) else { return };
+    let now = clock::wall_time();
     set.versions.change(|| {
         if let Some(place) = set.find(key) {
             place.validated.store(0, Relaxed);
+            place.withdrawn.store(now, Relaxed);
         }
     });
+}
+
+/// When a provider last did not vouch for a token, as far as that is known.
+pub fn withdrawn(key: &Key) -> Option<Timestamp> {
+    let set = key.set(answer_sets())?;
+    let at = set.versions.read(|| set.find(key).map_or(0, |place| place.withdrawn.load(Relaxed))).0;
+    (at != 0).then_some(Timestamp(at))
 }
 
 /// When a token was last used, in whichever session.
@@ -202,26 +216,45 @@ pub fn give_recording_back(key: &Key) {
 struct AskedPlace {
     key: TokenPlace,
     at: AtomicI64,
+    /// When an attempt failed, and for how many milliseconds it might have taken.
+    failed: AtomicI64,
+    timeout: AtomicU32,
+    is_silence: AtomicU32,
     what: AtomicU32,
 }
 
 const RUNNING: u32 = 1;
-const FAILED: u32 = 2;
-const SILENT: u32 = 3;
-const INVALID: u32 = 4;
-const NOT_ALLOWED: u32 = 5;
+const UNSHARED: u32 = 2;
+const INVALID: u32 = 3;
+const NOT_ALLOWED: u32 = 4;
 
 impl AskedPlace {
     fn asked(&self) -> Asked {
         let at = Timestamp(self.at.load(Relaxed));
-        match self.what.load(Relaxed) {
-            RUNNING => Asked::Running(at),
-            FAILED => Asked::Failed { at, is_silence: false },
-            SILENT => Asked::Failed { at, is_silence: true },
-            INVALID => Asked::Refused(Refusal::Invalid, at),
-            NOT_ALLOWED => Asked::Refused(Refusal::NotAllowed, at),
-            _ => Asked::Never,
+        let now = match self.what.load(Relaxed) {
+            RUNNING => AskedNow::Running(at),
+            UNSHARED => AskedNow::Unshared,
+            INVALID => AskedNow::Refused(Refusal::Invalid, at),
+            NOT_ALLOWED => AskedNow::Refused(Refusal::NotAllowed, at),
+            _ => AskedNow::Never,
+        };
+        let failed = Timestamp(self.failed.load(Relaxed));
+        let is_silence = self.is_silence.load(Relaxed) != 0;
+        let timeout = Duration::from_millis(self.timeout.load(Relaxed).into());
+        Asked { now, failed: (failed.0 != 0).then_some(Failed { at: failed, is_silence, timeout }) }
+    }
+
+    fn take(&self, key: &Key) {
+        if !self.key.is(key) {
+            self.key.set(key);
+            self.failed.store(0, Relaxed);
         }
+    }
+
+    fn free(&self) {
+        self.key.set(&Key([0; 6]));
+        self.what.store(0, Relaxed);
+        self.failed.store(0, Relaxed);
     }
 }
 
@@ -239,13 +272,10 @@ pub struct AskingTurn {
 }
 
 /// What became of an attempt.
-pub enum Outcome {
-    /// An answer, or nothing that others could use.
-    Known,
+pub enum Outcome<'a> {
+    Known(&'a Known),
     Refused(Refusal),
-    Failed {
-        is_silence: bool,
-    },
+    Failed { is_silence: bool, timeout: Duration },
 }
 
 thread_local! {
@@ -266,11 +296,15 @@ pub fn ask(key: &Key, decide: impl Fn(Asked) -> Next) -> (Next, Option<AskingTur
             return (next, false);
         }
         // Those that are being asked keep their places while that takes no longer than it may.
-        let may_give_way = |place: &&AskedPlace| place.key.is_free() || decide(place.asked()) != Next::Wait;
+        let may_give_way = |place: &&AskedPlace| {
+            place.key.is_free()
+                || place.what.load(Relaxed) != RUNNING
+                || decide(Asked { failed: None, ..place.asked() }) == Next::Ask
+        };
         let place =
             place.or_else(|| set.places.iter().filter(may_give_way).min_by_key(|place| place.at.load(Relaxed)));
         if let Some(place) = place {
-            place.key.set(key);
+            place.take(key);
             place.at.store(begun, Relaxed);
             place.what.store(RUNNING, Relaxed);
         }
@@ -288,15 +322,43 @@ pub fn ask(key: &Key, decide: impl Fn(Asked) -> Next) -> (Next, Option<AskingTur
 }
 
 impl AskingTurn {
+    /// Says what came of it, unless another session has taken over or all was forgotten meanwhile: then it is out of date.
     pub fn finish(self, outcome: Outcome) {
-        let what = match outcome {
-            Outcome::Known | Outcome::Refused(Refusal::Insufficient(_)) => return,
-            Outcome::Refused(Refusal::Invalid) => INVALID,
-            Outcome::Refused(Refusal::NotAllowed) => NOT_ALLOWED,
-            Outcome::Failed { is_silence: true } => SILENT,
-            Outcome::Failed { is_silence: false } => FAILED,
-        };
-        end(&self.key, self.begun, what);
+        let now = clock::wall_time();
+        match outcome {
+            Outcome::Known(known) => {
+                let text = flight::encode(known.provider, &known.subject);
+                let text = text.filter(|text| text.len() <= 8 * TEXT_WORDS);
+                self.end(|place| match &text {
+                    Some(text) => {
+                        keep(&self.key, known, text);
+                        place.free();
+                    }
+                    None => place.what.store(UNSHARED, Relaxed),
+                });
+            }
+            Outcome::Refused(refusal) => {
+                withdraw(&self.key);
+                self.end(|place| {
+                    place.at.store(now, Relaxed);
+                    match refusal {
+                        Refusal::Invalid => place.what.store(INVALID, Relaxed),
+                        Refusal::NotAllowed => place.what.store(NOT_ALLOWED, Relaxed),
+                        Refusal::Insufficient(_) => place.free(),
+                    }
+                });
+            }
+            Outcome::Failed { is_silence, timeout } => self.end(|place| {
+                place.what.store(0, Relaxed);
+                place.failed.store(now, Relaxed);
+                place.is_silence.store(is_silence.into(), Relaxed);
+                place.timeout.store(u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX), Relaxed);
+            }),
+        }
+    }
+
+    fn end(&self, change: impl FnOnce(&AskedPlace)) {
+        end(&self.key, self.begun, change);
     }
 }
 
@@ -304,49 +366,45 @@ impl AskingTurn {
 impl Drop for AskingTurn {
     fn drop(&mut self) {
         MINE.set(None);
-        end(&self.key, self.begun, 0);
+        self.end(AskedPlace::free);
     }
 }
 
 /// The end of a session that is terminated runs no destructors.
 unsafe extern "C-unwind" fn give_back(_code: c_int, _arg: pg_sys::Datum) {
     if let Some((key, begun)) = MINE.take() {
-        end(&key, begun, 0);
+        end(&key, begun, AskedPlace::free);
     }
 }
 
 /// Ends an attempt, unless another session has taken it over, or it has ended.
-fn end(key: &Key, begun: i64, what: u32) {
+fn end(key: &Key, begun: i64, change: impl FnOnce(&AskedPlace)) {
     let Some(set) = key.set(asked_sets()) else { return };
-    let now = clock::wall_time();
     set.versions.change(|| {
         let mine = |place: &&AskedPlace| {
             place.key.is(key) && place.what.load(Relaxed) == RUNNING && place.at.load(Relaxed) == begun
         };
         if let Some(place) = set.places.iter().find(mine) {
-            place.at.store(now, Relaxed);
-            place.what.store(what, Relaxed);
-            if what == 0 {
-                place.key.set(&Key([0; 6]));
-            }
+            change(place);
         }
     });
 }
 
-/// Forgets what any provider said for the database of this scope, and what it refused.
+/// Forgets what any provider said for the database of this scope, what it refused, and when tokens were used there. Who is
+/// asking loses the turn first: what comes of it counts for nobody else.
 pub fn forget([database, _]: Scope) {
     let is_of_scope = |place: &TokenPlace| place.0[4].load(Relaxed) == database;
-    for set in answer_sets() {
-        set.versions.change(|| {
-            for place in set.places.iter().filter(|place| is_of_scope(&place.key)) {
-                place.validated.store(0, Relaxed);
-            }
-        });
-    }
     for set in asked_sets() {
         set.versions.change(|| {
-            let refused = |place: &&AskedPlace| is_of_scope(&place.key) && place.what.load(Relaxed) != RUNNING;
-            set.places.iter().filter(refused).for_each(|place| place.key.set(&Key([0; 6])));
+            set.places.iter().filter(|place| is_of_scope(&place.key)).for_each(AskedPlace::free);
+        });
+    }
+    for set in answer_sets() {
+        set.versions.change(|| {
+            set.places
+                .iter()
+                .filter(|place| is_of_scope(&place.key))
+                .for_each(|place| place.key.set(&Key([0; 6])));
         });
     }
 }

@@ -96,6 +96,7 @@ impl SessionSlot {
     /// Only the session itself changes its slot.
     fn change(&self, change: impl FnOnce()) {
         self.changes.fetch_add(1, AcqRel);
+        std::sync::atomic::fence(Release);
         change();
         self.changes.fetch_add(1, Release);
     }

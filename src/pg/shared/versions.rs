@@ -23,6 +23,8 @@ impl Versions {
             }
             std::thread::yield_now();
         }
+        // Nobody sees what is changed before they see that it is.
+        fence(Release);
         let _changing = Changing(&self.0);
         change()
     }

@@ -307,6 +307,20 @@ pub unsafe fn element<T>(list: *const pg_sys::List, at: usize) -> *mut T {
 
 pub use of_entry::{clear_permissions, move_permissions, permissions_of};
 
+/// Whether a node makes JSON of values, or values of JSON, in the ways of SQL/JSON.
+pub fn is_sql_json(tag: pg_sys::NodeTag) -> bool {
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    if tag == pg_sys::NodeTag::T_JsonExpr {
+        return true;
+    }
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    if tag == pg_sys::NodeTag::T_JsonConstructorExpr {
+        return true;
+    }
+    let _ = tag;
+    false
+}
+
 /// The columns in whose place `pg::mask` shows masks; null for none. Where nothing is inserted the set of columns that are is
 /// checked by nobody, and it goes with the plan wherever that goes.
 pub fn masked_columns(entry: &PermissionEntry) -> *mut pg_sys::Bitmapset {
