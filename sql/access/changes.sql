@@ -26,18 +26,20 @@ CREATE FUNCTION immuta_internal.record_line(operation text, subject text, line j
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- A number in one table, a name in another.
+    stored oid := CASE subject WHEN 'data_source' THEN (line ->> 'relation')::oid ELSE to_regclass(line ->> 'relation') END;
     "user" record;
     source record;
 BEGIN
     SELECT u.userid, u.iamid INTO "user" FROM immuta.user_account u WHERE u.id = (line ->> 'user_id')::bigint
     UNION ALL SELECT line ->> 'userid', line ->> 'iamid' WHERE subject = 'user_account';
-    SELECT d.relation, format('%I.%I', d.schema_name, d.table_name) AS name INTO source
+    SELECT d.relation AS oid, format('%I.%I', d.schema_name, d.table_name) AS name INTO source
     FROM immuta.data_source d WHERE d.id = (line ->> 'data_source_id')::bigint
-    UNION ALL SELECT (line ->> 'relation')::oid, format('%I.%I', line ->> 'schema_name', line ->> 'table_name')
+    UNION ALL SELECT stored, format('%I.%I', line ->> 'schema_name', line ->> 'table_name')
               WHERE subject = 'data_source'
     UNION ALL SELECT c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE subject = 'project_data_source' AND c.oid = to_regclass(line ->> 'relation');
-    PERFORM immuta_internal.record_change(operation, subject, "user".userid, "user".iamid, source.relation, source.name, before, after);
+              WHERE subject = 'project_data_source' AND c.oid = stored;
+    PERFORM immuta_internal.record_change(operation, subject, "user".userid, "user".iamid, source.oid, source.name, before, after);
 END
 $$;
 COMMENT ON FUNCTION immuta_internal.record_line(text, text, jsonb, text, text) IS 'puts what was and is said by a row on record';

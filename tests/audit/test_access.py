@@ -234,6 +234,17 @@ def test_what_goes_to_another(by_hand, change, table, was, now):
     assert trail.new() == [], "nothing about access"
 
 
+def test_a_project_goes_with_its_tables(world, office, trail):
+    """Also by a plan for any values, which is made after five runs."""
+    for _ in range(7):
+        query(office, "SELECT immuta.create_project('p')")
+        query(office, "SELECT immuta.add_project_data_source('p', 'sales.orders')")
+        trail.new_from_here()
+        query(office, "SELECT immuta.drop_project('p')")
+        assert [said(r)[:4] for r in trail.new() if said(r)[0] == "DELETE"] == [
+            ("DELETE", "PROJECT", None, []), ("DELETE", "PROJECT_DATA_SOURCE", None, ORDERS)]
+
+
 def test_what_is_done_elsewhere(by_hand):
     """After an upgrade or in a copy everything is on record; after a restore, what is not the restore."""
     world, writer, trail = by_hand
