@@ -13,7 +13,7 @@ $$;
 COMMENT ON FUNCTION immuta_internal.clean_access(text) IS 'READ or WRITE; 22023 for anything else';
 
 CREATE FUNCTION immuta_internal.check_reason(reason text) RETURNS void
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF length(reason) > 1000 THEN
