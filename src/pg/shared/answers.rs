@@ -11,7 +11,7 @@ use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use crate::pg::shared::memory::{answer_sets, asked_sets};
-use crate::pg::shared::versions::{Versions, load, store};
+use crate::pg::shared::versions::{Versions, load, store, words};
 use crate::pg::sys::clock;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -36,8 +36,8 @@ pub type Scope = [u64; 2];
 
 impl Key {
     pub fn new(digest: &Digest, scope: Scope) -> Key {
-        let word = |at: usize| digest.0[8 * at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        Key([word(0), word(1), word(2), word(3), scope[0], scope[1]])
+        let [first, second, third, fourth] = words(&digest.0);
+        Key([first, second, third, fourth, scope[0], scope[1]])
     }
 
     fn set<T>(&self, sets: &'static [T]) -> Option<&'static T> {

@@ -4,7 +4,7 @@
 use crate::core::provider::jwt::cache::{Attempt, State};
 use crate::core::time::Timestamp;
 use crate::pg::shared::memory::key_slots;
-use crate::pg::shared::versions::{Versions, load, store};
+use crate::pg::shared::versions::{Versions, load, store, words};
 use crate::pg::sys::exit;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
@@ -167,10 +167,6 @@ impl KeySlot {
 /// The right to fetch.
 #[derive(Clone, Copy)]
 pub struct FetchRight(i64);
-
-fn words(owner: &Owner) -> [u64; 4] {
-    std::array::from_fn(|at| owner[8 * at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes)))
-}
 
 /// The slot of an issuer, taken for it if need be: this session's own where all that are shared are in use.
 pub fn slot(owner: &Owner, now: Timestamp) -> Option<&'static KeySlot> {

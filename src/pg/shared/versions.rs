@@ -70,3 +70,8 @@ pub(super) fn load(words: &[AtomicU64], length: &AtomicU32) -> Vec<u8> {
     text.truncate(length);
     text
 }
+
+/// A digest in words.
+pub(super) fn words(digest: &[u8; 32]) -> [u64; 4] {
+    std::array::from_fn(|at| digest[8 * at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes)))
+}
