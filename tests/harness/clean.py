@@ -26,7 +26,6 @@ cd "$work/root"
 mount -t proc proc proc
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t devpts -o ptmxmode=666 devpts dev/pts
-mount --bind "$debs" var/cache/apt/archives
 {binds}
 echo ready
 while :; do sleep 60; done
@@ -34,8 +33,7 @@ while :; do sleep 60; done
 # Whoever installs a package says yes. What is cut off in the middle is thrown away: no need to wait for the disk.
 CONFIGURATION = {
     "etc/apt/apt.conf.d/90clean": 'APT::Get::Assume-Yes "true";\nAPT::Install-Recommends "false";\nAPT::Sandbox::User "root";\n'
-                                  'Binary::apt::APT::Keep-Downloaded-Packages "true";\nAcquire::Retries "3";\n'
-                                  'Acquire::Languages "none";\n',
+                                  'Acquire::Retries "3";\nAcquire::Languages "none";\n',
     "etc/dpkg/dpkg.cfg.d/clean": "force-unsafe-io\n",
     # Packages start their services, as they do where there is an init.
     "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 0\n",
@@ -109,12 +107,11 @@ class System:
         self.binds = binds
 
     def __enter__(self):
-        debs = HOME / f"debs-{self.base.name}"
         _root("rm", "-rf", self.work)
-        _root("mkdir", "-p", self.work / "upper", self.work / "work", self.root, debs / "partial")
-        binds = "\n".join(f"mkdir -p {shlex.quote(inside)} && mount --bind {options} {shlex.quote(str(outside))} {shlex.quote(inside)}"
+        _root("mkdir", "-p", self.work / "upper", self.work / "work", self.root)
+        binds = "\n".join(f"mkdir -p {shlex.quote(f'.{inside}')} && mount --bind {options} {shlex.quote(str(outside))} {shlex.quote(f'.{inside}')}"
                           for outside, inside, options in self.binds)
-        values = {"base": self.base, "work": self.work, "debs": debs}
+        values = {"base": self.base, "work": self.work}
         self.holder = subprocess.Popen(
             [*as_root(), "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child",
              "env", *(f"{k}={v}" for k, v in values.items()), "sh", "-ec", BEGIN.format(binds=binds)],
