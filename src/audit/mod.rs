@@ -21,7 +21,7 @@ use crate::core::session::Impersonation;
 use crate::core::time::Timestamp;
 use crate::error::Error;
 use crate::pg::catalog::{self, roles};
-use crate::pg::hook::frames::{Beginning, Change};
+use crate::pg::hook::handlers::{Beginning, Change};
 use crate::pg::hook::nodes::Permissions;
 use crate::pg::hook::statement::{self, Opening, Progress};
 use crate::pg::sys::inject::{self, Point};

@@ -3,7 +3,7 @@
 use crate::core::guard;
 use crate::error::Error;
 use crate::pg::catalog::{self, roles};
-use crate::pg::hook::frames::Before;
+use crate::pg::hook::handlers::Before;
 use crate::pg::hook::nodes::{Found, Permissions};
 use crate::pg::sys::report::Report;
 use crate::pg::{gate, guc, switch};

@@ -7,7 +7,7 @@ use crate::guard::names::require_usage;
 use crate::guard::watch::is_guarded;
 use crate::guard::{under_a_token, without_a_token};
 use crate::pg::hook::depth;
-use crate::pg::hook::frames::{Before, Beginning};
+use crate::pg::hook::handlers::{Before, Beginning};
 use crate::pg::hook::nodes::{Found, Handled, Permission, Permissions, Query, References};
 use crate::pg::hook::statement::Progress;
 use crate::pg::sys::inject::{self, Point};

@@ -4,6 +4,8 @@ pub mod cursor;
 pub mod depth;
 pub mod dry_run;
 pub mod frames;
+mod guarded;
+pub mod handlers;
 pub mod login;
 pub mod nodes;
 pub mod reported;
