@@ -3,8 +3,11 @@
 //! Each is an `extern` function of its own, at whose border an error of ours or a panic becomes PostgreSQL's, so that
 //! nothing is left undropped when it goes on as a longjmp through the frame that called it.
 
+use crate::pg::hook::classify::classify;
+use crate::pg::hook::handled::Handled;
 use crate::pg::hook::handlers::{Before, Beginning, Change, StartedQuery, StatementHandlers};
-use crate::pg::hook::nodes::{self, Handled, Permissions, Query, References};
+use crate::pg::hook::nodes::{self, Permissions, Query};
+use crate::pg::hook::references::References;
 use crate::pg::hook::statement;
 use crate::pg::sys::raw;
 use crate::pg::sys::report::{Report, raise};
@@ -66,7 +69,7 @@ pub unsafe extern "C-unwind" fn before_utility(
         witness(|handlers| (handlers.begins)(&Beginning::Utility(pstmt, query_string), depth));
     }
     // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
-    let (statement, handled) = unsafe { (nodes::classify(pstmt), Handled::by(pstmt)) };
+    let (statement, handled) = unsafe { (classify(pstmt), Handled::by(pstmt)) };
     decide(|handlers| (handlers.utility)(&statement, &handled, depth))
 }
 

@@ -3,7 +3,9 @@
 use crate::core::audit::trail::Handle;
 use crate::core::guard::Statement;
 use crate::core::session::names::LookUp;
-use crate::pg::hook::nodes::{Handled, Permissions, Query, References};
+use crate::pg::hook::handled::Handled;
+use crate::pg::hook::nodes::{Permissions, Query};
+use crate::pg::hook::references::References;
 use crate::pg::hook::statement::{Opening, Progress};
 use crate::pg::sys::report::Report;
 use pgrx::pg_sys;
