@@ -2,8 +2,8 @@
 
 use super::json::{Json, Path};
 use super::keys::{Algorithm, KeySet};
-use crate::core::identity;
 use crate::core::provider::endpoint;
+use crate::core::template;
 use std::time::Duration;
 
 /// What is accepted of one issuer: the settings, and what its row says instead.
@@ -72,7 +72,7 @@ impl Policy {
                 }
                 "user_template" => {
                     let template = value.text().ok_or_else(wrong)?;
-                    if let Some(fault) = identity::template_fault(template) {
+                    if let Some(fault) = template::fault_of_userid(template) {
                         return Err(fault.into());
                     }
                     self.user_template = template.to_owned();
