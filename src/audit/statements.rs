@@ -36,19 +36,8 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
             // Switched on while the session impersonates.
             state.record_start()?;
         }
-        if !is_top {
-            if let Beginning::Query(query) = beginning
-                && state.trail.start_inside(query.execution(), depth)
-            {
-                state.note_relations(&query.permissions());
-                return Ok(());
-            }
-            if !settings::audit_nested() {
-                if let Beginning::Query(query) = beginning {
-                    state.note_relations(&query.permissions());
-                }
-                return Ok(());
-            }
+        if !is_top && state.is_part(beginning, depth) {
+            return Ok(());
         }
         let opening = beginning.opening(settings::audit_query_text() != QueryText::None);
         let ended = state.end_call();
@@ -65,30 +54,7 @@ pub fn begins(beginning: &Beginning, depth: u32) -> Result<(), Error> {
             ended?;
             sinks::check()?;
         }
-        // Deferred triggers run queries at depth 0, too, when no statement is running any more.
-        let depth = if is_top { 0 } else { depth.max(1) };
-        let key = beginning.key(depth);
-        if is_top && opening.is_last {
-            state.last_message = raw::GetCurrentStatementStartTimestamp();
-        }
-        if let Some(open) = state.trail.go_on(key, depth) {
-            if opening.is_original {
-                open.statement.opening.command = opening.command;
-            }
-        } else {
-            if is_top && opening.role != Part::Fetch {
-                shared::count_statement();
-            }
-            let role = opening.role;
-            let parts = if is_top { running::statements_of_portal() } else { 1 };
-            let objects = std::mem::take(&mut state.pending);
-            let remembered = Remembered { opening, objects, created: Vec::new() };
-            state.trail.begin(key, role, parts, depth, wall_time(), remembered);
-            inject::point(Point::StatementOpened);
-        }
-        if let Beginning::Query(query) = beginning {
-            state.note_relations(&query.permissions());
-        }
+        state.open(beginning, opening, depth, is_top);
         Ok(())
     })
 }
@@ -243,6 +209,47 @@ pub fn changes(change: Change, class: u32, object: u32) {
 }
 
 impl AuditState {
+    /// Whether what begins inside a statement is on record with that one only.
+    fn is_part(&mut self, beginning: &Beginning, depth: u32) -> bool {
+        let goes_on =
+            matches!(beginning, Beginning::Query(query) if self.trail.start_inside(query.execution(), depth));
+        if !goes_on && settings::audit_nested() {
+            return false;
+        }
+        if let Beginning::Query(query) = beginning {
+            self.note_relations(&query.permissions());
+        }
+        true
+    }
+
+    /// From now on what is accessed is this statement's.
+    fn open(&mut self, beginning: &Beginning, opening: Opening, depth: u32, is_top: bool) {
+        // Deferred triggers run queries at depth 0, too, when no statement is running any more.
+        let depth = if is_top { 0 } else { depth.max(1) };
+        let key = beginning.key(depth);
+        if is_top && opening.is_last {
+            self.last_message = raw::GetCurrentStatementStartTimestamp();
+        }
+        if let Some(open) = self.trail.go_on(key, depth) {
+            if opening.is_original {
+                open.statement.opening.command = opening.command;
+            }
+        } else {
+            if is_top && opening.role != Part::Fetch {
+                shared::count_statement();
+            }
+            let role = opening.role;
+            let parts = if is_top { running::statements_of_portal() } else { 1 };
+            let objects = std::mem::take(&mut self.pending);
+            let remembered = Remembered { opening, objects, created: Vec::new() };
+            self.trail.begin(key, role, parts, depth, wall_time(), remembered);
+            inject::point(Point::StatementOpened);
+        }
+        if let Beginning::Query(query) = beginning {
+            self.note_relations(&query.permissions());
+        }
+    }
+
     fn note_relations(&mut self, permissions: &Permissions) {
         for accessed in permissions.accessed() {
             if let Some(object) = objects::relation(&accessed) {
