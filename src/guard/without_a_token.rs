@@ -33,7 +33,7 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
 
 /// Where no token can help, the error says so.
 pub fn refusal(error: Error) -> Error {
-    match (error, catalog::presence().and_then(|present| present.fault)) {
+    match (error, catalog::fault()) {
         (Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_), Some(fault)) => {
             Error::Incomplete(fault)
         }
