@@ -9,3 +9,4 @@ pub mod rights;
 pub mod session;
 pub mod time;
 pub mod token;
+pub mod version;

@@ -59,7 +59,9 @@ pub struct StatementHandlers {
     pub ran: fn(usize, Progress) -> Result<(), Report>,
     /// Likewise: a utility statement completed: `(nesting depth, rows)`.
     pub utility_ended: fn(u32, u64) -> Result<(), Report>,
-    /// Likewise: an object was made or changed, or is about to be dropped: `(what, class, OID)`.
+    /// This extension was made or updated.
+    pub extension_changed: fn() -> Result<(), Report>,
+    /// While somebody is impersonated and audited: an object was made or changed, or is about to be dropped: `(what, class, OID)`.
     pub changes: fn(Change, u32, u32),
 }
 
@@ -197,6 +199,7 @@ unsafe extern "C-unwind" fn process_utility(
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
+        let changes_extension = nodes::changes_extension(pstmt);
         let pstmt = if mask::may_be_used() && nodes::is_copy(pstmt) { with_masks(pstmt) } else { pstmt };
         let context =
             if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
@@ -214,6 +217,9 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
         inject::frame(Point::UtilityRan);
+        if changes_extension {
+            extension_changed();
+        }
         if gate::is_audited() {
             after_utility(qc, depth);
         }
@@ -611,6 +617,11 @@ unsafe extern "C-unwind" fn after_utility(completion: *mut pg_sys::QueryCompleti
     // SAFETY: null, or what the statement filled.
     let rows = unsafe { statement::rows(completion) };
     witness(|handlers| (handlers.utility_ended)(depth, rows));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn extension_changed() {
+    witness(|handlers| (handlers.extension_changed)());
 }
 
 #[pg_guard]
