@@ -68,3 +68,32 @@ def shape(server, dbname):
                LATERAL (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(i.initprivs) x) a (acl)
         WHERE o.identity ~ '^immuta' ORDER BY 1, 2""", dbname=dbname).stdout
     return dump.splitlines() + rest.splitlines()
+
+
+# -- what was released -------------------------------------------------------------------------------------------------
+
+RELEASED = ROOT / "sql" / "released"
+SUMS = RELEASED / "SHA256SUMS"
+
+
+def script():
+    """What CREATE EXTENSION runs, from this tree: the files that src/sql.rs names, in its order."""
+    files = re.findall(r'"\.\./(sql/[\w/]+\.sql)"', (ROOT / "src/sql.rs").read_text())
+    return "\n".join((ROOT / file).read_text() for file in files)
+
+
+def statements(generated):
+    """A script that cargo-pgrx made, without what it says of Rust sources: no two of its runs need to agree on that."""
+    objects = re.findall(r"^/\* <begin connected objects> \*/\n(-- src/sql\.rs:.*?)\n/\* </end connected objects> \*/$", generated, re.M | re.S)
+    return "\n".join(re.sub(r"\A-- src/sql\.rs:\d+\n(-- bootstrap\n|-- requires:\n(--   \w+\n)+\n?)", "", text) + "\n" for text in objects)
+
+
+def sums():
+    """The files of all releases, and their checksums."""
+    lines = SUMS.read_text().splitlines() if SUMS.exists() else []
+    return {name: checksum for checksum, name in (line.split("  ") for line in lines)}
+
+
+def symbols(text):
+    """The functions in C that a script names."""
+    return set(re.findall(r"'MODULE_PATHNAME', '(\w+)'", text))
