@@ -255,6 +255,24 @@ def test_grace(world, api, token, connect, settings, server):
     assert outcome(connection, alices) == UNAVAILABLE[1]
 
 
+def test_grace_can_be_given_while_the_provider_is_down(world, api, token, connect, settings):
+    """As docs/incidents.md says: for tokens that were confirmed before, refused meanwhile or not."""
+    settings(token_revalidate_interval="1s")
+    connection, other, alices, bobs = connect(), connect(), token(), token("bob")
+    assert (outcome(connection, alices), outcome(other, bobs)) == ("alice", "bob")
+    api.__exit__()
+    time.sleep(1.1)
+    assert outcome(connection, alices) == UNAVAILABLE[1]
+    world.sql("ALTER SYSTEM SET bodata.provider_grace = '1h'")
+    world.sql("SELECT pg_reload_conf()")
+    try:
+        assert wait_until(lambda: outcome(connection, alices) == "alice")
+        assert outcome(other, bobs) == "bob"
+    finally:
+        world.sql("ALTER SYSTEM RESET bodata.provider_grace")
+        world.sql("SELECT pg_reload_conf()")
+
+
 @pytest.mark.parametrize("fault, detail", [
     *((name, UNAVAILABLE[1]) for name in ("429", "404", "204", "302 to another host", "invalid JSON", "null",
                                           "body of 10 GiB", "garbage instead of HTTP", "userid is 7")),
