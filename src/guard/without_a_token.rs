@@ -3,8 +3,9 @@
 use crate::core::guard;
 use crate::error::Error;
 use crate::pg::catalog::{self, roles};
-use crate::pg::hook::frames::Before;
-use crate::pg::hook::nodes::{Found, Permissions};
+use crate::pg::hook::handlers::Before;
+use crate::pg::hook::nodes::Permissions;
+use crate::pg::hook::references::Found;
 use crate::pg::sys::report::Report;
 use crate::pg::{gate, guc, switch};
 use crate::settings;

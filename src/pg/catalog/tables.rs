@@ -5,7 +5,7 @@
 //! `sql/identity/tables.sql` and `sql/access/tables.sql`; columns are only ever appended.
 
 use crate::core::identity::{Identity, Mapping};
-use crate::core::provider::jwt::claims::RevocationKey;
+use crate::core::provider::jwt::revocation::RevocationKey;
 use crate::core::rights::rules::{Network, Rule};
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
