@@ -164,3 +164,7 @@ class System:
                                  capture_output=True, check=True).stdout
         subprocess.run([*as_root(), "nsenter", f"--target={self.init}", "--mount", "tar", "-C", f"{self.root}{folder}",
                         "--no-same-owner", "-xf", "-"], input=archive, check=True)
+
+    def get(self, path, to):
+        """Copies a file or folder of its own to the machine."""
+        _root("nsenter", f"--target={self.init}", "--mount", "cp", "-r", "--no-preserve=all", f"{self.root}{path}", to)
