@@ -3,7 +3,7 @@
 //! Nothing here tells an unknown token from an expired or revoked one.
 
 use crate::core::guard;
-use crate::core::provider::jwt::token::Fault as TokenFault;
+use crate::core::provider::jwt::fault::Fault as TokenFault;
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
 use crate::core::rights::decision::Denial;

@@ -8,8 +8,10 @@ use crate::guard::watch::is_guarded;
 use crate::guard::{under_a_token, without_a_token};
 use crate::pg::catalog::{self, Fault};
 use crate::pg::hook::depth;
-use crate::pg::hook::frames::{Before, Beginning};
-use crate::pg::hook::nodes::{Found, Handled, Permission, Permissions, Query, References};
+use crate::pg::hook::handled::Handled;
+use crate::pg::hook::handlers::{Before, Beginning};
+use crate::pg::hook::nodes::{Permission, Permissions, Query};
+use crate::pg::hook::references::{Found, References};
 use crate::pg::hook::statement::Progress;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{self, Report};
@@ -230,7 +232,7 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
 /// have the same library: better not to have it at all.
 pub fn extension_changed() -> Result<(), Report> {
     gate::next_generation();
-    match catalog::presence().and_then(|installed| installed.fault) {
+    match catalog::fault() {
         None => catalog::announce_change(),
         // On its way from one version to the next.
         Some(Fault::Older) => {}
