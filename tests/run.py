@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,wrapped] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,install,wrapped] VERSION…
 
 One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
 and for time to pass.
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade")
+PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade", "install")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
@@ -30,6 +30,8 @@ CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
 INJECT_VERSIONS = ("18",)
 # The shortest upgrade; `make upgrade` runs the others as well.
 UPGRADE = ("17", "18")
+# The one that Debian 12 has: its package, on a new system; `make install-test` has other ways and Debian 13.
+INSTALL_VERSION = "15"
 
 
 class Tally:
@@ -107,9 +109,9 @@ def suites(version):
     return ("attacks", "subscriptions", "providers", "e2e", "audit", "masking", *drivers)
 
 
-def pytest(tally, name, suite, version, env):
+def pytest(tally, name, suite, version, env, *options):
     words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-             ROOT / "tests" / suite]
+             ROOT / "tests" / suite, *options]
     # Servers of different suites have folders of their own.
     env = dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1", IMMUTA_RUN=f"{env.get('IMMUTA_RUN', '')}{suite}")
     succeeded, output = run(name, words, env)
@@ -118,6 +120,14 @@ def pytest(tally, name, suite, version, env):
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
     passed = count.get("passed", 0)
     tally.add(name, passed, failed or int(not succeeded or not passed), output)
+    return output
+
+
+def packaged(tally, version, env):
+    """The package of what install() has built."""
+    output = pytest(tally, f"package for PostgreSQL {version}", "install", version, env, "-rs", "-k", version)
+    for reason in re.findall(r"^SKIPPED .*", output, re.M):
+        print(f"[test] {reason}", flush=True)
 
 
 def asserting(tally, version, env, suites):
@@ -172,13 +182,15 @@ def main():
                       dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")))
             if "wrapped" in parts and version in CORE_VERSIONS and install_with_faults(tally, version, env):
                 later(core, tally, version, dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")), "--wrapped")
-            if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
+            if not {"clients", "core", "assert", "upgrade", "install"} & set(parts) or not install(tally, version, env):
                 continue
             if "assert" in parts and version in ASSERT_VERSIONS:
                 later(asserting, tally, version, env, ("attacks", "masking") if len(parts) > 1 else ("attacks", "masking", "e2e", "providers"))
             if "clients" in parts:
                 for suite in suites(version):
                     later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+            if "install" in parts and version == INSTALL_VERSION:
+                later(packaged, tally, version, env)
             if "core" in parts and version in CORE_VERSIONS:
                 later(core, tally, version, env)
             if "upgrade" in parts and version == UPGRADE[1] and UPGRADE[0] in arguments.versions:
