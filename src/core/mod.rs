@@ -10,3 +10,4 @@ pub mod session;
 pub mod template;
 pub mod time;
 pub mod token;
+pub mod version;

@@ -64,6 +64,7 @@ pub fn install() {
         begins: statement::begins,
         ran: statement::ran,
         utility_ended: statement::utility_ended,
+        extension_changed: statement::extension_changed,
         changes: audit::changes,
     });
     login::install(accepts_login);

@@ -8,20 +8,11 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
+from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, wait_until, who
 from harness.fault_server import BROKEN, GOOD, Fault, FaultServer, faults_for, response
 from harness.fixtures import carriers, refuses
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.world import impersonate, query
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def turning(fault, answer):

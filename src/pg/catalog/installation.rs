@@ -1,12 +1,15 @@
 //! What of the extension is in this database, and that it changes.
 
 use crate::core::session::presented::Kind;
+use crate::core::version::compare;
 use crate::pg::catalog::lookup::{schema_of_relation, table_of_toast};
 use crate::pg::catalog::tables;
 use crate::pg::gate;
+use crate::pg::sys::inject;
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::AtomicU32;
@@ -34,8 +37,9 @@ pub struct Presence {
 pub enum Fault {
     /// Something of this name is missing.
     Missing(&'static str),
-    /// The SQL is that of another version.
-    Version,
+    /// The SQL is that of an older version, or of a newer one, than the library of this session.
+    Older,
+    Newer,
 }
 
 /// What `CREATE EXTENSION immuta_ext` left in this database (OIDs), when nothing is missing.
@@ -311,9 +315,11 @@ fn find_presence() -> Option<Presence> {
         ],
         mappable: control_role(internal, (c"is_immuta_mappable", c"immuta_mappable")),
         marker_of_subscribers: role_by_name(c"immuta_subscriber"),
-        fault: (version != env!("CARGO_PKG_VERSION"))
-            .then_some(Fault::Version)
-            .or((internal == 0).then_some(Fault::Missing("immuta_internal"))),
+        fault: match compare(&version, inject::version()) {
+            Ordering::Less => Some(Fault::Older),
+            Ordering::Greater => Some(Fault::Newer),
+            Ordering::Equal => (internal == 0).then_some(Fault::Missing("immuta_internal")),
+        },
     })
 }
 

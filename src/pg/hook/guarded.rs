@@ -159,6 +159,11 @@ pub unsafe extern "C-unwind" fn after_utility(completion: *mut pg_sys::QueryComp
 }
 
 #[pg_guard]
+pub unsafe extern "C-unwind" fn extension_changed() {
+    witness(|handlers| (handlers.extension_changed)());
+}
+
+#[pg_guard]
 pub unsafe extern "C-unwind" fn on_change(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,

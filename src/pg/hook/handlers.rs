@@ -49,7 +49,9 @@ pub struct StatementHandlers {
     pub ran: fn(usize, Progress) -> Result<(), Report>,
     /// Likewise: a utility statement completed: `(nesting depth, rows)`.
     pub utility_ended: fn(u32, u64) -> Result<(), Report>,
-    /// Likewise: an object was made or changed, or is about to be dropped: `(what, class, OID)`.
+    /// This extension was made or updated.
+    pub extension_changed: fn() -> Result<(), Report>,
+    /// While somebody is impersonated and audited: an object was made or changed, or is about to be dropped: `(what, class, OID)`.
     pub changes: fn(Change, u32, u32),
 }
 

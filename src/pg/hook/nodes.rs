@@ -160,6 +160,23 @@ pub unsafe fn is_copy(pstmt: *const pg_sys::PlannedStmt) -> bool {
     unsafe { (*(*pstmt).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt }
 }
 
+/// Whether a statement makes or updates this extension.
+///
+/// # Safety
+/// `pstmt` wraps a utility statement.
+pub unsafe fn changes_extension(pstmt: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: by contract; the node is what its tag says, and its name NUL-terminated.
+    unsafe {
+        let node = (*pstmt).utilityStmt;
+        let name = match (*node).type_ {
+            pg_sys::NodeTag::T_CreateExtensionStmt => (*(node as *const pg_sys::CreateExtensionStmt)).extname,
+            pg_sys::NodeTag::T_AlterExtensionStmt => (*(node as *const pg_sys::AlterExtensionStmt)).extname,
+            _ => return false,
+        };
+        CStr::from_ptr(name) == c"immuta_ext"
+    }
+}
+
 /// Whether a statement is one of those that are in every transaction and name no objects: nothing runs and nothing is
 /// looked up before its own hook sees it.
 ///
