@@ -5,8 +5,7 @@ export IMMUTA_BUILD=${IMMUTA_BUILD:-$root/build}
 export PGRX_HOME=$IMMUTA_BUILD/pgrx
 export PATH=$IMMUTA_BUILD/tools/bin:$PATH
 unset RUST_BACKTRACE
-# What cargo pgrx installs would be compiled with flags and features of its own, and so would each dependency once more
-# than for tests. This flag is rustc's default, and keeps other flags away (build.rs has what is needed of them); with
-# --examples, of which there are none, dependencies have the features that they have in tests.
-export RUSTFLAGS="-C relocation-model=pic" PGRX_BUILD_FLAGS="--examples" CARGO_PGRX=$root/tools/cargo-pgrx
+# cargo pgrx compiles the library with a flag for the linker, and so each dependency once more than tests and lint do. With
+# a flag of ours, which is rustc's default, it adds none; build.rs tells the linker.
+export RUSTFLAGS="-C relocation-model=pic" CARGO_PGRX=$root/tools/cargo-pgrx
 cd "$root"
