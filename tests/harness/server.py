@@ -72,7 +72,7 @@ class Server:
     def create(self, *initdb_options, password=None):
         if self.home.exists():
             shutil.rmtree(self.home)
-        if initdb_options or password:
+        if initdb_options or password or self.tree.parent.parent != BUILD:
             self._init(self.home, password or secrets.token_hex(16), *initdb_options)
         else:
             self.home.parent.mkdir(parents=True, exist_ok=True)
