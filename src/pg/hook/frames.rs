@@ -266,6 +266,9 @@ unsafe extern "C-unwind" fn planner(
         // Functions may run in here, too: what they do is not top-level.
         let frame = enter(depth, before);
         let outer = mask::planning();
+        if mask::changes_rows(parse) {
+            require_reads(parse);
+        }
         if mask::may_be_used() {
             mask_query(parse, depth + 1);
         }
@@ -535,14 +538,24 @@ unsafe extern "C-unwind" fn before_plan(parse: *mut pg_sys::Query, depth: u32) -
     decide(|handlers| (handlers.plan)(&references, depth))
 }
 
+/// Of a login that impersonates nobody it is no refusal to impersonate.
+fn refuse_masked(report: Report) -> ! {
+    if gate::is_impersonating() { refuse(report) } else { raise(report) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn require_reads(parse: *mut pg_sys::Query) {
+    // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, and which is the planner's to change.
+    unsafe { mask::require_reads(parse) }
+}
+
 /// Puts masks into a query that is about to be planned.
 #[pg_guard]
 unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32) {
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, whose tables are locked, and which is the planner's
     // to change.
     if let Err(report) = unsafe { mask::rewrite(parse) } {
-        // Of a login that impersonates nobody it is no refusal to impersonate.
-        if gate::is_impersonating() { refuse(report) } else { raise(report) }
+        refuse_masked(report);
     }
     mask::set_planning(if mask::may_be_used() && mask::is_for_subscriber() { depth } else { 0 });
 }
@@ -552,6 +565,7 @@ unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32) {
 unsafe extern "C-unwind" fn bind_plan(plan: *mut pg_sys::PlannedStmt) {
     // SAFETY: the plan was made just now.
     unsafe { (*plan).dependsOnRole |= mask::depends_on_role(plan) };
+    inject::point(Point::PlanBound);
 }
 
 /// The statement in whose place COPY shows masks, or the same one.
@@ -561,7 +575,7 @@ unsafe extern "C-unwind" fn with_masks(pstmt: *mut pg_sys::PlannedStmt) -> *mut 
         return pstmt;
     }
     // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
-    unsafe { mask::as_query(pstmt) }
+    unsafe { mask::as_query(pstmt) }.unwrap_or_else(|report| refuse_masked(report))
 }
 
 #[pg_guard]

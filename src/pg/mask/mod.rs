@@ -10,12 +10,15 @@ mod expression;
 mod fault;
 mod parameters;
 mod query;
+mod reads;
 mod rules;
+mod wrap;
 
 pub use cache::{changed, may_be_used, watch};
 pub use copy::as_query;
 pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
+pub use reads::{changes_rows, require_reads};
 pub use rules::{check, may_fail};
 
 use fault::MaskFault;

@@ -7,6 +7,8 @@ use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog;
 use crate::pg::mask::cache::{self, Masks, as_member, is_subscriber};
 use crate::pg::mask::fault::MaskFault;
+use crate::pg::mask::wrap;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::{compat, raw};
 use pgrx::tupdesc::PgTupleDesc;
@@ -27,12 +29,13 @@ pub unsafe fn rewrite(query: *mut pg_sys::Query) -> Result<(), Report> {
     // What is masked is looked up, if it changed.
     cache::is_masked(0);
     // SAFETY: by contract.
-    if !cache::wraps_all() && !unsafe { search(query.cast(), std::ptr::null_mut()) } {
+    if !wrap::is_on() && !unsafe { search(query.cast(), std::ptr::null_mut()) } {
         return Ok(());
     }
     let mut fault: Option<MaskFault> = None;
     // SAFETY: by contract; the walk passes the pointer on as it is.
     unsafe { visit(query.cast(), (&raw mut fault).cast()) };
+    inject::point(Point::QueryMasked);
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
@@ -87,21 +90,24 @@ unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), MaskFault> {
             return Ok(());
         }
         let targets = [(*query).resultRelation, compat::merge_target(&*query)];
-        for target in targets.into_iter().filter(|&target| target != 0) {
-            if let Some(hidden) = Hidden::of(query, target)
-                && let Some(&column) = hidden.named.first()
-            {
-                let (column, table) = cache::names(hidden.relation(), column);
-                return Err(MaskFault::Target(column, table));
-            }
-        }
-        // What is in the range table only (OLD, NEW, EXCLUDED) is no table that is read.
         let mut read = Vec::new();
         named_in((*query).jointree.cast(), &mut read);
-        for index in read.into_iter().filter(|index| !targets.contains(index)) {
-            let hidden = if cache::wraps_all() { Hidden::nothing(query, index) } else { Hidden::of(query, index) };
+        read.retain(|index| !targets.contains(index));
+        // What is in the range table only is what is changed, also by a view, or OLD, NEW, EXCLUDED.
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+            let all = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).len() as c_int;
+            for target in (1..=all).filter(|index| !read.contains(index)) {
+                if let Some((table, column)) = refused_of(query, target) {
+                    let (column, table) = cache::names(table, column);
+                    return Err(MaskFault::Target(column, table));
+                }
+            }
+        }
+        for index in read {
+            let hidden = if wrap::is_on() { Hidden::nothing(query, index) } else { Hidden::of(query, index) };
             if let Some(hidden) = hidden {
                 hidden.replace(query, index)?;
+                inject::point(Point::TableMasked);
             }
         }
     }
@@ -141,6 +147,36 @@ unsafe fn named_in(node: *mut pg_sys::Node, found: &mut Vec<c_int>) {
 unsafe fn entry_of(query: *mut pg_sys::Query, index: c_int) -> *mut pg_sys::RangeTblEntry {
     // SAFETY: by contract.
     unsafe { pg_sys::list_nth((*query).rtable, index - 1).cast() }
+}
+
+/// A masked column of what is changed, for which PostgreSQL would refuse the statement: `(table, column)`.
+///
+/// # Safety
+/// As [`rewrite`]; the query has an entry with this index.
+unsafe fn refused_of(query: *mut pg_sys::Query, index: c_int) -> Option<(u32, i16)> {
+    // SAFETY: by contract; the permissions are null or belong to the entry.
+    unsafe {
+        if let Some(hidden) = Hidden::of(query, index) {
+            return hidden.named.first().map(|&column| (hidden.relation(), column));
+        }
+        let entry = entry_of(query, index);
+        let permissions = compat::permissions_of(query, entry).as_ref()?;
+        if (*entry).relid == pg_sys::InvalidOid || !cache::is_masked((*entry).relid.to_u32()) {
+            return None;
+        }
+        let masks = cache::masks(Opened::of((*entry).relid).0)?;
+        let role = authority(permissions);
+        let writes = compat::written_columns(permissions);
+        let is_refused = |&number: &i16| {
+            writes.iter().any(|&(columns, privilege)| {
+                compat::is_member(as_member(number), columns) && !may((*entry).relid, number, role, privilege)
+            })
+        };
+        hidden_from(role, (*entry).relid, &masks)
+            .into_iter()
+            .find(is_refused)
+            .map(|column| ((*entry).relid.to_u32(), column))
+    }
 }
 
 /// Masked columns of a table, which whoever reads it may not see.
@@ -298,7 +334,8 @@ impl Hidden {
                 } else if self.unnamed.contains(&number) {
                     pg_sys::makeNullConst(column.atttypid, column.atttypmod, column.attcollation).cast()
                 } else {
-                    pg_sys::makeVar(1, number, column.atttypid, column.atttypmod, column.attcollation, 0).cast()
+                    let (modifier, collation) = (column.atttypmod, column.attcollation);
+                    wrap::shown(pg_sys::makeVar(1, number, column.atttypid, modifier, collation, 0))
                 };
                 let name = pg_sys::pstrdup(column.attname.data.as_ptr());
                 targets = pg_sys::lappend(targets, pg_sys::makeTargetEntry(shown, number, name, false).cast());
@@ -347,7 +384,7 @@ impl Hidden {
 }
 
 /// In whose name a table is read: the owner of the view in which it stands, or the current user.
-fn authority(permissions: &compat::PermissionEntry) -> u32 {
+pub fn authority(permissions: &compat::PermissionEntry) -> u32 {
     match permissions.checkAsUser.to_u32() {
         0 => raw::GetUserId().to_u32(),
         owner => owner,
@@ -356,19 +393,26 @@ fn authority(permissions: &compat::PermissionEntry) -> u32 {
 
 /// The masked columns that a role may not see. For what is no subscriber's PostgreSQL refuses them.
 pub fn hidden_from(role: u32, relation: pg_sys::Oid, masks: &Masks) -> Vec<i16> {
-    let is_allowed = pg_sys::AclResult::ACLCHECK_OK;
-    let select = || pg_sys::ACL_SELECT as _;
-    // SAFETY: takes OIDs by value, searches the system caches.
-    let may_see_all = || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), select()) } == is_allowed;
-    if !is_subscriber(role) || may_see_all() {
+    if !is_subscriber(role) || may_on_table(relation, role, pg_sys::ACL_SELECT) {
         return Vec::new();
     }
-    let may_see = |number| {
-        // SAFETY: as above.
-        let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), select()) };
-        result == is_allowed
-    };
-    masks.columns().filter(|&number| !may_see(number)).collect()
+    masks.columns().filter(|&number| !may_on_column(relation, number, role, pg_sys::ACL_SELECT)).collect()
+}
+
+/// Whether a role has a privilege on a column, by itself or with its table.
+pub fn may(relation: pg_sys::Oid, number: i16, role: u32, privilege: u32) -> bool {
+    may_on_table(relation, role, privilege) || may_on_column(relation, number, role, privilege)
+}
+
+fn may_on_table(relation: pg_sys::Oid, role: u32, privilege: u32) -> bool {
+    // SAFETY: takes OIDs by value, searches the system caches.
+    unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), privilege as _) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
+fn may_on_column(relation: pg_sys::Oid, number: i16, role: u32, privilege: u32) -> bool {
+    // SAFETY: as above.
+    let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), privilege as _) };
+    result == pg_sys::AclResult::ACLCHECK_OK
 }
 
 /// # Safety
@@ -522,8 +566,7 @@ pub fn planning() -> u32 {
     PLANNING.load(Relaxed)
 }
 
-/// A query is planned, at this depth, or it is no more: back to what [`planning`] said before. An error needs no cleaning up: a
-/// depth at which nothing is planned means nothing.
+/// A query is planned, at this depth, or it is no more: back to what [`planning`] said before.
 pub fn set_planning(depth: u32) {
     PLANNING.store(depth, Relaxed);
 }
