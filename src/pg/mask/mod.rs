@@ -12,6 +12,7 @@ mod parameters;
 mod query;
 mod reads;
 mod rules;
+mod statistics;
 mod wrap;
 
 pub use cache::{changed, may_be_used, watch};
@@ -20,6 +21,7 @@ pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
 pub use reads::{changes_rows, require_reads};
 pub use rules::{check, may_fail};
+pub use statistics::{are_hidden as are_statistics_hidden, hide_extended as hide_extended_statistics};
 
 use fault::MaskFault;
 
