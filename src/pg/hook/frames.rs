@@ -272,8 +272,8 @@ unsafe extern "C-unwind" fn planner(
         // Functions may run in here, too: what they do is not top-level.
         let frame = enter(depth, before);
         let outer = mask::planning();
-        if mask::changes_rows(parse) {
-            require_reads(parse);
+        if mask::are_reads_unasked(parse) {
+            ask_for_reads(parse);
         }
         if mask::may_be_used() {
             mask_query(parse, depth + 1);
@@ -584,9 +584,9 @@ fn refuse_masked(report: Report) -> ! {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn require_reads(parse: *mut pg_sys::Query) {
+unsafe extern "C-unwind" fn ask_for_reads(parse: *mut pg_sys::Query) {
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, and which is the planner's to change.
-    unsafe { mask::require_reads(parse) }
+    unsafe { mask::ask_for_reads(parse) }
 }
 
 /// Puts masks into a query that is about to be planned.

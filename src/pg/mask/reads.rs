@@ -5,52 +5,68 @@
 
 use crate::pg::mask::cache::is_subscriber;
 use crate::pg::mask::query::authority;
-use crate::pg::sys::compat;
-use pgrx::{PgList, pg_guard, pg_sys};
-use std::ffi::c_void;
+use crate::pg::sys::compat::{self, PermissionEntry};
+use pgrx::pg_sys;
 
-/// Whether a query changes rows; nothing else needs a look. Raises nothing.
+/// Whether a query changes what its plan would not be checked for to be read. Raises nothing.
 ///
 /// # Safety
-/// `query` is a query.
-#[inline]
-pub unsafe fn changes_rows(query: *const pg_sys::Query) -> bool {
+/// `query` was analysed and rewritten.
+pub unsafe fn are_unasked(query: *mut pg_sys::Query) -> bool {
     // SAFETY: by contract.
-    unsafe { (*query).commandType != pg_sys::CmdType::CMD_SELECT || (*query).hasModifyingCTE }
+    unsafe { changing(query).any(|query| unasked(query).next().is_some()) }
 }
 
-/// Has PostgreSQL check that what is changed through views may be read, as far as the views name it.
+/// Has PostgreSQL check that.
 ///
 /// # Safety
-/// The query was analysed and rewritten, and is the caller's to change.
-pub unsafe fn require_reads(query: *mut pg_sys::Query) {
-    // SAFETY: by contract; the walk needs no context.
-    unsafe { visit(query.cast(), std::ptr::null_mut()) };
-}
-
-// Privileges are wider since 16.
+/// As [`are_unasked`]; the query is the caller's to change.
 #[allow(clippy::unnecessary_cast)]
-#[pg_guard]
-unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
-    // SAFETY: the walkers pass nodes of the query; the cast follows the tag.
+pub unsafe fn ask(query: *mut pg_sys::Query) {
+    // SAFETY: by contract.
     unsafe {
-        if node.is_null() {
-            return false;
-        }
-        match (*node).type_ {
-            pg_sys::NodeTag::T_Query => {}
-            pg_sys::NodeTag::T_RangeTblEntry => return false,
-            _ => return compat::walk_expression(node, visit, context),
-        }
-        let query = node as *mut pg_sys::Query;
-        for entry in PgList::<compat::PermissionEntry>::from_pg(compat::permissions_of_query(&*query)).iter_ptr() {
-            let asks = compat::privileges(&*entry);
-            let is_read = asks & pg_sys::ACL_SELECT != 0 || (*entry).selectedCols.is_null();
-            let is_changed = asks & (pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE) != 0;
-            if compat::is_relation(&*entry) && is_changed && !is_read && is_subscriber(authority(&*entry)) {
+        for entry in changing(query).flat_map(|query| unasked(query)) {
+            if is_subscriber(authority(&*entry)) {
+                // Wider since 16.
                 (*entry).requiredPerms |= pg_sys::ACL_SELECT as pg_sys::AclMode;
             }
         }
-        compat::walk_query(query, visit, context)
     }
+}
+
+/// The query and those in its WITH, if they change rows: elsewhere none can.
+///
+/// # Safety
+/// As [`are_unasked`].
+unsafe fn changing(query: *mut pg_sys::Query) -> impl Iterator<Item = *mut pg_sys::Query> {
+    // SAFETY: by contract; the list holds such nodes, and they queries.
+    unsafe {
+        let list = if (*query).hasModifyingCTE { (*query).cteList } else { std::ptr::null_mut() };
+        let inner = elements::<pg_sys::CommonTableExpr>(list).map(|part| (*part).ctequery.cast::<pg_sys::Query>());
+        std::iter::once(query).chain(inner).filter(|&query| (*query).commandType != pg_sys::CmdType::CMD_SELECT)
+    }
+}
+
+/// What is changed through a view that names columns, and not asked to be read.
+///
+/// # Safety
+/// As [`are_unasked`].
+unsafe fn unasked(query: *mut pg_sys::Query) -> impl Iterator<Item = *mut PermissionEntry> {
+    // SAFETY: by contract; the list holds such nodes.
+    unsafe {
+        elements::<PermissionEntry>(compat::permissions_of_query(&*query)).filter(|&entry| {
+            let asked = compat::privileges(&*entry);
+            asked & (pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE) != 0
+                && asked & pg_sys::ACL_SELECT == 0
+                && !(*entry).selectedCols.is_null()
+                && compat::is_relation(&*entry)
+        })
+    }
+}
+
+/// # Safety
+/// `list` is null or a list of such nodes.
+unsafe fn elements<T>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: by contract; null stands beyond its end.
+    (0..).map_while(move |at| unsafe { compat::element::<T>(list, at).as_mut() }.map(std::ptr::from_mut))
 }
