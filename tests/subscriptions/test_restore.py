@@ -199,7 +199,7 @@ def test_without_the_grants(filled, tmp_path):
         bare.sql("GRANT USAGE ON SCHEMA sales TO immuta_system WITH GRANT OPTION; REVOKE ALL ON FUNCTION immuta.sync() FROM PUBLIC")
         bare.sql("SELECT * FROM immuta.adopt()")
         assert bare.sql(ACCESS) == before
-        assert bare.sql("SELECT object FROM immuta.drift()") == [("sales.seen",)]
+        assert bare.sql("SELECT object FROM immuta.drift() WHERE what <> 'mask warning'") == [("sales.seen",)]
         bare.admin.close()
     finally:
         filled.world.sql("DROP DATABASE bare WITH (FORCE)")

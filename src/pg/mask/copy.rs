@@ -2,7 +2,8 @@
 
 use crate::pg::mask::cache;
 use crate::pg::mask::fault::MaskFault;
-use crate::pg::mask::query::{Opened, hidden_from, may, new_node};
+use crate::pg::mask::hidden::{Opened, hidden_from, may};
+use crate::pg::mask::subquery::new_node;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::{compat, raw};

@@ -8,11 +8,14 @@ mod cache;
 mod copy;
 mod expression;
 mod fault;
+mod hidden;
 mod parameters;
 mod query;
 mod reads;
+mod renaming;
 mod rules;
 mod statistics;
+mod subquery;
 mod wrap;
 
 pub use cache::{changed, may_be_used, watch};

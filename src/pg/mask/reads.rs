@@ -4,7 +4,7 @@
 //! (its WHERE is evaluated all the same). For subscribers, from whom columns are kept, that is asked for as well.
 
 use crate::pg::mask::cache::is_subscriber;
-use crate::pg::mask::query::authority;
+use crate::pg::mask::hidden::authority;
 use crate::pg::sys::compat::{self, PermissionEntry};
 use pgrx::pg_sys;
 

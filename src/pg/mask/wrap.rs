@@ -46,7 +46,7 @@ pub unsafe fn shown(column: *mut pgrx::pg_sys::Var) -> *mut pgrx::pg_sys::Expr {
 
 #[cfg(feature = "inject")]
 mod cases {
-    use crate::pg::mask::query::new_node;
+    use crate::pg::mask::subquery::new_node;
     use pgrx::pg_sys::{self, BoolExprType::*, Expr, NodeTag::*};
     use std::ptr::null_mut;
 

@@ -613,6 +613,25 @@ pub unsafe fn request_shared_memory(request: unsafe extern "C-unwind" fn()) {
     }
 }
 
+/// Memory that sessions share although nobody reserved it when the server started (`GetNamedDSMSegment`): found by its name, or
+/// made and set up by whoever asks first. `None` before 17, which has none. Where it cannot be had this raises an error, which
+/// leaves locks of PostgreSQL's own (LWLocks) behind, as errors do.
+///
+/// # Safety
+/// `set_up` makes something of as many bytes, and cannot fail; all that ask for this name agree on both.
+#[cfg_attr(any(feature = "pg14", feature = "pg15", feature = "pg16"), allow(unused_variables))]
+pub unsafe fn named_memory(
+    name: &CStr,
+    size: usize,
+    set_up: unsafe extern "C-unwind" fn(*mut c_void),
+) -> Option<*mut c_void> {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    return None;
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    // SAFETY: by contract; the name is copied.
+    Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) })
+}
+
 #[cfg(not(feature = "pg14"))]
 mod shared_memory {
     use super::pg_sys;
