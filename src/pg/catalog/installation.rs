@@ -1,7 +1,9 @@
 //! What of the extension is in this database, and that it changes.
 
-use crate::core::session::presented::Kind;
 use crate::core::version::compare;
+use crate::pg::catalog::control_roles::{
+    self, ADMINISTRATORS, MAPPABLE, NAMERS, PRESENTERS, by_name, role_of, schema,
+};
 use crate::pg::catalog::lookup::{schema_of_relation, table_of_toast};
 use crate::pg::catalog::tables;
 use crate::pg::gate;
@@ -268,100 +270,34 @@ fn relation_by_name(schema: u32, name: &CStr) -> u32 {
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema.into()) }.to_u32()
 }
 
-/// The members of which role present users by token, and by name (OIDs): what every session asks of its login, and all that
-/// [`Presence`] would look up for it. 0 for one that is not there.
-pub fn holders(kind: Kind) -> u32 {
-    control_role(
-        schema_by_name(INTERNAL),
-        match kind {
-            Kind::Token => PRESENTERS,
-            Kind::Name => NAMERS,
-        },
-    )
-}
-
 /// Whether the extension is in this database.
 pub fn is_here() -> bool {
     extension() != 0
 }
 
-/// What tells a control role by what it may execute, and what it is called at first.
-const PRESENTERS: (&CStr, &CStr) = (c"is_bodata_impersonate_user", c"bodata_impersonate_user");
-const NAMERS: (&CStr, &CStr) = (c"is_immuta_impersonation", c"immuta_impersonation");
-const INTERNAL: &CStr = c"immuta_internal";
-
-fn extension() -> u32 {
+/// 0 if it is not in this database.
+pub(super) fn extension() -> u32 {
     // SAFETY: a NUL-terminated name; missing_ok.
     unsafe { pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true) }.to_u32()
-}
-
-fn schema_by_name(name: &CStr) -> u32 {
-    // SAFETY: a NUL-terminated name; missing_ok.
-    unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) }.to_u32()
 }
 
 fn find_presence() -> Option<Presence> {
     let extension = extension();
     let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
-    let (schema, internal) = (schema_by_name(c"immuta"), schema_by_name(INTERNAL));
+    let (schema, internal) = (schema(c"immuta"), schema(c"immuta_internal"));
     Some(Presence {
         extension,
         owner,
         schema,
-        control_roles: [
-            control_role(internal, PRESENTERS),
-            control_role(internal, NAMERS),
-            control_role(internal, (c"is_immuta_admin", c"immuta_admin")),
-        ],
-        mappable: control_role(internal, (c"is_immuta_mappable", c"immuta_mappable")),
-        marker_of_subscribers: role_by_name(c"immuta_subscriber"),
+        control_roles: [role_of(PRESENTERS), role_of(NAMERS), role_of(ADMINISTRATORS)],
+        mappable: role_of(MAPPABLE),
+        marker_of_subscribers: by_name(c"immuta_subscriber"),
         fault: match compare(&version, inject::version()) {
             Ordering::Less => Some(Fault::Older),
             Ordering::Greater => Some(Fault::Newer),
             Ordering::Equal => (internal == 0).then_some(Fault::Missing("immuta_internal")),
         },
     })
-}
-
-fn role_by_name(name: &CStr) -> u32 {
-    // SAFETY: a NUL-terminated name; missing_ok.
-    unsafe { pg_sys::get_role_oid(name.as_ptr(), true) }.to_u32()
-}
-
-/// The role that may execute a function which only it and the owner may, whatever it is called by now; where that is not
-/// to be found, the role of this name.
-fn control_role(schema: u32, (function, name): (&CStr, &CStr)) -> u32 {
-    // SAFETY: the function is looked up by its name and no arguments; its tuple is read before the release, and the
-    // access list is detoasted.
-    let grantees: Vec<u32> = unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as c_int;
-        let tuple = pg_sys::SearchSysCache3(
-            cache,
-            pg_sys::Datum::from(function.as_ptr()),
-            pg_sys::Datum::from(pg_sys::buildoidvector(std::ptr::null(), 0)),
-            pg_sys::Oid::from(schema).into(),
-        );
-        if tuple.is_null() {
-            return role_by_name(name);
-        }
-        let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_proc)).proowner;
-        let mut is_null = false;
-        let list = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_proacl as i16, &mut is_null);
-        let mut roles = std::ptr::null_mut();
-        let count = if is_null {
-            0
-        } else {
-            pg_sys::aclmembers(pg_sys::pg_detoast_datum(list.cast_mut_ptr()).cast(), &mut roles)
-        };
-        let members = (0..usize::try_from(count).unwrap_or(0)).map(|at| *roles.add(at));
-        let grantees = members.filter(|&role| role != owner).map(|role| role.to_u32()).collect();
-        pg_sys::ReleaseSysCache(tuple);
-        grantees
-    };
-    match grantees[..] {
-        [role] => role,
-        _ => role_by_name(name),
-    }
 }
 
 /// Of a row of pg_extension, which has no syscache before 18.
@@ -410,6 +346,7 @@ pub fn watch() {
         }
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), 0.into());
     }
+    control_roles::watch();
 }
 
 #[pg_guard]

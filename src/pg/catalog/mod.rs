@@ -1,5 +1,6 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
+mod control_roles;
 mod functions;
 mod installation;
 mod lookup;
@@ -7,6 +8,7 @@ mod objects;
 pub mod roles;
 pub mod tables;
 
+pub use control_roles::holders;
 pub use functions::*;
 pub use installation::*;
 pub use lookup::*;
