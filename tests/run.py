@@ -1,6 +1,6 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,wrapped] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,install,wrapped] VERSION…
 
 One lane builds, version by version; three more run what a version's library is ready for, the longest first. They also
 wait, for servers and for time to pass.
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade")
+PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade", "install")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
@@ -33,10 +33,12 @@ CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
 INJECT_VERSIONS = ("18",)
 # The shortest upgrade; `make upgrade` runs the others as well.
 UPGRADE = ("17", "18")
+# The one that Debian 12 has: its package, on a new system; `make install-test` has other ways and Debian 13.
+INSTALL_VERSION = "15"
 LANES = 3
 # In seconds of two idle cores, roughly: the longest begin first, so that at the end no lane is left alone with one.
 LENGTHS = {"assert": 400, "providers": 300, "drivers": 250, "subscriptions": 200, "e2e": 150, "upgrade": 150, "attacks": 130, "inject": 100,
-           "core": 90, "audit": 70, "masking": 30}
+           "core": 90, "install": 90, "audit": 70, "masking": 30}
 
 
 class Lanes:
@@ -167,9 +169,9 @@ def suites(version):
     return ("attacks", "subscriptions", "providers", "e2e", "audit", "masking", *drivers)
 
 
-def pytest(tally, name, suite, version, env):
+def pytest(tally, name, suite, version, env, *options):
     words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-             ROOT / "tests" / suite]
+             ROOT / "tests" / suite, *options]
     # Servers of different suites have folders of their own.
     env = dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1", IMMUTA_RUN=f"{env.get('IMMUTA_RUN', '')}{suite}")
     succeeded, output = run(name, words, env)
@@ -178,6 +180,14 @@ def pytest(tally, name, suite, version, env):
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
     passed = count.get("passed", 0)
     tally.add(name, passed, failed or int(not succeeded or not passed), output)
+    return output
+
+
+def packaged(tally, version, env):
+    """The package of what install() has built."""
+    output = pytest(tally, f"package for PostgreSQL {version}", "install", version, env, "-rs", "-k", version)
+    for reason in re.findall(r"^SKIPPED .*", output, re.M):
+        print(f"[test] {reason}", flush=True)
 
 
 def asserting(lanes, tally, version, env, suites):
@@ -222,7 +232,7 @@ def main():
             if "rust" in parts:
                 # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
-            if {"clients", "core", "assert", "upgrade"} & set(parts) and install(tally, version, env):
+            if {"clients", "core", "assert", "upgrade", "install"} & set(parts) and install(tally, version, env):
                 installed.add(version)
                 if "assert" in parts and version in ASSERT_VERSIONS:
                     lanes.later("assert", asserting, lanes, tally, version, env,
@@ -230,6 +240,8 @@ def main():
                 if "clients" in parts:
                     for suite in suites(version):
                         lanes.later(suite, pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+                if "install" in parts and version == INSTALL_VERSION:
+                    lanes.later("install", packaged, tally, version, env)
                 if "core" in parts and version in CORE_VERSIONS:
                     lanes.later("core", core, tally, version, env)
                 if "upgrade" in parts and version in UPGRADE and installed.issuperset(UPGRADE):
