@@ -15,10 +15,10 @@ NEWEST = VERSIONS[-1]
 BUILDAH = "export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot\n"
 
 
-def recipe(name, major):
-    """The command that the recipe names."""
+def recipe(name, major, tag):
+    """The command that the recipe names, for an image of this name."""
     [command] = re.findall(r"^#   (buildah build .*)$", (ROOT / "packaging" / name).read_text(), re.M)
-    return command.replace("pg18", f"pg{major}")
+    return command.replace("pg18", f"pg{major}").replace("build ", f"build -t {tag} ", 1)
 
 
 def test_images(system, packed, tmp_path):
@@ -29,7 +29,7 @@ def test_images(system, packed, tmp_path):
         there.run(f"tar xzf {archive.name}")
     there.run("apt-get install buildah postgresql-15")
     server(there)
-    there.run(BUILDAH + recipe("extension.Containerfile", NEWEST) + " -t extension; buildah push extension oci:/root/oci:latest")
+    there.run(BUILDAH + recipe("extension.Containerfile", NEWEST, "extension") + "; buildah push extension oci:/root/oci:latest")
     there.get("/root/oci", tmp_path)
     extension(tmp_path)
 
@@ -41,7 +41,7 @@ def server(there):
         mkdir /tmp/base; mv /tmp/base.tar /tmp/base
         printf 'FROM scratch\\nADD base.tar /\\nRUN mkdir -m 1777 /tmp\\nENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin\\n' >/tmp/base/Containerfile
         buildah build -t base /tmp/base""")
-    there.run(BUILDAH + recipe("server.Containerfile", "15").replace("postgres:18", "localhost/base") + " -t server")
+    there.run(BUILDAH + recipe("server.Containerfile", "15", "server").replace("postgres:18", "localhost/base"))
     command = " ".join(json.loads(there.ask(BUILDAH + "buildah inspect --type image server"))["OCIv1"]["config"]["Cmd"])
     script = f"""
         initdb -D /tmp/data >/dev/null
