@@ -15,7 +15,7 @@ BUILDAH = "export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot\n"
 
 
 def recipe(name, tag):
-    """The command that the recipe names, for an image of this name."""
+    """The command that the recipe names, with a place for the image."""
     [command] = re.findall(r"^#   (buildah build .*)$", (ROOT / "packaging" / name).read_text(), re.M)
     return command.replace("pg18", f"pg{NEWEST}").replace("build ", f"build -t {tag} ", 1)
 
@@ -25,7 +25,7 @@ def test_extension(system, packed, tmp_path):
     there = system("bookworm", "images")
     there.put(archive)
     there.run(f"tar xzf {archive.name}; apt-get install buildah")
-    there.run(BUILDAH + recipe("extension.Containerfile", "extension") + "; buildah push extension oci:/root/oci:latest")
+    there.run(BUILDAH + recipe("extension.Containerfile", "oci:/root/oci:latest"))
     there.get("/root/oci", tmp_path)
     extension(tmp_path)
 
