@@ -19,6 +19,7 @@ from harness.world import SERVICE, World, prepare  # noqa: E402
 
 MODES = ("simple", "extended")
 PLANTED = """
+CREATE TABLE app.hidden (body text);
 CREATE FUNCTION app.busy(n int) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE seen int;
 BEGIN

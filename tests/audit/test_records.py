@@ -111,11 +111,6 @@ FAILURES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hidden(world):
-    world.sql("CREATE TABLE IF NOT EXISTS app.hidden (body text)")
-
-
 @pytest.mark.parametrize("statement,sqlstate,command,status,names", FAILURES, ids=lambda value: str(value)[:60])
 def test_a_statement_that_fails(session, trail, statement, sqlstate, command, status, names):
     session.begin()
