@@ -361,7 +361,7 @@ fn address_of(class: u32, oid: u32) -> Option<pg_sys::ObjectAddress> {
 fn type_name(oid: pg_sys::Oid, of_missing: u32) -> Option<String> {
     let flags = of_missing | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
     // SAFETY: as in owned().
-    unsafe { owned(pg_sys::format_type_extended(oid, -1, flags as pg_sys::bits16)) }
+    unsafe { owned(pg_sys::format_type_extended(oid, -1, flags as _)) }
 }
 
 /// What an object's row calls it; its OID where that has no name.

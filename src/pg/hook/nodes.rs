@@ -530,9 +530,8 @@ impl Handled {
                         .map(|named| (*named).relation)
                         .collect()
                 }
-                T_ClusterStmt => vec![(*(node as *mut pg_sys::ClusterStmt)).relation],
                 T_ReindexStmt => vec![(*(node as *mut pg_sys::ReindexStmt)).relation],
-                _ => Vec::new(),
+                _ => vec![compat::reordered(node)],
             };
             ranges
                 .into_iter()
