@@ -196,7 +196,7 @@ if int(VERSION) >= 19:
     ATTACKS += [(35, statement, *REQUIRED) for statement in (
         "REPACK", "REPACK app.orders", "WAIT FOR LSN '0/1'", "COPY app.everyone TO STDOUT (FORMAT json)",
         "INSERT INTO app.everyone VALUES ('x') ON CONFLICT DO NOTHING RETURNING body", "SELECT lag(body) IGNORE NULLS OVER () FROM app.everyone",
-        "SELECT body FROM app.everyone GROUP BY ALL", "SELECT * FROM pg_dsm_registry_allocations",
+        "SELECT * FROM pg_dsm_registry_allocations",
         "SELECT pg_restore_extended_stats('schemaname', 'app')")]
 
 

@@ -57,7 +57,6 @@ ATTACKS = {
     "ordered aggregate": ("SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY b) FROM data.t", "mask"),
     "window": ("SELECT first_value(b) OVER (ORDER BY b), lag(b) OVER w FROM data.t WINDOW w AS (PARTITION BY b ORDER BY id)", "mask"),
     "window without nulls": ("SELECT lag(b) IGNORE NULLS OVER (ORDER BY id) FROM data.t", "mask", 19),
-    "GROUP BY ALL": ("SELECT b, count(*) FROM data.t GROUP BY ALL", "mask", 19),
     "rollup": ("SELECT b, c, count(*) FROM data.t GROUP BY ROLLUP (b, c)", "mask"),
     "grouping sets": ("SELECT b, k, grouping(b) FROM data.t GROUP BY GROUPING SETS ((b), (k), ())", "mask"),
     "functional dependency": ("SELECT id, b FROM data.t GROUP BY id", "mask"),
