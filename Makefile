@@ -1,6 +1,8 @@
 # Each command is the same at the desk and in CI. `make help` lists them.
 PG ?= $(shell . tools/versions.sh && echo $$MAJORS)
 DEMO_PG ?= 15
+# Those that Debian 12 and 13 have.
+INSTALL_PG ?= 15 17
 UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 # Those whose sources Debian has.
 CORE_PG ?= 15 18
@@ -10,7 +12,7 @@ MINUTES ?= 10
 TRANSACTIONS ?= 1000000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade fuzz unit bench memory clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test fuzz unit bench memory clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -79,6 +81,17 @@ upgrade:
 	@tools/install $(PG)
 	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
+## make packages   for Debian, and archives with an install script, optimised, into build/dist (PG="15 18"; minutes for each)
+packages:
+	@tools/setup $(PG)
+	@tools/package $(PG)
+
+## make install-test installing, upgrading and removing in new Debian systems, by the words of the pages (INSTALL_PG="15 17"; PACKAGES=build/dist)
+install-test:
+	@tools/setup $(INSTALL_PG)
+	@[ -n "$(PACKAGES)" ] || tools/install $(INSTALL_PG)
+	@PACKAGES=$(PACKAGES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/install
+
 ## make fuzz       ten minutes each of random SQL by an impersonated user and by one who sees masks, two of random tokens and keys (FUZZ_PG=18 MINUTES=10)
 fuzz:
 	@tools/setup $(FUZZ_PG)
@@ -102,4 +115,5 @@ memory:
 
 ## make clean      removes everything that was built or installed below build/ and target/
 clean:
+	@[ ! -d build/clean ] || rm -rf build/clean 2>/dev/null || sudo -n rm -rf build/clean
 	rm -rf build target

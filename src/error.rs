@@ -3,7 +3,7 @@
 //! Nothing here tells an unknown token from an expired or revoked one.
 
 use crate::core::guard;
-use crate::core::provider::jwt::token::Fault as TokenFault;
+use crate::core::provider::jwt::fault::Fault as TokenFault;
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
 use crate::core::rights::decision::Denial;
@@ -207,8 +207,9 @@ impl Error {
             Error::Incomplete(Fault::Missing(name)) => {
                 format!("immuta_ext is incomplete in this database: \"{name}\" is missing")
             }
-            Error::Incomplete(Fault::Version) => {
-                "immuta_ext has another version in this database than its library".into()
+            Error::Incomplete(Fault::Older) => "immuta_ext in this database is older than its library".into(),
+            Error::Incomplete(Fault::Newer) => {
+                "immuta_ext in this database is newer than the library of this session".into()
             }
             Error::Alone => "a user to impersonate has no effect in a transaction of its own".into(),
             Error::NoSuchSetting(name) => format!("there is no setting \"{name}\""),
@@ -268,6 +269,9 @@ impl Error {
             Error::IdentityAlong => "Leave it out: the role is the one that the user is mapped to.",
             Error::NotSupported(_) => "Do this in a transaction without an impersonation token.",
             Error::NoExtension => "Connect to the database in which CREATE EXTENSION immuta_ext was run.",
+            Error::Incomplete(Fault::Newer) => {
+                "Connect again; if shared_preload_libraries loads the library, an administrator has to restart the server first."
+            }
             Error::Incomplete(_) => {
                 "An administrator can ALTER EXTENSION immuta_ext UPDATE, or put back what is missing; see immuta.doctor()."
             }
@@ -386,7 +390,8 @@ mod tests {
             Error::NotSupported("two-phase commit"),
             Error::NoExtension,
             Error::Incomplete(Fault::Missing("token")),
-            Error::Incomplete(Fault::Version),
+            Error::Incomplete(Fault::Older),
+            Error::Incomplete(Fault::Newer),
             Error::Alone,
             Error::ProviderUnavailable(Outage::NotConfigured("bodata.api_url")),
             Error::NoSuchSetting("bodata.impersonation_tokn".into()),

@@ -19,7 +19,15 @@ mod tests;
 #[cfg(test)]
 pub use tests::pg_test;
 
-pgrx::pg_module_magic!(name = c"immuta_ext", version = c"0.1.0");
+use std::ffi::CStr;
+
+pgrx::pg_module_magic!(name = c"immuta_ext", version = VERSION);
+
+/// As in Cargo.toml, for `pg_get_loaded_modules()`.
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
 
 /// Called when the library is loaded. Loaded in the middle of a session it does nothing: see [`api`].
 #[pgrx::pg_guard]

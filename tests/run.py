@@ -128,14 +128,7 @@ def asserting(tally, version, env, suites):
 
 
 def install_with_faults(tally, version, env):
-    """The library with the points of src/pg/sys/inject.rs, into a tree of its own."""
-    tree = BUILD / "pg-inject" / version
-    source = BUILD / "pg" / version
-    if not (tree / ".version").exists() or (tree / ".version").read_text() != (source / ".version").read_text():
-        shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(source, tree, symlinks=True)
-    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "install", version],
-                 dict(env, IMMUTA_PG_TREES=str(tree.parent), IMMUTA_FEATURES="inject"))
+    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "inject-build", version], env)
 
 
 def core(tally, version, env, *options):

@@ -1,8 +1,8 @@
 -- What an administrator should look at.
 
-CREATE FUNCTION immuta_internal.installation_fault() RETURNS text
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_installation_fault_wrapper';
-COMMENT ON FUNCTION immuta_internal.installation_fault() IS 'why the library cannot work with what is installed, or NULL';
+CREATE FUNCTION immuta_internal.installation_fault(OUT fault text, OUT hint text) RETURNS SETOF record
+LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'immuta_installation_fault_wrapper';
+COMMENT ON FUNCTION immuta_internal.installation_fault() IS 'why the library cannot work with what is installed, and what to do; no row where it can';
 
 CREATE FUNCTION immuta_internal.provider_fault() RETURNS text
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'immuta_provider_fault_wrapper';
@@ -255,9 +255,9 @@ BEGIN
         RAISE EXCEPTION 'role "%" does not exist', service_role USING ERRCODE = 'undefined_object';
     END IF;
     RETURN QUERY SELECT 'the extension fits its library', f.fault IS NULL, coalesce(
-        f.fault || ': service logins are refused. ALTER EXTENSION immuta_ext UPDATE, or put back what is missing.',
-        'nothing is missing') FROM (SELECT immuta_internal.installation_fault()) f(fault);
-    IF immuta_internal.installation_fault() IS NOT NULL THEN
+        f.fault || ': service logins are refused. ' || f.hint,
+        'nothing is missing') FROM (SELECT) one LEFT JOIN immuta_internal.installation_fault() f ON true;
+    IF EXISTS (SELECT FROM immuta_internal.installation_fault()) THEN
         RETURN;
     END IF;
     RETURN QUERY SELECT * FROM immuta_internal.doctor_of_server();

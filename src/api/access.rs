@@ -2,7 +2,8 @@
 
 use crate::api::convert::{immuta_require_preload, report};
 use crate::core::identity::Identity;
-use crate::core::provider::jwt::claims::{Claims, written_attributes, written_groups};
+use crate::core::provider::jwt::claims::Claims;
+use crate::core::provider::jwt::profile::{written_attributes, written_groups};
 use crate::core::rights::rules::Rule;
 use crate::core::session::presented::Kind;
 use crate::error::Error;

@@ -2,9 +2,10 @@
 
 use crate::api::convert::{immuta_require_preload, report, timestamptz};
 use crate::core::identity::Identity;
-use crate::core::provider::jwt::claims::{self, Policy};
 use crate::core::provider::jwt::json::{Json, Path};
 use crate::core::provider::jwt::keys::Algorithm;
+use crate::core::provider::jwt::policy::Policy;
+use crate::core::provider::jwt::revocation;
 use crate::core::provider::jwt::token::Token;
 use crate::core::token::Secret;
 use crate::error::Error;
@@ -74,7 +75,7 @@ fn immuta_token_revocation_key(
     let found = std::str::from_utf8(token)
         .ok()
         .and_then(|text| Token::read(text).ok())
-        .and_then(|token| claims::revocation_of(&token));
+        .and_then(|token| revocation::revocation_of(&token));
     TableIterator::new(
         found.map(|(issuer, key, expires)| (issuer.into_bytes(), key.to_vec(), expires.and_then(timestamptz))),
     )
@@ -83,7 +84,7 @@ fn immuta_token_revocation_key(
 /// By what all tokens of a user are revoked.
 #[pg_extern(sql = false)]
 fn immuta_user_revocation_key(iamid: &[u8], userid: &[u8]) -> Vec<u8> {
-    claims::revocation_of_user(&Identity::of_bytes(userid, iamid)).to_vec()
+    revocation::revocation_of_user(&Identity::of_bytes(userid, iamid)).to_vec()
 }
 
 /// The keys of an issuer, as they are known; one row without a key where none is.

@@ -114,9 +114,9 @@ fn immuta_provider_fault() -> Option<String> {
     lookup::provider_fault().map(|outage| outage.why().into_owned())
 }
 
-/// Why the library cannot work with what is installed in this database, or `None`.
+/// Why the library cannot work with what is installed in this database, and what to do; no row where it can.
 #[pg_extern(sql = false)]
-fn immuta_installation_fault() -> Option<String> {
+fn immuta_installation_fault() -> TableIterator<'static, (name!(fault, String), name!(hint, &'static str))> {
     immuta_require_preload();
-    login::installed().err().map(|error| error.message())
+    TableIterator::new(login::installed().err().map(|error| (error.message(), error.hint())))
 }

@@ -50,7 +50,7 @@ impl Appender {
         self.lock()?.write(line)
     }
 
-    /// Takes all lines out of the queue, by renaming it to `taken`. `false` if they are less than so many bytes.
+    /// Takes all lines out of the queue, by renaming it to `taken`. `false` if it has less than `least` bytes.
     pub fn take(&mut self, taken: &Path, least: u64) -> io::Result<bool> {
         if !fs::metadata(&self.path).is_ok_and(|about| about.len() >= least) {
             return Ok(false);

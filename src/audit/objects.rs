@@ -4,7 +4,7 @@ use crate::core::audit::{Access, Object};
 use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog::{self, Relation};
 use crate::pg::gate;
-use crate::pg::hook::frames::Change;
+use crate::pg::hook::handlers::Change;
 use crate::pg::hook::statement::Accessed;
 use foldhash::fast::RandomState;
 use std::cell::RefCell;

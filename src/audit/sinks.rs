@@ -199,7 +199,7 @@ impl Store {
         self.folder.join("queue")
     }
 
-    /// Puts what is in the queue, if it is so many bytes, with the files that are to be stored.
+    /// Puts what is in the queue with the files that are to be stored, unless it has less than `least` bytes.
     fn take(&self, least: u64) -> io::Result<bool> {
         // Names are times in digits, all of the same length.
         let path = self.folder.join(format!("{:020}.taken", clock::wall_time()));

@@ -7,5 +7,7 @@ pub mod identity;
 pub mod provider;
 pub mod rights;
 pub mod session;
+pub mod template;
 pub mod time;
 pub mod token;
+pub mod version;

@@ -4,7 +4,8 @@ use crate::core::guard;
 use crate::error::Error;
 use crate::guard::without_a_token;
 use crate::pg::catalog;
-use crate::pg::hook::nodes::{Handled, Permissions};
+use crate::pg::hook::handled::Handled;
+use crate::pg::hook::nodes::Permissions;
 use crate::rights::{login, mapping};
 
 /// What the executor itself does not stop.

@@ -3,8 +3,9 @@
 use crate::core::guard;
 use crate::error::Error;
 use crate::pg::catalog::{self, roles};
-use crate::pg::hook::frames::Before;
-use crate::pg::hook::nodes::{Found, Permissions};
+use crate::pg::hook::handlers::Before;
+use crate::pg::hook::nodes::Permissions;
+use crate::pg::hook::references::Found;
 use crate::pg::sys::report::Report;
 use crate::pg::{gate, guc, switch};
 use crate::settings;
@@ -32,7 +33,7 @@ pub fn check_relations(permissions: &Permissions) -> Result<(), Error> {
 
 /// Where no token can help, the error says so.
 pub fn refusal(error: Error) -> Error {
-    match (error, catalog::presence().and_then(|present| present.fault)) {
+    match (error, catalog::fault()) {
         (Error::TokenRequired(_) | Error::SettingUnlisted(_) | Error::SettingNotShared(_), Some(fault)) => {
             Error::Incomplete(fault)
         }

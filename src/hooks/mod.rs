@@ -9,6 +9,7 @@ use crate::core::token::Secret;
 use crate::error::Error;
 use crate::guard::watch::holds_back;
 use crate::guard::{names, without_a_token};
+use crate::pg::hook::handlers::StatementHandlers;
 use crate::pg::hook::{cursor, dry_run, frames, login, xact};
 use crate::pg::job::writer;
 use crate::pg::sys::{client, report, running};
@@ -44,7 +45,7 @@ pub fn install() {
     mask::watch();
     log::install(holds_back, audit::failed);
     writer::install(store_audit);
-    frames::install(frames::StatementHandlers {
+    frames::install(StatementHandlers {
         utility: statement::before_utility,
         parsed: statement::parsed,
         looked_up: names::looked_up,
@@ -63,6 +64,7 @@ pub fn install() {
         begins: statement::begins,
         ran: statement::ran,
         utility_ended: statement::utility_ended,
+        extension_changed: statement::extension_changed,
         changes: audit::changes,
     });
     login::install(accepts_login);

@@ -6,9 +6,12 @@ use crate::error::Error;
 use crate::guard::names::require_usage;
 use crate::guard::watch::is_guarded;
 use crate::guard::{under_a_token, without_a_token};
+use crate::pg::catalog::{self, Fault};
 use crate::pg::hook::depth;
-use crate::pg::hook::frames::{Before, Beginning};
-use crate::pg::hook::nodes::{Found, Handled, Permission, Permissions, Query, References};
+use crate::pg::hook::handled::Handled;
+use crate::pg::hook::handlers::{Before, Beginning};
+use crate::pg::hook::nodes::{Permission, Permissions, Query};
+use crate::pg::hook::references::{Found, References};
 use crate::pg::hook::statement::Progress;
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{self, Report};
@@ -223,6 +226,22 @@ pub fn ran(execution: usize, progress: Progress) -> Result<(), Report> {
 /// For the audit only: a utility statement completed.
 pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
     Ok(audit::utility_ended(depth, rows)?)
+}
+
+/// SQL that this library cannot work with would hold back every service login, and where it is shared those of other databases
+/// have the same library: better not to have it at all.
+pub fn extension_changed() -> Result<(), Report> {
+    gate::next_generation();
+    match catalog::fault() {
+        None => catalog::announce_change(),
+        // On its way from one version to the next.
+        Some(Fault::Older) => {}
+        Some(fault) => {
+            gate::next_generation();
+            return Err(Error::Incomplete(fault).into());
+        }
+    }
+    Ok(())
 }
 
 /// When permissions are checked, after PostgreSQL found nothing to object.

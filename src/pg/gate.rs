@@ -65,7 +65,7 @@ impl Drop for Restricted {
     }
 }
 
-/// Counts changes of relations and schemas, whosever.
+/// Counts changes of all relations and schemas, whoever owns them.
 static RELATIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Counts changes of the settings that say which provider is asked, and how.

@@ -3,14 +3,13 @@
 use crate::pg::catalog::roles::{exists, is_superuser};
 use crate::pg::gate::{Restricted, Restriction};
 use crate::pg::guc::Lasting;
+use crate::pg::sys::acting::{Acting, LOCKED};
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::raw;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_sys};
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-const LOCK: c_int = pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
 
 pub fn session_user() -> u32 {
     raw::GetSessionUserId().to_u32()
@@ -18,11 +17,8 @@ pub fn session_user() -> u32 {
 
 /// The current user and whether the role is locked (by us, or by a SECURITY DEFINER function).
 pub fn current_user() -> (u32, bool) {
-    let mut user = pg_sys::Oid::INVALID;
-    let mut context: c_int = 0;
-    // SAFETY: writes the two variables.
-    unsafe { raw::GetUserIdAndSecContext(&mut user, &mut context) };
-    (user.to_u32(), context & LOCK != 0)
+    let acting = Acting::now();
+    (acting.user(), acting.is_locked())
 }
 
 /// Whether the role is locked, and not by a SECURITY DEFINER function of another role's.
@@ -126,50 +122,36 @@ pub fn analyse_as(role: u32, statement: &CStr) {
 
 /// Does something connected to SPI.
 fn acting_as<T>(role: u32, act: impl FnOnce() -> T) -> T {
-    let mut user = pg_sys::Oid::INVALID;
-    let mut context: c_int = 0;
-    // SAFETY: assigns the two static variables and back.
-    unsafe {
-        raw::GetUserIdAndSecContext(&mut user, &mut context);
-        raw::SetUserIdAndSecContext(role.into(), context | LOCK);
-        pg_sys::SPI_connect();
-        inject::point(Point::ActingBegins);
-        let result = act();
-        inject::point(Point::ActingEnds);
-        pg_sys::SPI_finish();
-        raw::SetUserIdAndSecContext(user, context);
-        result
-    }
+    let before = Acting::now();
+    before.confined(role, LOCKED).resume();
+    // SAFETY: connects, and what was done is over when it disconnects.
+    unsafe { pg_sys::SPI_connect() };
+    inject::point(Point::ActingBegins);
+    let result = act();
+    inject::point(Point::ActingEnds);
+    // SAFETY: connected above.
+    unsafe { pg_sys::SPI_finish() };
+    before.resume();
+    result
 }
 
 /// Whether the lock is on, or something that refuses as much.
 pub fn is_locked() -> bool {
-    current_user().1
+    Acting::now().is_locked()
 }
 
 /// From now on PostgreSQL refuses every change of role and session authorization, by any route.
 pub fn lock() {
-    let mut user = pg_sys::Oid::INVALID;
-    let mut context: c_int = 0;
-    // SAFETY: reads and assigns the two static variables.
-    unsafe {
-        raw::GetUserIdAndSecContext(&mut user, &mut context);
-        raw::SetUserIdAndSecContext(user, context | LOCK);
-    }
+    let now = Acting::now();
+    now.confined(now.user(), LOCKED).resume();
 }
 
 /// Lifts the lock, before the role itself is undone at the end of the transaction. Cannot fail.
 pub fn unlock() {
-    let mut user = pg_sys::Oid::INVALID;
-    let mut context: c_int = 0;
-    // SAFETY: reads and assigns the two static variables.
-    unsafe {
-        raw::GetUserIdAndSecContext(&mut user, &mut context);
-        raw::SetUserIdAndSecContext(user, context & !LOCK);
-    }
+    Acting::now().unlocked().resume();
 }
 
 /// Whether the session runs as `role` on behalf of `session_user`, locked.
 pub fn is_in_effect(role: u32, impersonator: u32) -> bool {
-    raw::GetOuterUserId().to_u32() == role && session_user() == impersonator && current_user().1
+    raw::GetOuterUserId().to_u32() == role && session_user() == impersonator && is_locked()
 }

@@ -3,10 +3,13 @@
 use crate::core::identity::{Authority, Identity, Provider, Subject};
 use crate::core::provider::cache::Resolution;
 use crate::core::provider::jwt::cache::issuer_of_line;
-use crate::core::provider::jwt::claims::{self, Accepted, CHECKS, Claims, Keys, Policy};
+use crate::core::provider::jwt::claims::{self, Accepted, CHECKS, Claims};
+use crate::core::provider::jwt::fault::Fault;
 use crate::core::provider::jwt::json::Json;
 use crate::core::provider::jwt::keys::KeySet;
-use crate::core::provider::jwt::token::{Fault, Token};
+use crate::core::provider::jwt::policy::{Keys, Policy};
+use crate::core::provider::jwt::revocation::revocation_of_user;
+use crate::core::provider::jwt::token::Token;
 use crate::core::provider::outage::Outage;
 use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
@@ -106,7 +109,7 @@ fn check_signature(token: &Token, issuer: &str, policy: &Policy) -> Result<(), P
 
 /// A user's tokens are revoked by the time of their issue, in whole seconds: one of the same second may be an old one.
 fn check_revocation(installed: &Installation, claims: &Claims, identity: &Identity) -> Result<(), Fault> {
-    let all_before = tables::revoked_at(installed, &claims::revocation_of_user(identity));
+    let all_before = tables::revoked_at(installed, &revocation_of_user(identity));
     let is_old = all_before.is_some_and(|at| claims.issued.is_none_or(|issued| issued <= at));
     if is_old || tables::revoked_at(installed, &claims.revocation).is_some() {
         Err(Fault::Revoked)

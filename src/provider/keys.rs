@@ -2,9 +2,9 @@
 
 use crate::core::provider::endpoint::{document_fault, is_plain_http};
 use crate::core::provider::jwt::cache::{self, Attempt, Metadata, State, Step};
-use crate::core::provider::jwt::claims::Keys;
 use crate::core::provider::jwt::json::Json;
 use crate::core::provider::jwt::keys::KeySet;
+use crate::core::provider::jwt::policy::Keys;
 use crate::core::provider::outage::Outage;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;

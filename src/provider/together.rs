@@ -30,6 +30,7 @@ pub fn scope(installed: &Installation) -> Scope {
     match SCOPE.get() {
         Some((at, of, scope)) if (at, of) == (provider, extension) => scope,
         _ => {
+            answers::join(settings::shared_token_cache_size());
             let database = u64::from(catalog::database()) << 32 | u64::from(extension);
             let mut text = Vec::new();
             for (name, value) in settings::of_provider() {

@@ -24,10 +24,12 @@ pub fn not_holder(kind: Kind) -> Error {
 
 /// Whether this user holds `immuta_impersonation` (superusers do), in a database with the extension.
 pub fn may_name(user: u32) -> bool {
-    catalog::presence().is_some_and(|installed| {
-        let [_, holders, _] = installed.control_roles;
-        holders != 0 && roles::can_act_as(user, holders)
-    })
+    is_holder(Kind::Name, user)
+}
+
+fn is_holder(kind: Kind, user: u32) -> bool {
+    let holders = catalog::holders(kind);
+    holders != 0 && roles::can_act_as(user, holders) && catalog::is_here()
 }
 
 /// Whether this user is a holder of `bodata_impersonate_user` (superusers are), in a database with the extension. Remembered
@@ -39,10 +41,7 @@ pub fn may_present(user: u32) -> bool {
     if (seen, of) == (generation, user) {
         return may;
     }
-    let may = catalog::presence().is_some_and(|installed| {
-        let [holders, ..] = installed.control_roles;
-        holders != 0 && roles::can_act_as(user, holders)
-    });
+    let may = is_holder(Kind::Token, user);
     PRESENTER.set((generation, user, may));
     may
 }
@@ -54,8 +53,5 @@ thread_local! {
 
 /// What is installed, if the library can work with it.
 pub fn installed() -> Result<Installation, Error> {
-    catalog::installation().ok_or_else(|| match catalog::presence().and_then(|present| present.fault) {
-        Some(fault) => Error::Incomplete(fault),
-        None => Error::NoExtension,
-    })
+    catalog::installation().ok_or_else(|| catalog::fault().map_or(Error::NoExtension, Error::Incomplete))
 }

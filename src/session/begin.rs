@@ -1,10 +1,11 @@
 //! Beginning an impersonation, and making sure of it at each statement.
 
-use crate::core::identity::{Identity, Label, Provider};
+use crate::core::identity::{Identity, Provider};
 use crate::core::provider::cache::Resolved;
 use crate::core::session::phase::Event;
 use crate::core::session::presented::{Credential, Kind, Presented};
 use crate::core::session::{Impersonation, Savepoint, Scope};
+use crate::core::template;
 use crate::error::Error;
 use crate::guard::watch::is_guarded;
 use crate::pg::catalog::{self, roles};
@@ -60,25 +61,7 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     let installed = login::installed()?;
     let impersonator = switch::session_user();
     let kind = presented.credential.kind();
-    if !login::holds(kind, impersonator) {
-        return Err(login::not_holder(kind));
-    }
-    if !presented.is_local && !settings::allow_session_impersonation() && !connection::is_login() {
-        return Err(Error::NotLocal);
-    }
-    let savepoint = savepoint(presented)?;
-    if !presented.is_of_connection && !running::runs_a_statement() {
-        return Err(Error::OutOfStatement);
-    }
-    if gate::is_impersonating() {
-        return Err(Error::Inconsistent);
-    }
-    if cursor::is_any_held() {
-        return Err(Error::CursorHeld);
-    }
-    if !presented.is_well_formed {
-        return Err(Error::TokenInvalid);
-    }
+    let savepoint = check(presented, impersonator)?;
     let now = clock::statement_time();
     let digest = presented.credential.digest();
     let kept = connection::of_connection().and_then(|(_, text)| text);
@@ -124,6 +107,31 @@ pub fn establish(presented: &Presented) -> Result<(), Error> {
     started
 }
 
+/// What can be said of an impersonation before anybody asks who it is; the savepoint in which it is to begin.
+fn check(presented: &Presented, impersonator: u32) -> Result<Option<(i32, Savepoint)>, Error> {
+    let kind = presented.credential.kind();
+    if !login::holds(kind, impersonator) {
+        return Err(login::not_holder(kind));
+    }
+    if !presented.is_local && !settings::allow_session_impersonation() && !connection::is_login() {
+        return Err(Error::NotLocal);
+    }
+    let savepoint = savepoint(presented)?;
+    if !presented.is_of_connection && !running::runs_a_statement() {
+        return Err(Error::OutOfStatement);
+    }
+    if gate::is_impersonating() {
+        return Err(Error::Inconsistent);
+    }
+    if cursor::is_any_held() {
+        return Err(Error::CursorHeld);
+    }
+    if !presented.is_well_formed {
+        return Err(Error::TokenInvalid);
+    }
+    Ok(savepoint)
+}
+
 /// The savepoint in which a user is presented, if it is one. When that is rolled back, nobody is impersonated any more: so
 /// only those sessions may do it that can do nothing then, and could do nothing before.
 fn savepoint(presented: &Presented) -> Result<Option<(i32, Savepoint)>, Error> {
@@ -157,8 +165,13 @@ pub fn impose_again() {
 fn label(identity: &Identity, role: u32, lasting: Lasting) {
     let Some(template) = settings::application_name_template() else { return };
     let role = roles::name(role).unwrap_or_default();
-    let name = Label { application: &client::application_name(), identity, role: &role };
-    if let Ok(name) = CString::new(name.fill(&template)) {
+    let known = [
+        ("{application_name}", &*client::application_name()),
+        ("{userid}", &identity.userid),
+        ("{iamid}", &identity.iamid),
+        ("{role}", &role),
+    ];
+    if let Ok(name) = CString::new(template::fill(&template, &known)) {
         guc::label_application(&name, lasting);
         state::with(|state| state.transaction.is_labelled = true);
         inject::point(Point::Labelled);

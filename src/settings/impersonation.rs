@@ -1,7 +1,7 @@
 //! Who may be impersonated how, and as which role.
 
-use crate::core::identity::{self, Identity};
-use crate::core::rights::template;
+use crate::core::identity::Identity;
+use crate::core::template;
 use crate::pg::guc::{
     AnyList, Changes, Choice, List, Number, Setting, Switch, Text, TextCheck, UserText, UserTextCheck,
 };
@@ -29,7 +29,7 @@ struct RoleName;
 
 impl TextCheck for RoleName {
     fn check(text: &str) -> Result<(), String> {
-        template::fault(text).map_or(Ok(()), |fault| Err(fault.into()))
+        template::fault_of_role_name(text).map_or(Ok(()), |fault| Err(fault.into()))
     }
 }
 
@@ -46,7 +46,7 @@ struct Template;
 
 impl UserTextCheck for Template {
     fn fault(text: &str) -> Option<&'static str> {
-        identity::template_fault(text)
+        template::fault_of_userid(text)
     }
 }
 

@@ -1,9 +1,9 @@
 //! JSON Web Tokens: which are accepted, what they say, and the keys of their issuers.
 
 use crate::core::provider::jwt::cache::Times;
-use crate::core::provider::jwt::claims::{Keys, Policy, algorithm_fault};
 use crate::core::provider::jwt::json::Path;
 use crate::core::provider::jwt::keys::Algorithm;
+use crate::core::provider::jwt::policy::{Keys, Policy, algorithm_fault};
 use crate::files;
 use crate::pg::guc::{Changes, Choice, List, ListCheck, Number, Setting, Text, TextCheck};
 use crate::settings::read::{list, seconds, text};

@@ -3,6 +3,7 @@
 import json
 import re
 
+import promql_parser
 import psycopg2
 import pytest
 import yaml
@@ -129,3 +130,22 @@ def test_the_queries_for_prometheus_work_and_the_dashboard_uses_them(world):
     used = {name for panel in dashboard["panels"] for target in panel["targets"]
             for name in re.findall(r"immuta_\w+", target["expr"])}
     assert used and used <= known
+
+
+def test_alert_rules_are_about_what_there_is(world):
+    """Each expression can be read, and names metrics and labels of the collector, and sections that a page has."""
+    folder = ROOT / "docs" / "observability"
+    metrics = {metric["metric_name"]: metric for metric in yaml.safe_load((folder / "sql_exporter.yml").read_text())["metrics"]}
+    reasons, results = ({row[0] for row in world.sql(metrics[name]["query"])} for name in
+                        ("immuta_impersonation_refusals_total", "immuta_token_cache_total"))
+    [group] = yaml.safe_load((folder / "alerts.yml").read_text())["groups"]
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"]) >= 8
+    for rule in group["rules"]:
+        promql_parser.parse(rule["expr"])
+        assert set(re.findall(r"\bimmuta_\w+", rule["expr"])) <= set(metrics), rule["alert"]
+        assert set(re.findall(r"\w+", "|".join(re.findall(r'reason=~?"([^"]*)"', rule["expr"])))) <= reasons, rule["alert"]
+        assert set(re.findall(r'result="([^"]*)"', rule["expr"])) <= results, rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        page, section = rule["annotations"]["runbook"].split("#")
+        headings = re.findall(r"^#+ (.*)", (ROOT / page).read_text(), re.M)
+        assert section in {heading.lower().replace(" ", "-") for heading in headings}, rule["alert"]

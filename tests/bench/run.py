@@ -81,7 +81,8 @@ class CountedServer(Server):
         self.options = [o for o in self.options if not o.startswith(("shared_preload_libraries=", "dynamic_library_path="))]
         self.options += [f"shared_preload_libraries={preload}", f"dynamic_library_path=$libdir:{companions.folder(self.version)}"]
         if counts:
-            self.as_user = [*self.plain, "valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
+            # Of a session only: what its process took over from the postmaster, when it was forked, is no part of it.
+            self.as_user = [*self.plain, "valgrind", "-q", "--tool=callgrind", "--trace-children=yes", "--toggle-collect=PostgresMain",
                             f"--callgrind-out-file={self.counts}/%p"]
         self.start()
         if counts:
@@ -191,9 +192,9 @@ def release_tree(version):
                    env=dict(os.environ, IMMUTA_PG_TREES=str(TREES)))
 
 
-def connecting(server, user):
-    """Instructions of a session that sends nothing."""
-    return min(server.instructions(user, statement, 0) for _ in range(3))
+def connecting(server, user, script=None):
+    """Instructions of a session that does this once, or nothing."""
+    return min(server.instructions(user, script, 1 if script else 0) for _ in range(3))
 
 
 def messages(server, tokens):
@@ -228,6 +229,9 @@ def measure(server, tokens):
     for name, user in (("loaded", "app"), ("service login", "svc")):
         single[f"statement, {name}"] = server.cost(user, statement)
         single[f"connecting, {name}"] = connecting(server, user)
+    single["connecting and a query, loaded"] = connecting(server, "app", QUERIES["literal"])
+    single["connecting and a transaction, SET LOCAL ROLE"] = connecting(server, "app", transaction(ROLE(("alice", "bob")), QUERIES["literal"]))
+    single["connecting and a transaction, token"] = connecting(server, "svc", transaction(TOKEN(tokens), QUERIES["literal"]))
     try:
         companions.pgaudit(server.version)
         for what in ("read", "all"):
@@ -242,6 +246,7 @@ def measure(server, tokens):
     take("nothing loaded, SET LOCAL ROLE", "app", ROLE(("alice", "bob")))
     single["statement, nothing loaded"] = server.cost("app", statement)
     single["connecting, nothing loaded"] = connecting(server, "app")
+    single["connecting and a query, nothing loaded"] = connecting(server, "app", QUERIES["literal"])
     return costs, single
 
 
@@ -260,6 +265,7 @@ def goals(costs, single):
     yield "statement before a token ÷ another login's", single["statement, service login"] / single["statement, loaded"], 1.10
     yield "connecting, loaded ÷ nothing loaded", single["connecting, loaded"] / single["connecting, nothing loaded"], 1.03
     yield "connecting, service login ÷ nothing loaded", single["connecting, service login"] / single["connecting, nothing loaded"], 1.03
+    yield "connecting and a query, loaded ÷ nothing loaded", single["connecting and a query, loaded"] / single["connecting and a query, nothing loaded"], 1.03
     many = single["messages"]
     yield "a statement in 1,000 ÷ in 100 of a message", many[1000] / many[100], 1.05
 

@@ -33,7 +33,7 @@ GRANT SELECT ON air.flights TO ursula;
 
 
 def blocks(page, language="sql"):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", (ROOT / page).read_text(), re.S | re.M)
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +123,55 @@ def test_masking(database, account):
         assert query(service, "SELECT id, length(ssn), mail, phone, income FROM sales.customers ORDER BY id") == [
             (1, 11, "***********.com", "****0123", 54000), (2, None, None, "***", 54321)]
     service.close()
+
+
+@pytest.fixture
+def trail(database):
+    """The table as a sink, too, and nothing of what the page about incidents sets left afterwards."""
+    database.psql(input="ALTER SYSTEM SET bodata.audit_sink = 'log, table'; SELECT pg_reload_conf()", dbname=DATABASE)
+    yield
+    for name in ("bodata.provider_grace", "bodata.audit_retention", "bodata.audit_sink"):
+        database.psql("-c", f"ALTER SYSTEM RESET {name}", dbname=DATABASE)
+    database.psql("-c", "SELECT pg_reload_conf()", dbname=DATABASE)
+
+
+def test_incidents(database, account, trail):
+    """What ends a token, a session and a login does; the trail tells what was done; every query of the page works."""
+
+    def run(sql):
+        return database.psql("-A", "-t", input=sql, dbname=DATABASE).stdout
+
+    database.psql(input="SELECT immuta.disable_user('ursula', disabled => false); ALTER ROLE flights_app PASSWORD 'flights-password'",
+                  dbname=DATABASE)
+    run("SELECT immuta.register_data_source('air.flights')")
+    leaked = run("SELECT immuta.revoke_user_tokens('ursula'); SELECT immuta.issue_token('ursula')").split()[1]
+    key = run("SELECT immuta.create_api_key('ursula')").strip()
+    working = connect(database, "flights_app", "flights-password")
+    query(working, "SET LOCAL bodata.impersonation_token = %s", (leaked,))
+    assert query(working, "SELECT * FROM air.flights") == [("UA",)]
+    revoke, refuse, terminate, secrets, done, login, grace, locks, fewer, elsewhere, why, who = blocks("docs/incidents.md")
+    assert run(revoke.replace("the token", leaked)).split() == ["t", "0"], "it was the only one"
+    run(refuse)
+    assert "|flights_app|127.0.0.1|t" in run(terminate)
+    with pytest.raises(psycopg2.OperationalError):
+        query(working, "SELECT 1")
+    assert run(secrets).count("|t\n") == 1
+    fresh = connect(database, "flights_app", "flights-password")
+    with pytest.raises(psycopg2.errors.InvalidAuthorizationSpecification):
+        query(fresh, "SET LOCAL bodata.impersonation_token = %s", (leaked,))
+    fresh.rollback()
+    assert query(fresh, "SELECT immuta.authenticate_api_key(%s) ->> 'authenticated'", (key,)) == [("false",)]
+    run("SELECT immuta.flush_audit()")
+    assert "|flights_app|127.0.0.1|" in run(done) and "SELECT * FROM air.flights|{air.flights}|1" in run(done)
+    assert "|IMPERSONATION_TOKEN_INVALID|127.0.0.1" in run(login)
+    with pytest.raises(psycopg2.OperationalError):
+        query(fresh, "SELECT 1")
+    with pytest.raises(psycopg2.OperationalError):
+        connect(database, "flights_app", "flights-password")
+    database.psql("-c", "ALTER ROLE flights_app PASSWORD 'flights-password'", dbname=DATABASE)
+    for sql in (grace, locks, fewer):
+        run(sql)
+    assert "flights_app|token|ursula|" in run(why) and "role" in run(why)
+    run("SELECT immuta.map_user('ursula', 'ursula'); SELECT immuta.flush_audit()")
+    run(who)
+    run(elsewhere)

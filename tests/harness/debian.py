@@ -131,6 +131,15 @@ def _unpack(name, packages, apt=None):
     return folder
 
 
+def mirrors():
+    """The mirrors of Debian that the machine's apt knows."""
+    targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").stdout
+    found = [uri for uri in sorted(set(targets.split())) if uri.rstrip("/").endswith("/debian")]
+    if not found:
+        raise Unavailable("packages of Debian, and this machine's apt knows no mirror of Debian's")
+    return found
+
+
 def _binaries():
     """What makes apt use lists of its own, made by its user, with the machine's configuration."""
     state = HOME / "apt"
@@ -155,14 +164,8 @@ def _lists(name, kind, suites):
     if not (state / ".updated").exists():
         if not shutil.which("apt-get"):
             raise Unavailable("packages of Debian, and this machine has no apt-get")
-        targets = _run("apt-get", *_binaries(), "indextargets", "--format", "$(REPO_URI)",
-                       "Created-By: Packages").stdout
         signed = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
-        lines = [f"{kind}{signed} {uri} {suite} main"
-                 for uri in sorted(set(targets.split())) if uri.rstrip("/").endswith("/debian")
-                 for suite in suites]
-        if not lines:
-            raise Unavailable("packages of Debian, and this machine's apt knows no mirror of Debian's")
+        lines = [f"{kind}{signed} {uri} {suite} main" for uri in mirrors() for suite in suites]
         _prepare(state)
         (state / "sources.list").write_text("\n".join(lines) + "\n")
         _run("apt-get", *options, "update", check=False)

@@ -8,20 +8,11 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
+from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, wait_until, who
 from harness.fault_server import BROKEN, GOOD, Fault, FaultServer, faults_for, response
 from harness.fixtures import carriers, refuses
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.world import impersonate, query
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def turning(fault, answer):
@@ -253,6 +244,24 @@ def test_grace(world, api, token, connect, settings, server):
     assert server.log()[before:].count("its last answers serve meanwhile") == 1
     time.sleep(3)
     assert outcome(connection, alices) == UNAVAILABLE[1]
+
+
+def test_grace_can_be_given_while_the_provider_is_down(world, api, token, connect, settings):
+    """As docs/incidents.md says: for tokens that were confirmed before, refused meanwhile or not."""
+    settings(token_revalidate_interval="1s")
+    connection, other, alices, bobs = connect(), connect(), token(), token("bob")
+    assert (outcome(connection, alices), outcome(other, bobs)) == ("alice", "bob")
+    api.__exit__()
+    time.sleep(1.1)
+    assert outcome(connection, alices) == UNAVAILABLE[1]
+    world.sql("ALTER SYSTEM SET bodata.provider_grace = '1h'")
+    world.sql("SELECT pg_reload_conf()")
+    try:
+        assert wait_until(lambda: outcome(connection, alices) == "alice")
+        assert outcome(other, bobs) == "bob"
+    finally:
+        world.sql("ALTER SYSTEM RESET bodata.provider_grace")
+        world.sql("SELECT pg_reload_conf()")
 
 
 @pytest.mark.parametrize("fault, detail", [

@@ -6,15 +6,16 @@ Threats: 62 (docs/threats.md).
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
 import pytest
-from conftest import INVALID, UNAVAILABLE, outcome, who
+from conftest import INVALID, UNAVAILABLE, outcome, wait_until, who
 
-from harness.fixtures import VERSION
+from harness.fixtures import VERSION, logs_no_secret
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.server import Server
 from harness.standby import Standby
@@ -68,6 +69,23 @@ def waits(world, api, count=1):
     while asked(api) < count:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def started_again(world):
+    """A connection to a server that one of its processes made start again."""
+    world.admin.close()
+    assert wait_until(lambda: "all server processes terminated; reinitializing" in world.server.log(), 30)
+    found = []
+
+    def connects():
+        try:
+            found.append(world.connect())
+        except psycopg2.OperationalError:
+            pass
+        return found
+
+    assert wait_until(connects, 30)
+    return found[0]
 
 
 # -- one asks ----------------------------------------------------------------------------------------------------------
@@ -376,16 +394,8 @@ def test_a_server_that_crashes_while_a_session_asks(small, small_api):
         os.kill(killed, signal.SIGKILL)
         with pytest.raises(psycopg2.Error):
             gone.result(10)
-    small.admin.close()
-    small_api.delay, end = 0, time.monotonic() + 20
-    while True:
-        try:
-            connection = small.connect()
-            break
-        except psycopg2.OperationalError:
-            assert time.monotonic() < end
-            time.sleep(0.1)
-    assert outcome(connection, good) == "alice"
+    small_api.delay = 0
+    assert outcome(started_again(small), good) == "alice"
 
 
 def test_a_standby_shares_as_well(small, small_api):
@@ -400,18 +410,108 @@ def test_a_standby_shares_as_well(small, small_api):
         standby.destroy()
 
 
-def test_without_shared_memory_each_session_asks():
-    with Server(VERSION, "providers-alone", preload="session",
-                options=["bodata.api_allow_http=on"]) as server, ImmutaApi() as api:
+# -- a library that each session loads ---------------------------------------------------------------------------------
+
+from_17 = pytest.mark.skipif(int(VERSION) < 17, reason="before 17 there is no memory that can be found by its name")
+
+
+@pytest.fixture(scope="module")
+def by_session():
+    with Server(VERSION, "providers-alone", preload="session", options=["bodata.api_allow_http=on", "max_connections=60"]) as server:
         prepare(server)
         world = World(server)
-        api.add_user("alice")
-        world.sql("ALTER DATABASE immuta SET bodata.token_provider = 'immuta'")
-        world.sql(f"ALTER DATABASE immuta SET bodata.api_url = '{api.url}'")
-        good = api.issue("alice")
-        assert [outcome(world.connect(), good) for _ in range(2)] == ["alice"] * 2
-        assert asked(api) == 2
-        assert world.value("SHOW bodata.shared_token_cache_size") == "10000"
+        yield world
+        # One test kills a process.
+        assert server.lines_with("terminated by signal 11", "terminated by signal 6", "terminated by signal 7", "PANIC: ") == []
+        logs_no_secret(world)
+
+
+@pytest.fixture
+def its_api(by_session):
+    with ImmutaApi() as api:
+        for user in ("alice", "bob"):
+            api.add_user(user)
+        for name, value in (("token_provider", "immuta"), ("api_url", api.url)):
+            by_session.sql(f"ALTER DATABASE immuta SET bodata.{name} = '{value}'")
+        yield api
+
+
+def test_sessions_that_load_the_library_themselves(by_session, its_api):
+    good, connections = its_api.issue("alice"), [by_session.connect() for _ in range(30)]
+    by_session.tokens.append(good)
+    its_api.delay = 0.3
+    assert set(each(connections, lambda c: outcome(c, good))) == {"alice"}
+    assert asked(its_api) == (1 if int(VERSION) >= 17 else 30)
+    assert by_session.value("SHOW bodata.shared_token_cache_size") == "10000"
+    its_api.revoke(good)
+    its_api.delay = 0
+    assert outcome(by_session.connect(), good) == ("alice" if int(VERSION) >= 17 else INVALID[1])
+    by_session.sql("SELECT immuta.flush_token_cache()")
+    assert outcome(by_session.connect(), good) == INVALID[1]
+
+
+@from_17
+@pytest.mark.parametrize("end", ["cancel", "terminate"])
+def test_their_turn_is_given_back(by_session, its_api, end):
+    """Also by a process that ends, from which PostgreSQL takes that memory away before it is gone."""
+    its_api.delay, good = 1, its_api.issue("alice")
+    by_session.tokens.append(good)
+    first, second = by_session.connect(), by_session.connect()
+    asks = pid(first)
+    first.rollback()
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(outcome, first, good)
+        waits(by_session, its_api)
+        told = threads.submit(outcome, second, good)
+        time.sleep(0.2)
+        by_session.sql(f"SELECT pg_{end}_backend(%s)", (asks,))
+        assert told.result(10) == "alice" and asked(its_api) == 2
+
+
+@from_17
+def test_another_size_is_another_table(by_session, its_api):
+    good = its_api.issue("bob")
+    by_session.tokens.append(good)
+    assert outcome(by_session.connect(), good) == "bob"
+    for size, asks in ((100, 2), (0, 3)):
+        by_session.sql(f"ALTER SYSTEM SET bodata.shared_token_cache_size = {size}")
+        by_session.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: by_session.value("SHOW bodata.shared_token_cache_size") == str(size))
+        assert outcome(by_session.connect(), good) == "bob" and asked(its_api) == asks
+    by_session.sql("ALTER SYSTEM RESET bodata.shared_token_cache_size")
+    by_session.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: by_session.value("SHOW bodata.shared_token_cache_size") == "10000")
+    assert outcome(by_session.connect(), good) == "bob" and asked(its_api) == 3
+
+
+@from_17
+def test_where_that_memory_cannot_be_had_a_session_asks_for_itself(by_session, its_api):
+    """Of a size that no other session has asked for."""
+    good, begin = its_api.issue("alice"), len(by_session.server.log())
+    by_session.tokens.append(good)
+    by_session.sql("ALTER SYSTEM SET bodata.shared_token_cache_size = 20000")
+    by_session.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: by_session.value("SHOW bodata.shared_token_cache_size") == "20000")
+    limited, other = by_session.connect(), by_session.connect()
+    subprocess.run([*by_session.server.as_user, "prlimit", "--pid", str(pid(limited)), "--fsize=1000000:unlimited"], check=True)
+    limited.rollback()
+    assert [outcome(limited, good) for _ in range(3)] == ["alice"] * 3 and asked(its_api) == 1
+    assert by_session.server.log()[begin:].count("memory for what sessions know together of tokens cannot be had") == 1
+    assert query(limited, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'") == [(0,)]
+    assert outcome(other, good) == outcome(by_session.connect(), good) == "alice" and asked(its_api) == 2, "others have it"
+    by_session.sql("ALTER SYSTEM RESET bodata.shared_token_cache_size")
+    by_session.sql("SELECT pg_reload_conf()")
+
+
+@from_17
+def test_they_crash_and_start_again(by_session, its_api):
+    good = its_api.issue("alice")
+    by_session.tokens.append(good)
+    victim = by_session.connect()
+    assert outcome(victim, good) == "alice"
+    os.kill(pid(victim), signal.SIGKILL)
+    connections = [started_again(by_session), by_session.connect()]
+    assert [outcome(c, good) for c in connections] == ["alice"] * 2 and asked(its_api) == 2
 
 
 # -- uses --------------------------------------------------------------------------------------------------------------

@@ -21,11 +21,12 @@ SYSTEM = ("immuta_system", "system-password")
 TENANTS = [f"tenant{n:02}" for n in range(1, 61)]
 SCHEMAS = ";".join(f"CREATE SCHEMA {name}" for name in [*TENANTS[:45], "sales", *TENANTS[45:]])
 
-SCENE = f"""
+ROLES = """
 CREATE ROLE immuta_system LOGIN PASSWORD 'system-password' CREATEROLE IN ROLE immuta_admin;
 CREATE ROLE data_owner; GRANT data_owner TO immuta_system;
-{"".join(f"CREATE TABLE {t}.secret (a int); INSERT INTO {t}.secret VALUES (1); "
-         f"ALTER SCHEMA {t} OWNER TO data_owner; ALTER TABLE {t}.secret OWNER TO data_owner;" for t in TENANTS)}
+"""
+# What is in use where something is upgraded.
+ACCESS = """
 ALTER SCHEMA sales OWNER TO data_owner;
 SET ROLE data_owner;
 CREATE TABLE sales.orders (id serial PRIMARY KEY, region text, amount int);
@@ -40,20 +41,22 @@ CREATE ROLE cleo IN ROLE immuta_mappable;
 SELECT immuta.set_system_account('immuta_system');
 SELECT immuta.create_user('ann'), immuta.create_user('ben'), immuta.create_user('cleo'), immuta.create_user('dora');
 SELECT immuta.register_schema('sales');
-SELECT immuta.register_data_source('sales.customers', exclude_columns => '{{ssn}}');
-SELECT immuta.create_subscription_policy('clerks', schemas => '{{sales}}', groups => '{{clerks}}', access => 'WRITE');
-SELECT immuta.create_subscription_policy('readers', data_sources => '{{sales.customers}}', groups => '{{readers}}');
-SELECT immuta.set_user_groups('ann', '{{clerks}}'), immuta.set_user_groups('dora', '{{readers}}');
+SELECT immuta.register_data_source('sales.customers', exclude_columns => '{ssn}');
+SELECT immuta.create_subscription_policy('clerks', schemas => '{sales}', groups => '{clerks}', access => 'WRITE');
+SELECT immuta.create_subscription_policy('readers', data_sources => '{sales.customers}', groups => '{readers}');
+SELECT immuta.set_user_groups('ann', '{clerks}'), immuta.set_user_groups('dora', '{readers}');
 SELECT immuta.subscribe('ben', 'sales.orders'), immuta.subscribe('cleo', 'sales.parted', 'WRITE');
-SELECT immuta.set_user_attribute('ben', 'region', '{{US}}'), immuta.set_user_attribute('ann', 'region', '{{EU}}');
+SELECT immuta.set_user_attribute('ben', 'region', '{US}'), immuta.set_user_attribute('ann', 'region', '{EU}');
 SELECT immuta.create_row_policy('region', 'sales.orders', 'region = (SELECT immuta.user_attribute(''region''))');
 SELECT immuta.register_data_source('sales.totals');
-SELECT immuta.create_masking_policy('names', 'hash', columns => '{{sales.customers.name}}', except_groups => '{{clerks}}');
+SELECT immuta.create_masking_policy('names', 'hash', columns => '{sales.customers.name}', except_groups => '{clerks}');
 SELECT immuta.create_project('p'), immuta.add_project_data_source('p', 'app.everyone'),
        immuta.add_project_member('p', 'alice'), immuta.set_current_project('p', 'alice');
-SELECT immuta_internal.store_audit(ARRAY['{{"id": "6b3a2b9e-0000-4000-8000-000000000001", "eventTimestamp": "2031-01-01T12:00:00Z",
-    "action": "QUERY", "actionStatus": "SUCCESS", "actor": {{}}, "targets": [], "auditPayload": {{"query": "SELECT 1"}}}}']);
+SELECT immuta_internal.store_audit(ARRAY['{"id": "6b3a2b9e-0000-4000-8000-000000000001", "eventTimestamp": "2031-01-01T12:00:00Z",
+    "action": "QUERY", "actionStatus": "SUCCESS", "actor": {}, "targets": [], "auditPayload": {"query": "SELECT 1"}}']);
 """
+SCENE = ROLES + "".join(f"CREATE TABLE {t}.secret (a int); INSERT INTO {t}.secret VALUES (1); "
+                        f"ALTER SCHEMA {t} OWNER TO data_owner; ALTER TABLE {t}.secret OWNER TO data_owner;" for t in TENANTS) + ACCESS
 
 
 def sees(world):

@@ -18,7 +18,7 @@ use memchr::memmem;
 use std::hash::BuildHasher;
 use std::num::NonZero;
 
-/// So many forms are kept, of so many bytes at most.
+/// Most forms that are kept, and most bytes of one.
 const FORMS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(511);
 const MAX_FORM_BYTES: usize = 4096;
 

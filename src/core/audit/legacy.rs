@@ -3,7 +3,7 @@
 use crate::core::audit::blanks::{Blank, Blanks, Hole};
 use crate::core::audit::changes::Action;
 use crate::core::audit::uam::{Accessed, Changed, UsedBy};
-use crate::core::audit::{Record, SqlState, What};
+use crate::core::audit::{CompletedStatement, Record, SqlState, What};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -86,8 +86,6 @@ impl<'a> Legacy<'a> {
         let source = record.sources().next();
         let source_name = source.map(|object| &*object.name);
         let text = statement.and_then(|statement| statement.text.as_ref());
-        let shown = || text.map(|_| blanks.of(Hole::Query));
-        let of_statement = |hole| statement.map(|_| blanks.of(hole));
         Legacy {
             id: blanks.of(Hole::Id),
             date_time: blanks.of(Hole::Milliseconds),
@@ -105,56 +103,68 @@ impl<'a> Legacy<'a> {
             success: record.is_success(),
             component: "nativeSql",
             access_type: "query",
-            query: shown(),
-            extra: LegacyExtra {
-                event: match &record.what {
-                    What::Statement(_) => "query",
-                    What::Started => "impersonationStarted",
-                    What::Refused(..) => "impersonationRefused",
-                    What::Ended(true, _) => "impersonationCommitted",
-                    What::Ended(false, _) => "impersonationRolledBack",
-                    What::Transaction(true, _) => "transactionCommitted",
-                    What::Transaction(false, _) => "transactionRolledBack",
-                    What::Left => "impersonationEnded",
-                    What::Changed(change) => match change.action {
-                        Action::Create => "accessCreated",
-                        Action::Update => "accessUpdated",
-                        Action::Delete => "accessDeleted",
-                    },
-                },
-                reason: record.reason(),
-                query_text: shown(),
-                query_truncated: text.is_some_and(|text| text.is_cut),
-                query_masked: text.is_some_and(|text| text.is_masked),
-                query_language: "postgresql",
-                impersonation_user: &record.session.impersonator,
-                bearer: UsedBy::of(record),
-                iamid: identity.map(|identity| identity.iamid.as_str()),
-                mapped_role: record.actor.map(|actor| actor.mapped_role.in_utf8.as_str()),
-                database: &record.session.database,
-                session_id: &record.session.id,
-                command: statement.map(|statement| statement.command),
-                virtual_transaction_id: blanks.of(Hole::VirtualTransaction),
-                transaction_id: blanks.of(Hole::Transaction),
-                client_address: record.session.client_address.as_deref(),
-                application_name: record.application,
-                query_id: statement.filter(|s| s.query_id != 0).map(|_| blanks.of(Hole::QueryId)),
-                start_time: of_statement(Hole::Begun),
-                end_time: of_statement(Hole::Ended),
-                duration: of_statement(Hole::Active),
-                rows: of_statement(Hole::Rows),
-                nesting_depth: statement.map(|s| s.depth),
-                error_code: record.error_code(),
-                objects_accessed: Accessed(record.objects()),
-                objects_truncated: statement.is_some_and(|statement| statement.objects.is_cut()),
-                changed: match record.what {
-                    What::Changed(change) => Some(Changed::of(change)),
-                    _ => None,
-                },
-            },
+            query: text.map(|_| blanks.of(Hole::Query)),
+            extra: LegacyExtra::of(record, statement, blanks),
             data_source_table_name: source_name,
             created_at: blanks.of(Hole::At),
             updated_at: blanks.of(Hole::At),
         }
+    }
+}
+
+impl<'a> LegacyExtra<'a> {
+    fn of(record: &'a Record, statement: Option<&'a CompletedStatement>, blanks: &Blanks) -> LegacyExtra<'a> {
+        let text = statement.and_then(|statement| statement.text.as_ref());
+        let of_statement = |hole| statement.map(|_| blanks.of(hole));
+        LegacyExtra {
+            event: event(&record.what),
+            reason: record.reason(),
+            query_text: text.map(|_| blanks.of(Hole::Query)),
+            query_truncated: text.is_some_and(|text| text.is_cut),
+            query_masked: text.is_some_and(|text| text.is_masked),
+            query_language: "postgresql",
+            impersonation_user: &record.session.impersonator,
+            bearer: UsedBy::of(record),
+            iamid: record.identity().map(|identity| identity.iamid.as_str()),
+            mapped_role: record.actor.map(|actor| actor.mapped_role.in_utf8.as_str()),
+            database: &record.session.database,
+            session_id: &record.session.id,
+            command: statement.map(|statement| statement.command),
+            virtual_transaction_id: blanks.of(Hole::VirtualTransaction),
+            transaction_id: blanks.of(Hole::Transaction),
+            client_address: record.session.client_address.as_deref(),
+            application_name: record.application,
+            query_id: statement.filter(|s| s.query_id != 0).map(|_| blanks.of(Hole::QueryId)),
+            start_time: of_statement(Hole::Begun),
+            end_time: of_statement(Hole::Ended),
+            duration: of_statement(Hole::Active),
+            rows: of_statement(Hole::Rows),
+            nesting_depth: statement.map(|s| s.depth),
+            error_code: record.error_code(),
+            objects_accessed: Accessed(record.objects()),
+            objects_truncated: statement.is_some_and(|statement| statement.objects.is_cut()),
+            changed: match record.what {
+                What::Changed(change) => Some(Changed::of(change)),
+                _ => None,
+            },
+        }
+    }
+}
+
+fn event(what: &What) -> &'static str {
+    match what {
+        What::Statement(_) => "query",
+        What::Started => "impersonationStarted",
+        What::Refused(..) => "impersonationRefused",
+        What::Ended(true, _) => "impersonationCommitted",
+        What::Ended(false, _) => "impersonationRolledBack",
+        What::Transaction(true, _) => "transactionCommitted",
+        What::Transaction(false, _) => "transactionRolledBack",
+        What::Left => "impersonationEnded",
+        What::Changed(change) => match change.action {
+            Action::Create => "accessCreated",
+            Action::Update => "accessUpdated",
+            Action::Delete => "accessDeleted",
+        },
     }
 }

@@ -1,6 +1,7 @@
 //! What providers say, and for how long it counts.
 
 pub mod answers;
+mod body;
 pub mod cache;
 pub mod endpoint;
 pub mod flight;

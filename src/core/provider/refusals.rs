@@ -1,6 +1,6 @@
 //! What one backend remembers of tokens that a provider refused, so that whoever retries or guesses does not flood it.
 
-use crate::core::provider::jwt::token::Fault;
+use crate::core::provider::jwt::fault::Fault;
 use crate::core::time::Timestamp;
 use crate::core::token::{BuildDigestHasher, Digest};
 use lru::LruCache;

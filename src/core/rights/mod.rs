@@ -3,4 +3,3 @@
 pub mod decision;
 pub mod rules;
 pub mod target;
-pub mod template;

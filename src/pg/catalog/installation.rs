@@ -1,11 +1,15 @@
 //! What of the extension is in this database, and that it changes.
 
+use crate::core::session::presented::Kind;
+use crate::core::version::compare;
 use crate::pg::catalog::lookup::{schema_of_relation, table_of_toast};
 use crate::pg::catalog::tables;
 use crate::pg::gate;
+use crate::pg::sys::inject;
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::AtomicU32;
@@ -24,8 +28,8 @@ pub struct Presence {
     pub mappable: u32,
     /// `immuta_subscriber`.
     pub marker_of_subscribers: u32,
-    /// What keeps the library from working with it.
-    pub fault: Option<Fault>,
+    /// What keeps the library from working with it, as far as that is known without its tables.
+    fault: Option<Fault>,
 }
 
 /// Why the library does not work with what is installed.
@@ -33,8 +37,9 @@ pub struct Presence {
 pub enum Fault {
     /// Something of this name is missing.
     Missing(&'static str),
-    /// The SQL is that of another version.
-    Version,
+    /// The SQL is that of an older version, or of a newer one, than the library of this session.
+    Older,
+    Newer,
 }
 
 /// What `CREATE EXTENSION immuta_ext` left in this database (OIDs), when nothing is missing.
@@ -65,14 +70,50 @@ pub struct Installation {
     pub user_profile_by_user: u32,
     pub token_revocation: u32,
     pub token_revocation_by_key: u32,
-    pub masks: u32,
-    pub masks_by_column: u32,
-    pub mask_parameters: u32,
-    pub mask_parameters_by_id: u32,
     home: u32,
 }
 
+/// What there is for masks (OIDs). Every session looks at them, which is why it is apart from the rest.
+#[derive(Clone, Copy)]
+pub struct MaskTables {
+    pub masks: u32,
+    pub masks_by_column: u32,
+    pub parameters: u32,
+    pub parameters_by_id: u32,
+}
+
 impl Installation {
+    fn of(presence: Presence, oids: &[u32; RELATIONS.len()]) -> Installation {
+        Installation {
+            presence,
+            user_account: oids[0],
+            user_account_by_id: oids[1],
+            user_account_by_identity: oids[2],
+            token: oids[3],
+            token_by_digest: oids[4],
+            token_issuer: oids[5],
+            token_issuer_by_issuer: oids[6],
+            impersonation_rule: oids[7],
+            subscription: oids[8],
+            subscription_by_user: oids[9],
+            subscriber: oids[10],
+            subscriber_by_role: oids[11],
+            project: oids[12],
+            project_by_id: oids[13],
+            project_member: oids[14],
+            project_member_current: oids[15],
+            home: oids[16],
+            api_key: oids[17],
+            api_key_by_digest: oids[18],
+            user_profile: oids[19],
+            user_profile_by_user: oids[20],
+            token_revocation: oids[21],
+            token_revocation_by_key: oids[22],
+            access_class: oids[23],
+            access_class_by_role: oids[24],
+        }
+    }
+
     /// Whether the OIDs of roles in these tables hold in this cluster. Read where it is needed: reading a table leaves a
     /// predicate lock in a SERIALIZABLE transaction, which is no business of sessions that impersonate nobody.
     pub fn knows_roles(&self) -> bool {
@@ -108,7 +149,8 @@ impl Presence {
 }
 
 thread_local! {
-    static FOUND: Cell<(u64, Option<Presence>, Option<Installation>)> = const { Cell::new((0, None, None)) };
+    static PRESENCE: Cell<(u64, Option<Presence>)> = const { Cell::new((0, None)) };
+    static INSTALLED: Cell<(u64, Result<Installation, Option<Fault>>)> = const { Cell::new((0, Err(None))) };
     /// What [`Installation::knows_roles`] found.
     static KNOWS_ROLES: Cell<(u64, bool)> = const { Cell::new((0, false)) };
     /// What [`Presence::owns`] found.
@@ -147,71 +189,50 @@ const RELATIONS: [&CStr; 29] = [
     c"mask_parameters_pkey",
 ];
 
-/// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are there.
+/// The relations of [`RELATIONS`], whose changes count; the first is 0 while not all of them are known.
 static WATCHED: [AtomicU32; RELATIONS.len()] = [const { AtomicU32::new(0) }; RELATIONS.len()];
 
 /// Whether the extension is in this database, complete or not.
 pub fn presence() -> Option<Presence> {
-    find().0
+    let generation = gate::generation();
+    let (seen, presence) = PRESENCE.get();
+    if seen == generation {
+        return presence;
+    }
+    let presence = find_presence();
+    PRESENCE.set((generation, presence));
+    presence
 }
 
 /// The installation in this database, if there is one and nothing is missing.
 pub fn installation() -> Option<Installation> {
-    find().1
+    installed().ok()
 }
 
-fn find() -> (Option<Presence>, Option<Installation>) {
+/// What keeps the library from working with what is installed.
+pub fn fault() -> Option<Fault> {
+    installed().err().flatten()
+}
+
+fn installed() -> Result<Installation, Option<Fault>> {
     let generation = gate::generation();
-    let (seen, presence, installation) = FOUND.get();
+    let (seen, installed) = INSTALLED.get();
     if seen == generation {
-        return (presence, installation);
+        return installed;
     }
-    let mut presence = find_presence();
-    let mut relations = None;
-    if let Some(found) = &mut presence {
-        match find_relations(found.schema) {
-            Ok(oids) => relations = Some(oids),
-            Err(missing) => found.fault = found.fault.or(Some(Fault::Missing(missing))),
-        }
-    }
+    let presence = presence();
+    let relations = presence.map(|found| find_relations(found.schema));
     for (at, watched) in WATCHED.iter().enumerate() {
-        watched.store(relations.map_or(0, |oids| oids[at]), Relaxed);
+        watched.store(relations.and_then(Result::ok).map_or(0, |oids| oids[at]), Relaxed);
     }
-    let installation =
-        presence.zip(relations).filter(|(found, _)| found.fault.is_none()).map(|(presence, oids)| Installation {
-            presence,
-            user_account: oids[0],
-            user_account_by_id: oids[1],
-            user_account_by_identity: oids[2],
-            token: oids[3],
-            token_by_digest: oids[4],
-            token_issuer: oids[5],
-            token_issuer_by_issuer: oids[6],
-            impersonation_rule: oids[7],
-            subscription: oids[8],
-            subscription_by_user: oids[9],
-            subscriber: oids[10],
-            subscriber_by_role: oids[11],
-            project: oids[12],
-            project_by_id: oids[13],
-            project_member: oids[14],
-            project_member_current: oids[15],
-            home: oids[16],
-            api_key: oids[17],
-            api_key_by_digest: oids[18],
-            user_profile: oids[19],
-            user_profile_by_user: oids[20],
-            token_revocation: oids[21],
-            token_revocation_by_key: oids[22],
-            access_class: oids[23],
-            access_class_by_role: oids[24],
-            masks: oids[25],
-            masks_by_column: oids[26],
-            mask_parameters: oids[27],
-            mask_parameters_by_id: oids[28],
-        });
-    FOUND.set((generation, presence, installation));
-    (presence, installation)
+    let installed = match (presence, relations) {
+        (Some(Presence { fault: Some(fault), .. }), _) => Err(Some(fault)),
+        (_, Some(Err(missing))) => Err(Some(Fault::Missing(missing))),
+        (Some(presence), Some(Ok(oids))) => Ok(Installation::of(presence, &oids)),
+        _ => Err(None),
+    };
+    INSTALLED.set((generation, installed));
+    installed
 }
 
 /// The relations of [`RELATIONS`], in their order; else the name of the first that is missing.
@@ -221,8 +242,7 @@ fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
     }
     let mut found = [0; RELATIONS.len()];
     for (oid, name) in found.iter_mut().zip(RELATIONS) {
-        // SAFETY: a NUL-terminated name and an OID by value.
-        *oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema.into()) }.to_u32();
+        *oid = relation_by_name(schema, name);
         if *oid == 0 {
             return Err(name.to_str().unwrap_or_default());
         }
@@ -230,30 +250,76 @@ fn find_relations(schema: u32) -> Result<[u32; RELATIONS.len()], &'static str> {
     Ok(found)
 }
 
+/// The tables and indexes for masks, whatever else may be missing, if they are of this version.
+pub fn mask_tables() -> Option<MaskTables> {
+    let schema = presence().filter(|found| found.fault.is_none())?.schema;
+    let relation = |name| Some(relation_by_name(schema, name)).filter(|&oid| oid != 0);
+    Some(MaskTables {
+        masks: relation(c"masks")?,
+        masks_by_column: relation(c"masks_pkey")?,
+        parameters: relation(c"mask_parameters")?,
+        parameters_by_id: relation(c"mask_parameters_pkey")?,
+    })
+}
+
+/// 0 if there is none.
+fn relation_by_name(schema: u32, name: &CStr) -> u32 {
+    // SAFETY: a NUL-terminated name and an OID by value.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema.into()) }.to_u32()
+}
+
+/// The members of which role present users by token, and by name (OIDs): what every session asks of its login, and all that
+/// [`Presence`] would look up for it. 0 for one that is not there.
+pub fn holders(kind: Kind) -> u32 {
+    control_role(
+        schema_by_name(INTERNAL),
+        match kind {
+            Kind::Token => PRESENTERS,
+            Kind::Name => NAMERS,
+        },
+    )
+}
+
+/// Whether the extension is in this database.
+pub fn is_here() -> bool {
+    extension() != 0
+}
+
+/// What tells a control role by what it may execute, and what it is called at first.
+const PRESENTERS: (&CStr, &CStr) = (c"is_bodata_impersonate_user", c"bodata_impersonate_user");
+const NAMERS: (&CStr, &CStr) = (c"is_immuta_impersonation", c"immuta_impersonation");
+const INTERNAL: &CStr = c"immuta_internal";
+
+fn extension() -> u32 {
+    // SAFETY: a NUL-terminated name; missing_ok.
+    unsafe { pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true) }.to_u32()
+}
+
+fn schema_by_name(name: &CStr) -> u32 {
+    // SAFETY: a NUL-terminated name; missing_ok.
+    unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) }.to_u32()
+}
+
 fn find_presence() -> Option<Presence> {
-    // SAFETY: look-ups by NUL-terminated names, missing_ok.
-    let (extension, schema, internal) = unsafe {
-        (
-            pg_sys::get_extension_oid(c"immuta_ext".as_ptr(), true).to_u32(),
-            pg_sys::get_namespace_oid(c"immuta".as_ptr(), true).to_u32(),
-            pg_sys::get_namespace_oid(c"immuta_internal".as_ptr(), true).to_u32(),
-        )
-    };
+    let extension = extension();
     let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
+    let (schema, internal) = (schema_by_name(c"immuta"), schema_by_name(INTERNAL));
     Some(Presence {
         extension,
         owner,
         schema,
         control_roles: [
-            control_role(internal, c"is_bodata_impersonate_user", c"bodata_impersonate_user"),
-            control_role(internal, c"is_immuta_impersonation", c"immuta_impersonation"),
-            control_role(internal, c"is_immuta_admin", c"immuta_admin"),
+            control_role(internal, PRESENTERS),
+            control_role(internal, NAMERS),
+            control_role(internal, (c"is_immuta_admin", c"immuta_admin")),
         ],
-        mappable: control_role(internal, c"is_immuta_mappable", c"immuta_mappable"),
+        mappable: control_role(internal, (c"is_immuta_mappable", c"immuta_mappable")),
         marker_of_subscribers: role_by_name(c"immuta_subscriber"),
-        fault: (version != env!("CARGO_PKG_VERSION"))
-            .then_some(Fault::Version)
-            .or((internal == 0).then_some(Fault::Missing("immuta_internal"))),
+        fault: match compare(&version, inject::version()) {
+            Ordering::Less => Some(Fault::Older),
+            Ordering::Greater => Some(Fault::Newer),
+            Ordering::Equal => (internal == 0).then_some(Fault::Missing("immuta_internal")),
+        },
     })
 }
 
@@ -264,7 +330,7 @@ fn role_by_name(name: &CStr) -> u32 {
 
 /// The role that may execute a function which only it and the owner may, whatever it is called by now; where that is not
 /// to be found, the role of this name.
-fn control_role(schema: u32, function: &CStr, name: &CStr) -> u32 {
+fn control_role(schema: u32, (function, name): (&CStr, &CStr)) -> u32 {
     // SAFETY: the function is looked up by its name and no arguments; its tuple is read before the release, and the
     // access list is detoasted.
     let grantees: Vec<u32> = unsafe {

@@ -1,9 +1,13 @@
 //! Looking things up in the system catalogs, remembered until an invalidation says otherwise.
 
+mod functions;
 mod installation;
 mod lookup;
+mod objects;
 pub mod roles;
 pub mod tables;
 
+pub use functions::*;
 pub use installation::*;
 pub use lookup::*;
+pub use objects::*;

@@ -5,11 +5,11 @@
 //! `sql/identity/tables.sql` and `sql/access/tables.sql`; columns are only ever appended.
 
 use crate::core::identity::{Identity, Mapping};
-use crate::core::provider::jwt::claims::RevocationKey;
+use crate::core::provider::jwt::revocation::RevocationKey;
 use crate::core::rights::rules::{Network, Rule};
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
-use crate::pg::catalog::Installation;
+use crate::pg::catalog::{Installation, MaskTables};
 use crate::pg::sys::text;
 use foldhash::fast::RandomState;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
@@ -231,20 +231,20 @@ pub fn role_of_current_project(installed: &Installation, user: i64) -> Option<u3
 // refused until the change is announced.
 
 /// The tables that have masks.
-pub fn masked_tables(installed: &Installation) -> HashSet<u32, RandomState> {
-    let mut tables = HashSet::default();
-    visit_now(installed.masks, 0, &[], |row| {
-        tables.extend(row.value::<pg_sys::Oid>(1).map(|table| table.to_u32()));
+pub fn masked_tables(tables: &MaskTables) -> HashSet<u32, RandomState> {
+    let mut masked = HashSet::default();
+    visit_now(tables.masks, 0, &[], |row| {
+        masked.extend(row.value::<pg_sys::Oid>(1).map(|table| table.to_u32()));
         true
     });
-    tables
+    masked
 }
 
 /// The masks of a table: numbers of columns, and expressions in the database encoding.
-pub fn masks(installed: &Installation, table: u32) -> Vec<(i16, CString)> {
+pub fn masks(tables: &MaskTables, table: u32) -> Vec<(i16, CString)> {
     let mut masks = Vec::new();
     let Some(key) = pg_sys::Oid::from(table).into_datum() else { return masks };
-    visit_now(installed.masks, installed.masks_by_column, &[(1, pg_sys::F_OIDEQ, key)], |row| {
+    visit_now(tables.masks, tables.masks_by_column, &[(1, pg_sys::F_OIDEQ, key)], |row| {
         masks.extend(row.value::<i16>(2).zip(row.bytes(3).and_then(|text| CString::new(text).ok())));
         true
     });
@@ -252,10 +252,10 @@ pub fn masks(installed: &Installation, table: u32) -> Vec<(i16, CString)> {
 }
 
 /// The parameters of a mask, in the database encoding: salt, pattern, replacement, flags.
-pub fn mask_parameters(installed: &Installation, id: i32) -> Option<[Option<Vec<u8>>; 4]> {
+pub fn mask_parameters(tables: &MaskTables, id: i32) -> Option<[Option<Vec<u8>>; 4]> {
     let mut parameters = None;
     let keys = [(1, pg_sys::F_INT4EQ, id.into_datum()?)];
-    visit_now(installed.mask_parameters, installed.mask_parameters_by_id, &keys, |row| {
+    visit_now(tables.parameters, tables.parameters_by_id, &keys, |row| {
         parameters = Some([2, 3, 4, 5].map(|column| row.bytes(column)));
         false
     });

@@ -1,6 +1,7 @@
 //! What a query would do as another role: it is parsed and planned and its permissions are checked, but it does not
 //! run. Errors are PostgreSQL's own, with all their fields: see [`crate::pg::hook::frames`].
 
+use crate::pg::sys::acting::{Acting, LOCKED};
 use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::sys::{raw, running};
@@ -27,8 +28,7 @@ struct Sandbox {
     statement: *const c_char,
     explain: *const c_char,
     settings_level: c_int,
-    user: pg_sys::Oid,
-    security: c_int,
+    before: Acting,
 }
 
 #[unsafe(no_mangle)]
@@ -103,14 +103,12 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
                 false,
             );
         }
-        let (mut user, mut security) = (pg_sys::Oid::INVALID, 0);
-        raw::GetUserIdAndSecContext(&mut user, &mut security);
-        let sandbox = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
-        raw::SetUserIdAndSecContext(role.into(), security | sandbox);
+        let before = Acting::now();
+        before.confined(role, LOCKED | pg_sys::SECURITY_RESTRICTED_OPERATION).resume();
         pg_sys::SPI_connect();
         gate::set_dry_run(running::nest_level());
         inject::point(Point::DryRunBegun);
-        Sandbox { statement, explain, settings_level, user, security }
+        Sandbox { statement, explain, settings_level, before }
     }
 }
 
@@ -156,7 +154,7 @@ unsafe extern "C-unwind" fn leave(sandbox: Sandbox) -> pg_sys::Datum {
         }
         pg_sys::SPI_finish();
         end();
-        raw::SetUserIdAndSecContext(sandbox.user, sandbox.security);
+        sandbox.before.resume();
         guc::undo_settings(sandbox.settings_level);
         inject::point(Point::DryRunEnds);
         let text = pg_sys::cstring_to_text_with_len(plan.as_ptr() as *const c_char, plan.len() as c_int);

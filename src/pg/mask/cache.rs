@@ -1,6 +1,6 @@
 //! The masks of tables, as they are now: remembered until an invalidation says otherwise.
 
-use crate::pg::catalog::{self, Installation, tables};
+use crate::pg::catalog::{self, MaskTables, tables};
 use crate::pg::gate;
 use crate::pg::mask::expression::{self, Column, undisturbed};
 use crate::pg::mask::fault::MaskFault;
@@ -262,10 +262,10 @@ pub unsafe fn masks(relation: pg_sys::Relation) -> Option<Rc<Masks>> {
     if known.is_some() {
         return known.filter(|masks| !masks.columns.is_empty());
     }
-    let installed = catalog::installation()?;
+    let tables = catalog::mask_tables()?;
     let (changes, relations) = (CHANGES.load(Relaxed), RELATIONS.load(Relaxed));
     // SAFETY: by contract.
-    let masks = Rc::new(unsafe { load(&installed, relation) });
+    let masks = Rc::new(unsafe { load(&tables, relation) });
     masks.is_stale.set(RELATIONS.load(Relaxed) != relations);
     KNOWN.with_borrow_mut(|known| {
         if known.changes == changes {
@@ -288,12 +288,12 @@ pub fn is_masked(relation: u32) -> bool {
     if let Some(is_masked) = known {
         return is_masked;
     }
-    let installed = catalog::installation();
-    let tables = installed.map_or([0, 0], |installed| [installed.masks, installed.mask_parameters]);
-    for (known, table) in TABLES.iter().zip(tables) {
+    let tables = catalog::mask_tables();
+    let read = tables.map_or([0, 0], |tables| [tables.masks, tables.parameters]);
+    for (known, table) in TABLES.iter().zip(read) {
         known.store(table, Relaxed);
     }
-    let masked = installed.map(|installed| tables::masked_tables(&installed)).unwrap_or_default();
+    let masked = tables.map(|tables| tables::masked_tables(&tables)).unwrap_or_default();
     let is_masked = masked.contains(&relation);
     if masked.is_empty() {
         NONE_AT.store(changes, Relaxed);
@@ -338,12 +338,12 @@ pub unsafe fn is_named_in(query: *mut pg_sys::Query) -> bool {
 
 /// # Safety
 /// `relation` is open and locked.
-unsafe fn load(installed: &Installation, relation: pg_sys::Relation) -> Masks {
+unsafe fn load(tables: &MaskTables, relation: pg_sys::Relation) -> Masks {
     // SAFETY: by contract; the context belongs to the value that is returned, and goes with it. The set of columns is
     // null or of this memory context.
     unsafe {
         let oid = (*relation).rd_id.to_u32();
-        let mut columns: Vec<MaskedColumn> = tables::masks(installed, oid)
+        let mut columns: Vec<MaskedColumn> = tables::masks(tables, oid)
             .into_iter()
             .filter_map(|(number, text)| {
                 let column = rules::column(relation, number)?;

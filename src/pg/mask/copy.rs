@@ -1,7 +1,8 @@
 //! COPY of a table, which checks its rights before anything is planned.
 
 use crate::pg::mask::cache;
-use crate::pg::mask::query::{Opened, hidden_from, new_node};
+use crate::pg::mask::hidden::{Opened, hidden_from};
+use crate::pg::mask::subquery::new_node;
 use crate::pg::sys::{compat, raw};
 use pgrx::tupdesc::PgTupleDesc;
 use pgrx::{PgList, is_a, pg_sys};

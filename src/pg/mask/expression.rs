@@ -4,6 +4,7 @@ use crate::core::guard::FIRST_NORMAL_OBJECT_ID;
 use crate::pg::catalog;
 use crate::pg::gate::{Restricted, Restriction};
 use crate::pg::mask::fault::MaskFault;
+use crate::pg::sys::acting::{Acting, LOCKED};
 use crate::pg::sys::{compat, expression, raw};
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_int, c_void};
@@ -48,7 +49,7 @@ pub fn undisturbed<T>(owner: u32, act: impl FnOnce() -> T) -> T {
         }
     }
     let result = {
-        let _as_owner = Acting::as_user(owner);
+        let _as_owner = AsUser::begin(owner);
         act()
     };
     // SAFETY: a level that was begun above.
@@ -57,25 +58,19 @@ pub fn undisturbed<T>(owner: u32, act: impl FnOnce() -> T) -> T {
 }
 
 /// Somebody else is the current user until it is dropped, also by an error.
-struct Acting(pg_sys::Oid, c_int);
+struct AsUser(Acting);
 
-impl Acting {
-    fn as_user(user: u32) -> Acting {
-        let mut before = pg_sys::Oid::INVALID;
-        let mut context: c_int = 0;
-        // SAFETY: reads and assigns two static variables.
-        unsafe {
-            raw::GetUserIdAndSecContext(&mut before, &mut context);
-            raw::SetUserIdAndSecContext(user.into(), context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
-        }
-        Acting(before, context)
+impl AsUser {
+    fn begin(user: u32) -> AsUser {
+        let before = Acting::now();
+        before.confined(user, LOCKED).resume();
+        AsUser(before)
     }
 }
 
-impl Drop for Acting {
+impl Drop for AsUser {
     fn drop(&mut self) {
-        // SAFETY: assigns two static variables.
-        unsafe { raw::SetUserIdAndSecContext(self.0, self.1) };
+        self.0.resume();
     }
 }
 

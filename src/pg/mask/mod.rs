@@ -8,9 +8,12 @@ mod cache;
 mod copy;
 mod expression;
 mod fault;
+mod hidden;
 mod parameters;
 mod query;
+mod renaming;
 mod rules;
+mod subquery;
 
 pub use cache::{changed, may_be_used, watch};
 pub use copy::as_query;

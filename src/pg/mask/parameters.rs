@@ -30,7 +30,7 @@ fn parameters(id: i32) -> Rc<Parameters> {
         known.get(&id).cloned()
     });
     known.unwrap_or_else(|| {
-        let found = catalog::installation().and_then(|installed| tables::mask_parameters(&installed, id));
+        let found = catalog::mask_tables().and_then(|tables| tables::mask_parameters(&tables, id));
         let Some([salt, pattern, replacement, flags]) = found else { MaskFault::NoParameters(id).raise() };
         let parameters = Rc::new(Parameters {
             key: salt.map(|salt| hmac::Key::new(hmac::HMAC_SHA256, &salt)),

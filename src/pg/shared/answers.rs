@@ -1,5 +1,5 @@
 //! What the sessions of the server know together of tokens: what a remote provider said, when each token was last used, and
-//! who asks just now. In shared memory only: without it every session knows what it asked itself.
+//! who asks just now. In shared memory only (`tables`): without it every session knows what it asked itself.
 //!
 //! Two tables of sets with a few places each. A token has one set, by its digest; the place that was used least recently
 //! gives way. What was refused, or is still being asked, has a table of its own: whoever guesses tokens takes no place from
@@ -10,7 +10,8 @@ use crate::core::provider::flight::{self, Asked, AskedNow, Failed, Next};
 use crate::core::provider::refusals::Refusal;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
-use crate::pg::shared::memory::{answer_sets, asked_sets};
+pub use crate::pg::shared::tables::join;
+use crate::pg::shared::tables::{answer_sets, asked_sets};
 use crate::pg::shared::versions::{Versions, load, store, words};
 use crate::pg::sys::clock;
 use pgrx::pg_sys;
@@ -316,7 +317,7 @@ pub fn ask(key: &Key, decide: impl Fn(Asked) -> Next) -> (Next, Option<AskingTur
     MINE.set(Some((*key, begun)));
     if !WATCHED.replace(true) {
         // SAFETY: the callback stays valid and only stores to shared memory.
-        unsafe { pg_sys::on_shmem_exit(Some(give_back), 0.into()) };
+        unsafe { pg_sys::before_shmem_exit(Some(give_back), 0.into()) };
     }
     (next, Some(AskingTurn { key: *key, begun }))
 }

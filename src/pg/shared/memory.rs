@@ -1,10 +1,10 @@
 //! The shared memory itself, and the counters in it.
 
-use crate::pg::shared::answers::{ASKED_SETS, AnswerSet, AskedSet, WAYS};
-use crate::pg::shared::keys;
+use crate::pg::shared::answers::WAYS;
 use crate::pg::shared::sessions::SessionSlot;
 use crate::pg::shared::writers::{WRITERS, Writer};
-use crate::pg::sys::{clock, compat, machine, report};
+use crate::pg::shared::{keys, tables};
+use crate::pg::sys::{clock, compat, report};
 use once_cell::sync::{Lazy, OnceCell};
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
@@ -99,9 +99,7 @@ pub(super) struct Shared {
     counters: Counters,
     pub(super) writers: [Writer; WRITERS],
     keys: [keys::KeySlot; keys::SLOTS],
-    asked: [AskedSet; ASKED_SETS],
     slots: u32,
-    answers: u32,
     first: [SessionSlot; 0],
 }
 
@@ -144,20 +142,19 @@ fn slot_count() -> usize {
     usize::try_from(processes).unwrap_or(0)
 }
 
-/// Sets of the table of answers: as many as were asked for, but not more than an eighth of the machine's memory.
-fn answer_count() -> usize {
-    let wanted = TOKENS.get().map_or(0, |tokens| tokens().div_ceil(WAYS));
-    wanted.min(machine::memory() / 8 / size_of::<AnswerSet>())
+fn tokens() -> usize {
+    TOKENS.get().map_or(0, |tokens| tokens())
 }
 
 fn size() -> usize {
-    size_of::<Shared>() + slot_count() * size_of::<SessionSlot>() + answer_count() * size_of::<AnswerSet>()
+    size_of::<Shared>() + slot_count() * size_of::<SessionSlot>()
 }
 
 /// Called when PostgreSQL adds up what extensions want.
 #[pg_guard]
 unsafe extern "C-unwind" fn request() {
-    let (wanted, room) = (TOKENS.get().map_or(0, |tokens| tokens()), answer_count() * WAYS);
+    let (wanted, sets) = (tokens(), tables::sets_for(tokens()));
+    let room = sets * WAYS;
     if room < wanted {
         report::warn(
             format!("the sessions share what they know of {room} tokens, not of {wanted}"),
@@ -166,7 +163,7 @@ unsafe extern "C-unwind" fn request() {
         );
     }
     // SAFETY: called at the time at which requests are taken.
-    unsafe { pg_sys::RequestAddinShmemSpace(size()) };
+    unsafe { pg_sys::RequestAddinShmemSpace(size() + tables::size(sets)) };
 }
 
 /// Plain frame: see [`crate::pg::hook::frames`].
@@ -191,10 +188,10 @@ unsafe extern "C-unwind" fn attach() {
         if !found {
             std::ptr::write_bytes(memory as *mut u8, 0, size());
             (*memory).slots = u32::try_from(slot_count()).unwrap_or(0);
-            (*memory).answers = u32::try_from(answer_count()).unwrap_or(0);
             (*memory).counters.since.store(clock::wall_time(), Relaxed);
         }
         SHARED.store(memory, Relaxed);
+        tables::attach(tables::sets_for(tokens()));
     }
 }
 
@@ -227,19 +224,4 @@ pub(super) fn key_slots() -> impl Iterator<Item = &'static [keys::KeySlot; keys:
 pub(super) fn slots(shared: &'static Shared) -> &'static [SessionSlot] {
     // SAFETY: attach() reserved as many slots behind the structure.
     unsafe { std::slice::from_raw_parts(shared.first.as_ptr(), shared.slots as usize) }
-}
-
-/// Empty without shared memory.
-pub(super) fn answer_sets() -> &'static [AnswerSet] {
-    let Some(shared) = shared() else { return &[] };
-    // SAFETY: attach() reserved as many sets behind the slots; both are aligned to words.
-    unsafe {
-        let first = shared.first.as_ptr().add(shared.slots as usize).cast();
-        std::slice::from_raw_parts(first, shared.answers as usize)
-    }
-}
-
-/// Empty without shared memory.
-pub(super) fn asked_sets() -> &'static [AskedSet] {
-    shared().map_or(&[], |shared| &shared.asked)
 }

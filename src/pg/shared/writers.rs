@@ -79,14 +79,14 @@ pub fn backlog() -> u64 {
     writer(catalog::database()).map_or(0, |writer| writer.backlog.load(Relaxed))
 }
 
-/// So many bytes were added to what waits.
+/// These bytes wait, too.
 pub fn add_to_backlog(bytes: u64) {
     if let Some(writer) = writer(catalog::database()) {
         writer.backlog.fetch_add(bytes, Relaxed);
     }
 }
 
-/// So many bytes wait no more. After a crash the count began anew, so that there may be more than were counted.
+/// These bytes wait no more. After a crash the count began anew: there may be more of them than were counted.
 pub fn take_from_backlog(bytes: u64) {
     if let Some(writer) = writer(catalog::database()) {
         let less = |backlog: u64| Some(backlog.saturating_sub(bytes));

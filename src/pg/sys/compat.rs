@@ -478,6 +478,14 @@ pub fn has_usage(schema: pg_sys::Oid, user: pg_sys::Oid) -> bool {
 /// Column of the granted role in pg_auth_members (`pg_auth_members.h`), which gained an OID in 16.
 pub const ANUM_PG_AUTH_MEMBERS_ROLEID: i16 = if cfg!(any(feature = "pg14", feature = "pg15")) { 1 } else { 2 };
 
+/// Column of the function that measures how far values are apart in pg_range (`pg_range.h`), before which 19 put others.
+pub const ANUM_PG_RANGE_RNGSUBDIFF: i16 =
+    if cfg!(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")) {
+        7
+    } else {
+        12
+    };
+
 /// Whether membership lets `member` act as `role`: any membership before 16; since then one with INHERIT or SET,
 /// not one with ADMIN alone. Superusers are members of everything.
 pub fn can_act_as(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
@@ -665,6 +673,25 @@ pub unsafe fn request_shared_memory(request: unsafe extern "C-unwind" fn()) {
         shared_memory::PREVIOUS = pg_sys::shmem_request_hook;
         pg_sys::shmem_request_hook = Some(shared_memory::hook);
     }
+}
+
+/// Memory that sessions share although nobody reserved it when the server started (`GetNamedDSMSegment`): found by its name, or
+/// made and set up by whoever asks first. `None` before 17, which has none. Where it cannot be had this raises an error, which
+/// leaves locks of PostgreSQL's own (LWLocks) behind, as errors do.
+///
+/// # Safety
+/// `set_up` makes something of as many bytes, and cannot fail; all that ask for this name agree on both.
+#[cfg_attr(any(feature = "pg14", feature = "pg15", feature = "pg16"), allow(unused_variables))]
+pub unsafe fn named_memory(
+    name: &CStr,
+    size: usize,
+    set_up: unsafe extern "C-unwind" fn(*mut c_void),
+) -> Option<*mut c_void> {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    return None;
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    // SAFETY: by contract; the name is copied.
+    Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) })
 }
 
 #[cfg(not(feature = "pg14"))]

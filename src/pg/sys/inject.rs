@@ -1,5 +1,6 @@
 //! Faults on demand, for tests only: with the feature `inject`, which no build has that anybody uses, a superuser's setting
-//! lets the next message fail at a point of theirs. Without it nothing of this is compiled.
+//! lets the next message fail at a point of theirs, and a variable of the environment makes the library that of the next
+//! version. Without it nothing of this is compiled.
 
 /// Declares the points, so that a test can try all of them.
 macro_rules! points {
@@ -53,8 +54,15 @@ pub fn point(_: Point) {}
 #[inline(always)]
 pub fn frame(_: Point) {}
 
+/// The version of this library.
+#[cfg(not(feature = "inject"))]
+#[inline(always)]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 #[cfg(feature = "inject")]
-pub use armed::{frame, install, point};
+pub use armed::{frame, install, point, version};
 
 #[cfg(feature = "inject")]
 mod armed {
@@ -70,6 +78,7 @@ mod armed {
     /// How something fails.
     const KINDS: [&str; 4] = ["nothing", "error", "cancel", "panic"];
 
+    static NEXT: GucSetting<bool> = GucSetting::<bool>::new(false);
     static LEVER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
     static STATE: OnceCell<fn() -> String> = OnceCell::new();
     /// When it was armed: the message that does so fails nowhere.
@@ -86,6 +95,16 @@ mod armed {
         if STATE.set(state).is_err() {
             return;
         }
+        if is_next() {
+            GucRegistry::define_bool_guc(
+                c"bodata.next",
+                c"New in the version after this one.",
+                c"For tests only.",
+                &NEXT,
+                GucContext::Userset,
+                GucFlags::default(),
+            );
+        }
         // SAFETY: the hooks have the signatures that guc.c expects and live as long as the process.
         unsafe {
             GucRegistry::define_string_guc_with_hooks(
@@ -100,6 +119,21 @@ mod armed {
                 Some(show),
             );
         }
+    }
+
+    fn is_next() -> bool {
+        std::env::var_os("IMMUTA_NEXT_VERSION").is_some()
+    }
+
+    /// The version of this library, or the one after it.
+    pub fn version() -> &'static str {
+        if is_next() { concat!(env!("CARGO_PKG_VERSION"), ".1") } else { env!("CARGO_PKG_VERSION") }
+    }
+
+    /// What is new in the version after this one.
+    #[pgrx::pg_extern(sql = false)]
+    fn immuta_next() -> bool {
+        NEXT.get()
     }
 
     #[pg_guard]

@@ -1,5 +1,6 @@
 //! What PostgreSQL offers, one call at a time: knows nothing of the rest of this project but `core`.
 
+pub mod acting;
 pub mod client;
 pub mod clock;
 pub mod compat;

@@ -1,113 +1,18 @@
 //! What a verified token says, against what is accepted of its issuer.
 
-use super::json::{Json, Path};
-use super::keys::{Algorithm, KeySet};
-use super::token::Fault;
-use crate::core::identity::{self, Actor, Bearer, Identity};
+use super::fault::Fault;
+use super::json::{Json, Path, name, time};
+use super::policy::Policy;
+use super::profile::{Attributes, attributes, groups};
+use super::revocation::{RevocationKey, revocation};
+use crate::core::identity::{self, Actor, Bearer};
 use crate::core::provider::answers::is_no_access_token;
-use crate::core::provider::endpoint;
 use crate::core::time::Timestamp;
 use crate::core::token::Digest;
 use std::rc::Rc;
-use std::time::Duration;
 
-/// Most groups, and values of an attribute, and attributes.
-const MAX_ELEMENTS: usize = 1000;
 /// Most actors, one for another.
 const MAX_ACTORS: usize = 8;
-
-/// What is accepted of one issuer: the settings, and what its row says instead.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy {
-    pub audiences: Vec<String>,
-    pub types: Vec<String>,
-    pub algorithms: Vec<Algorithm>,
-    /// The first that is there names the user.
-    pub user_claims: Vec<Path>,
-    pub user_template: String,
-    pub groups: Option<Path>,
-    /// An object of all attributes, and where single ones are.
-    pub attributes: Option<Path>,
-    pub attribute_claims: Vec<(String, Path)>,
-    pub scopes: Vec<String>,
-    /// A claim, and the values of which it must have one.
-    pub required: Vec<(Path, Vec<Json>)>,
-    pub skew: Duration,
-    /// How much longer a token counts with which the session was opened.
-    pub outlives: Duration,
-    pub max_lifetime: Option<Duration>,
-    pub refuses_actors: bool,
-    pub keys: Keys,
-}
-
-/// Where the keys are, if not where the issuer's metadata say.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Keys {
-    #[default]
-    Discovery,
-    Url(String),
-    Pinned(KeySet),
-}
-
-impl Policy {
-    /// What the row of an issuer says instead; the error tells what is wrong with that.
-    pub fn change(&mut self, row: &Json) -> Result<(), String> {
-        for (name, value) in row.members().ok_or("It must be an object.")? {
-            let wrong = || format!("{name} is not what it must be.");
-            let texts = || value.texts().filter(|texts| !texts.is_empty()).ok_or_else(wrong);
-            let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
-            let path = |text: &str| Path::parse(text).ok_or_else(|| format!("{name} names no claim."));
-            match name.as_str() {
-                "audiences" => self.audiences = owned(texts()?),
-                "algorithms" => {
-                    let parse = |text: &str| Algorithm::parse(text).ok_or_else(|| algorithm_fault(text));
-                    self.algorithms = texts()?.into_iter().map(parse).collect::<Result<_, _>>()?;
-                }
-                "user_claim" => self.user_claims = texts()?.into_iter().map(path).collect::<Result<_, _>>()?,
-                "groups_claim" => self.groups = Some(path(value.text().ok_or_else(wrong)?)?),
-                "attribute_claims" => {
-                    let place = |(attribute, at): &(String, Json)| {
-                        Ok((attribute.clone(), path(at.text().ok_or_else(wrong)?)?))
-                    };
-                    self.attribute_claims =
-                        value.members().ok_or_else(wrong)?.iter().map(place).collect::<Result<_, String>>()?;
-                }
-                "required_claims" => {
-                    let wanted = |(claim, values): &(String, Json)| {
-                        let values = values.list().map_or_else(|| vec![values.clone()], <[Json]>::to_vec);
-                        Ok((path(claim)?, values))
-                    };
-                    self.required =
-                        value.members().ok_or_else(wrong)?.iter().map(wanted).collect::<Result<_, String>>()?;
-                }
-                "user_template" => {
-                    let template = value.text().ok_or_else(wrong)?;
-                    if let Some(fault) = identity::template_fault(template) {
-                        return Err(fault.into());
-                    }
-                    self.user_template = template.to_owned();
-                }
-                "jwks_url" => {
-                    let url = value.text().ok_or_else(wrong)?;
-                    if let Some(fault) = endpoint::document_fault(url) {
-                        return Err(fault.into());
-                    }
-                    self.keys = Keys::Url(url.to_owned());
-                }
-                "jwks" => {
-                    let keys = KeySet::of(value).ok_or("There is no key in jwks that can be used.")?;
-                    self.keys = Keys::Pinned(keys);
-                }
-                _ => return Err(wrong()),
-            }
-        }
-        Ok(())
-    }
-}
-
-pub fn algorithm_fault(name: &str) -> String {
-    format!("\"{name}\" is not one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA.")
-}
 
 /// What a check finds.
 pub type Check = fn(&Json, &Policy, Timestamp) -> Result<(), Fault>;
@@ -147,10 +52,6 @@ fn check_times(claims: &Json, policy: &Policy, now: Timestamp) -> Result<(), Fau
     let Some(longest) = policy.max_lifetime else { return Ok(()) };
     let (issued, expires) = (issued.ok_or(Fault::Lifetime)?, at("exp")?.ok_or(Fault::Expired)?);
     if issued.plus(longest) < expires { Err(Fault::Lifetime) } else { Ok(()) }
-}
-
-fn time(claims: &Json, name: &str) -> Result<Option<Timestamp>, Fault> {
-    claims.member(name).map(|value| value.number().map(Timestamp::from_unix).ok_or(Fault::ClaimType)).transpose()
 }
 
 /// When a token ends, which every token must say.
@@ -220,12 +121,6 @@ fn check_actor(claims: &Json, policy: &Policy, _: Timestamp) -> Result<(), Fault
     if !actors(claims)?.is_empty() && policy.refuses_actors { Err(Fault::Actor) } else { Ok(()) }
 }
 
-/// A text that can be shown: short and printable.
-fn name(value: &Json) -> Result<String, Fault> {
-    let fits = value.text().filter(|text| Identity::is_well_formed(text));
-    fits.map(str::to_owned).ok_or(Fault::ClaimType)
-}
-
 fn check_scope(claims: &Json, policy: &Policy, _: Timestamp) -> Result<(), Fault> {
     let mut granted = Vec::new();
     for name in ["scope", "scp"] {
@@ -244,69 +139,6 @@ fn check_required(claims: &Json, policy: &Policy, _: Timestamp) -> Result<(), Fa
         })
     };
     if policy.required.iter().all(has) { Ok(()) } else { Err(Fault::Claims) }
-}
-
-/// The groups, if tokens of this issuer say them; `None` where our own tables do.
-fn groups(claims: &Json, policy: &Policy) -> Result<Option<Vec<String>>, Fault> {
-    let Some(path) = &policy.groups else { return Ok(None) };
-    match path.of(claims) {
-        Some(Json::List(list)) => names(list).map(Some),
-        Some(_) => Err(Fault::ClaimType),
-        None if leaves_groups_out(claims) => Err(Fault::Groups),
-        None => Ok(Some(Vec::new())),
-    }
-}
-
-/// How Entra ID says that there are too many.
-fn leaves_groups_out(claims: &Json) -> bool {
-    let elsewhere = |name: &str| claims.member(name).is_some_and(|sources| sources.member("groups").is_some());
-    claims.member("hasgroups").is_some() || claims.member("groups:src1").is_some() || elsewhere("_claim_names")
-}
-
-fn names(list: &[Json]) -> Result<Vec<String>, Fault> {
-    if list.len() > MAX_ELEMENTS { Err(Fault::ClaimType) } else { list.iter().map(name).collect() }
-}
-
-pub type Attributes = Vec<(String, Vec<String>)>;
-
-/// As PostgreSQL reads an array of texts.
-pub fn written_groups(groups: &[String]) -> String {
-    let quoted = groups.iter().map(|group| format!("\"{}\"", group.replace('\\', r"\\").replace('"', r#"\""#)));
-    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
-}
-
-/// As a JSON object of lists.
-pub fn written_attributes(attributes: &Attributes) -> String {
-    let object: serde_json::Map<_, _> =
-        attributes.iter().map(|(name, values)| (name.clone(), values.clone().into())).collect();
-    serde_json::Value::Object(object).to_string()
-}
-
-/// The attributes, if tokens of this issuer say them; `None` where our own tables do.
-fn attributes(claims: &Json, policy: &Policy) -> Result<Option<Attributes>, Fault> {
-    if policy.attributes.is_none() && policy.attribute_claims.is_empty() {
-        return Ok(None);
-    }
-    let values = |value: &Json| match value {
-        Json::Text(_) => Ok(vec![name(value)?]),
-        Json::List(list) => names(list),
-        _ => Err(Fault::ClaimType),
-    };
-    let mut found = Vec::new();
-    if let Some(object) = policy.attributes.as_ref().and_then(|path| path.of(claims)) {
-        let members = object.members().filter(|members| members.len() <= MAX_ELEMENTS).ok_or(Fault::ClaimType)?;
-        for (attribute, value) in members {
-            if policy.attribute_claims.iter().all(|(other, _)| other != attribute) {
-                found.push((name(&Json::Text(attribute.clone()))?, values(value)?));
-            }
-        }
-    }
-    for (attribute, path) in &policy.attribute_claims {
-        if let Some(value) = path.of(claims) {
-            found.push((attribute.clone(), values(value)?));
-        }
-    }
-    Ok(Some(found))
 }
 
 /// What is remembered of a token that was accepted.
@@ -347,36 +179,14 @@ pub fn accepted(claims: Json, issuer: &str, signed: Digest, policy: &Policy) -> 
     })
 }
 
-/// A digest of what was revoked.
-pub type RevocationKey = [u8; 32];
-
-/// By what a token is revoked: its issuer and id or, without an id, what was signed.
-pub fn revocation(issuer: &str, token_id: Option<&str>, signed: Digest) -> RevocationKey {
-    let revoked = match token_id {
-        Some(id) => Digest::of(&[b"jti", issuer.as_bytes(), id.as_bytes()].join(&0)),
-        None => Digest::of(&[&b"signed\0"[..], &signed.0].concat()),
-    };
-    revoked.0
-}
-
-/// By what all tokens of a user are revoked that were issued before.
-pub fn revocation_of_user(identity: &Identity) -> RevocationKey {
-    Digest::of(&[b"user", identity.iamid.as_bytes(), identity.userid.as_bytes()].join(&0)).0
-}
-
-/// By what the administrator revokes a token, and until when, as its own claims say. Nobody verified it.
-pub fn revocation_of(token: &super::token::Token) -> Option<(String, RevocationKey, Option<Timestamp>)> {
-    let issuer = token.issuer().ok()?.to_owned();
-    let token_id = token.claims.member("jti").map(name).transpose().ok()?;
-    let key = revocation(&issuer, token_id.as_deref(), token.digest());
-    Some((issuer, key, time(&token.claims, "exp").ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::provider::jwt::profile::MAX_ELEMENTS;
+    use std::time::Duration;
 
     const SECOND: i64 = 1_000_000;
+
     /// 1,000,000,000 seconds after 1970.
     const NOW: Timestamp = Timestamp((1_000_000_000 - 946_684_800) * SECOND);
 
@@ -611,44 +421,5 @@ mod tests {
         ] {
             assert_eq!(attributes(bad), Err(Fault::ClaimType), "{bad}");
         }
-    }
-
-    #[test]
-    fn profiles_are_written_as_postgresql_reads_them() {
-        assert_eq!(written_groups(&["a".into(), r#"b"\c,{}"#.into()]), r#"{"a","b\"\\c,{}"}"#);
-        assert_eq!(written_groups(&[]), "{}");
-        let attributes = vec![("a\"".into(), vec!["1".into(), "2".into()]), ("b".into(), Vec::new())];
-        assert_eq!(written_attributes(&attributes), r#"{"a\"":["1","2"],"b":[]}"#);
-    }
-
-    #[test]
-    fn rows_are_looked_at_before_they_count() {
-        for (bad, part) in [
-            ("[]", "object"),
-            (r#"{"audiences":[]}"#, "audiences"),
-            (r#"{"audiences":[7]}"#, "audiences"),
-            (r#"{"algorithms":["HS256"]}"#, "HS256"),
-            (r#"{"algorithms":["none"]}"#, "none"),
-            (r#"{"user_claim":["/~"]}"#, "user_claim"),
-            (r#"{"groups_claim":7}"#, "groups_claim"),
-            (r#"{"attribute_claims":{"a":7}}"#, "attribute_claims"),
-            (r#"{"required_claims":["a"]}"#, "required_claims"),
-            (r#"{"user_template":"x"}"#, "{userid}"),
-            (r#"{"jwks_url":"file:///etc/passwd"}"#, "URL"),
-            (r#"{"jwks":{"keys":[]}}"#, "key"),
-            (r#"{"colour":"red"}"#, "colour"),
-        ] {
-            let fault = policy().change(&read(bad)).err().unwrap_or_default();
-            assert!(fault.contains(part), "{bad}: {fault}");
-        }
-    }
-
-    #[test]
-    fn tokens_are_revoked_by_issuer_and_id_or_by_what_was_signed() {
-        let (one, other) = (Digest::of(b"a"), Digest::of(b"b"));
-        assert!(revocation("i", Some("1"), one) == revocation("i", Some("1"), other));
-        assert!(revocation("i", Some("1"), one) != revocation("j", Some("1"), one));
-        assert!(revocation("i", None, one) != revocation("i", None, other));
-        assert!(revocation("i", None, one) == revocation("j", None, one));
     }
 }

@@ -1,5 +1,8 @@
 //! JSON in which a member that is there twice is not there at all.
 
+use super::fault::Fault;
+use crate::core::identity::Identity;
+use crate::core::time::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::Number;
@@ -107,6 +110,17 @@ fn unescaped(step: &str) -> Option<String> {
 fn index(step: &str) -> Option<usize> {
     let is_plain = step == "0" || !step.starts_with(['0', '+']);
     step.parse().ok().filter(|_| is_plain)
+}
+
+/// A text that can be shown: short and printable.
+pub fn name(value: &Json) -> Result<String, Fault> {
+    let fits = value.text().filter(|text| Identity::is_well_formed(text));
+    fits.map(str::to_owned).ok_or(Fault::ClaimType)
+}
+
+/// A time, in seconds since 1970.
+pub fn time(claims: &Json, name: &str) -> Result<Option<Timestamp>, Fault> {
+    claims.member(name).map(|value| value.number().map(Timestamp::from_unix).ok_or(Fault::ClaimType)).transpose()
 }
 
 impl<'de> Deserialize<'de> for Json {

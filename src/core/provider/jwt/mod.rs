@@ -3,6 +3,10 @@
 
 pub mod cache;
 pub mod claims;
+pub mod fault;
 pub mod json;
 pub mod keys;
+pub mod policy;
+pub mod profile;
+pub mod revocation;
 pub mod token;

@@ -1,0 +1,102 @@
+"""The version stands in one place; what was released is never changed, and leads to this version by one way."""
+
+import hashlib
+import re
+import subprocess
+
+import pytest
+from harness.releases import CURRENT, RELEASED, ROOT, script, sums
+
+UPDATES = {file.name: file for file in (ROOT / "sql").glob("immuta_ext--*--*.sql")}
+FREEZE = "tools/freeze writes it"
+
+
+def number(version):
+    return [int(digits) for digits in re.findall(r"\d+", version)]
+
+
+def releases():
+    """The versions of all releases, the oldest first."""
+    return sorted((name[1] for name in map(re.compile(r"immuta_ext--([^-]+)\.sql$").match, sums()) if name), key=number)
+
+
+def file_of(name):
+    return UPDATES.get(name, RELEASED / name)
+
+
+def test_the_version_stands_in_one_place():
+    assert re.search(r'name = "immuta_ext"\nversion = "(.+)"', (ROOT / "Cargo.lock").read_text())[1] == CURRENT
+    assert "default_version = '@CARGO_VERSION@'" in (ROOT / "immuta_ext.control").read_text()
+    for file in (ROOT / "META.json",):
+        if file.exists():
+            assert set(re.findall(r'"version": "(\d[\d.]+)"', file.read_text())) - {"1.0.0"} == {CURRENT}
+    assert [str(file) for file in (ROOT / "src").rglob("*.rs") if re.search(rf'"{re.escape(CURRENT)}(?:\\0)?"', file.read_text())
+            and file.name != "version.rs"] == []
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        of_ours = re.findall(r"immuta[_-]ext(?:--|-|_| )v?(\d+\.\d+\.\d+)", page.read_text())
+        assert set(of_ours) <= {CURRENT}, page.name
+
+
+def test_the_changelog_speaks_of_this_version():
+    """What was never released can neither have changed nor been mended."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    heads = re.findall(r"^## (\S+)", text, re.M)
+    assert heads[0] in (CURRENT, "Unreleased"), heads
+    assert [head for head in heads if head not in (CURRENT, "Unreleased")] == [v for v in reversed(releases()) if v != CURRENT]
+    if not set(releases()) - {CURRENT}:
+        assert re.findall(r"^### (?!Added).*", text, re.M) == []
+
+
+def test_released_scripts_are_as_they_were():
+    listed = sums()
+    there = {file.name for file in RELEASED.glob("*.sql")}
+    assert there <= listed.keys()
+    for name, checksum in listed.items():
+        assert hashlib.sha256(file_of(name).read_bytes()).hexdigest() == checksum, f"{name} was released: change a later version"
+    # The list could be changed along with them; what was tagged cannot.
+    tags = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for tag in tags:
+        shown = subprocess.run(["git", "show", f"{tag}:sql/released/SHA256SUMS"], cwd=ROOT, capture_output=True, text=True)
+        assert set(shown.stdout.splitlines()) <= {f"{checksum}  {name}" for name, checksum in listed.items()}, tag
+
+
+def test_a_released_version_is_what_the_tree_makes():
+    if CURRENT in releases():
+        assert (RELEASED / f"immuta_ext--{CURRENT}.sql").read_text() == script(), (
+            f"{CURRENT} is frozen: raise the version in Cargo.toml and write sql/immuta_ext--{CURRENT}--….sql; "
+            f"as long as there is no tag v{CURRENT}, {FREEZE} anew")
+
+
+def test_updates_are_one_chain():
+    chain = releases() + ([] if CURRENT in releases() else [CURRENT])
+    assert chain[-1] == CURRENT, "a version is only ever raised"
+    assert set(UPDATES) == {f"immuta_ext--{one}--{next_one}.sql" for one, next_one in zip(chain, chain[1:])}
+    for name in UPDATES.keys() - sums().keys():
+        assert UPDATES[name].read_text().endswith((ROOT / "sql/closed.sql").read_text()), f"{name} ends with sql/closed.sql"
+    assert {name for name in UPDATES if not name.endswith(f"--{CURRENT}.sql")} <= sums().keys()
+
+
+def test_these_tests_can_fail(tmp_path, monkeypatch):
+    """What they would say of a tree in which something was changed."""
+    module = __import__("test_release")
+    name = f"immuta_ext--{CURRENT}.sql"
+    frozen = script()
+    checksum = hashlib.sha256(frozen.encode()).hexdigest()
+    monkeypatch.setattr(module, "RELEASED", tmp_path)
+    monkeypatch.setattr(module, "sums", lambda: {name: checksum})
+    (tmp_path / name).write_text(frozen)
+    test_a_released_version_is_what_the_tree_makes()
+    for edit, test in ((lambda: (tmp_path / name).write_text(frozen + "-- edited\n"), test_released_scripts_are_as_they_were),
+                       (lambda: monkeypatch.setattr(module, "script", lambda: frozen + "SELECT 1;\n"), test_a_released_version_is_what_the_tree_makes),
+                       (lambda: monkeypatch.setattr(module, "CURRENT", "0.0.1"), test_updates_are_one_chain),
+                       (lambda: monkeypatch.setattr(module, "CURRENT", "99.0.0"), test_updates_are_one_chain)):
+        (tmp_path / name).write_text(frozen)
+        edit()
+        with pytest.raises(AssertionError):
+            test()
+
+
+def test_licences_of_what_is_linked_go_with_ours(tmp_path):
+    subprocess.run([ROOT / "tools" / "licences", tmp_path / "file"], check=True)
+    text = (tmp_path / "file").read_text()
+    assert len(re.findall(r"^[\w-]+ \d+\.\d+\.\d+\S*: ", text, re.M)) > 60 and text.count("Permission is hereby granted") > 20
