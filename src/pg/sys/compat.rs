@@ -689,9 +689,22 @@ pub unsafe fn named_memory(
 ) -> Option<*mut c_void> {
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
     return None;
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
     // SAFETY: by contract; the name is copied.
-    Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) })
+    return Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) });
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    // SAFETY: as above; the last argument is for `call()`.
+    return Some(unsafe {
+        pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(call), &mut false, set_up as *mut c_void)
+    });
+}
+
+/// What sets memory up gets an argument since 19.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn call(memory: *mut c_void, set_up: *mut c_void) {
+    // SAFETY: the argument of `named_memory()`.
+    unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn(*mut c_void)>(set_up)(memory) }
 }
 
 #[cfg(not(feature = "pg14"))]
