@@ -142,7 +142,7 @@ HONEST = [
     ("SHOW work_mem", ""), ("ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY alice SET TABLESPACE pg_default", ""),
 ] + ([
     ("REPACK alice.own", TABLE), ("REPACK alice.own USING INDEX own_pkey", TABLE), ("REPACK (CONCURRENTLY) alice.own", None),
-    ("REPACK", ""), ("WAIT FOR LSN '0/1'", ""), ("COPY alice.own TO STDOUT (FORMAT json)", None),
+    ("REPACK", None), ("WAIT FOR LSN '0/1'", None), ("COPY alice.own TO STDOUT (FORMAT json)", None),
 ] if int(VERSION) >= 19 else [])
 
 
