@@ -12,7 +12,7 @@ MINUTES ?= 10
 TRANSACTIONS ?= 1000000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test fuzz unit bench memory clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test freeze release fuzz unit bench memory clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -75,7 +75,7 @@ wrapped:
 	@tools/setup $(CORE_PG)
 	@$(PYTHON) tests/run.py --only wrapped $(CORE_PG)
 
-## make upgrade    pg_upgrade, dump and restore between versions: who has which access (UPGRADES="15:18,17:18")
+## make upgrade    pg_upgrade, dump and restore, replication between versions, and a new version of the extension: who has which access (UPGRADES="15:18,17:18")
 upgrade:
 	@tools/setup $(PG)
 	@tools/install $(PG)
@@ -91,6 +91,15 @@ install-test:
 	@tools/setup $(INSTALL_PG)
 	@[ -n "$(PACKAGES)" ] || tools/install $(INSTALL_PG)
 	@PACKAGES=$(PACKAGES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/install
+
+## make freeze     the script of this version into sql/released; see docs/release.md
+freeze:
+	@tools/freeze
+
+## make release    the checklist of docs/release.md; what is published is in build/dist then (tools/release STEP for one step)
+release:
+	@tools/setup $(PG)
+	@tools/release
 
 ## make fuzz       ten minutes each of random SQL by an impersonated user and by one who sees masks, two of random tokens and keys (FUZZ_PG=18 MINUTES=10)
 fuzz:

@@ -48,10 +48,11 @@ pgrx::extension_sql_file!("../sql/access/subscriptions.sql", name = "subscriptio
 pgrx::extension_sql_file!("../sql/access/profiles.sql", name = "profiles", requires = ["subscriptions"]);
 pgrx::extension_sql_file!("../sql/access/policies.sql", name = "policies", requires = ["profiles"]);
 pgrx::extension_sql_file!("../sql/access/row_policies.sql", name = "row_policies", requires = ["policies"]);
+pgrx::extension_sql_file!("../sql/access/mask_warnings.sql", name = "mask_warnings", requires = ["row_policies"]);
 pgrx::extension_sql_file!(
     "../sql/access/masking_policies.sql",
     name = "masking_policies",
-    requires = ["row_policies"]
+    requires = ["mask_warnings"]
 );
 pgrx::extension_sql_file!("../sql/access/why.sql", name = "why", requires = ["masking_policies"]);
 pgrx::extension_sql_file!("../sql/access/projects.sql", name = "projects", requires = ["why"]);

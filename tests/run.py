@@ -1,19 +1,21 @@
 """Runs every suite, says what it is doing, and ends with one line that counts them all.
 
-    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,wrapped] VERSION…
+    tests/run.py [--only format,lint,rust,clients,inject,core,assert,upgrade,install,wrapped] VERSION…
 
-One lane builds, version by version; two more run what a version's library is ready for. They mostly wait, for servers
-and for time to pass.
+One lane builds, version by version; three more run what a version's library is ready for, the longest first. They also
+wait, for servers and for time to pass.
 """
 
 import argparse
+import heapq
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harness.server import BUILD, NOBODY, TRIED, VERSIONS  # noqa: E402
 
-PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade")
+PARTS = ("format", "lint", "rust", "clients", "inject", "core", "assert", "upgrade", "install")
 # Drivers and poolers know little of versions.
 DRIVER_VERSIONS = ("15", "18")
 # The versions whose sources Debian has: PostgreSQL's own tests, and a build with assertions.
@@ -30,16 +32,65 @@ CORE_VERSIONS, ASSERT_VERSIONS = ("15", "18"), ("18",)
 INJECT_VERSIONS = ("18",)
 # The shortest upgrade; `make upgrade` runs the others as well.
 UPGRADE = ("17", "18")
+# The one that Debian 12 has: its package, on a new system; `make install-test` has other ways and Debian 13.
+INSTALL_VERSION = "15"
+LANES = 3
+# In seconds of two idle cores, roughly: the longest begin first, so that at the end no lane is left alone with one.
+LENGTHS = {"assert": 400, "providers": 300, "drivers": 250, "subscriptions": 200, "e2e": 150, "upgrade": 150, "attacks": 130, "inject": 100,
+           "core": 90, "install": 90, "audit": 70, "masking": 30}
+
+
+class Lanes:
+    """Threads that run what is ready. Whoever leaves waits until all of it is done, and lends a hand meanwhile."""
+
+    def __init__(self, count):
+        self.ready, self.order, self.closed, self.faults = [], itertools.count(), False, []
+        self.changed = threading.Condition()
+        self.threads = [threading.Thread(target=self._work) for _ in range(count)]
+
+    def later(self, what, task, *arguments):
+        with self.changed:
+            heapq.heappush(self.ready, (-LENGTHS[what], next(self.order), task, arguments))
+            self.changed.notify()
+
+    def _work(self):
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.ready or self.closed)
+                if not self.ready:
+                    return
+                _, _, task, arguments = heapq.heappop(self.ready)
+            try:
+                task(*arguments)
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends with it
+                self.faults.append(fault)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        self._work()
+        for thread in self.threads:
+            thread.join()
+        if self.faults:
+            raise self.faults[0]
 
 
 class Tally:
     def __init__(self):
         self.passed = self.failed = 0
         self.failures = []
+        self.lock = threading.Lock()
 
     def add(self, name, passed, failed, output=""):
-        self.passed += passed
-        self.failed += failed
+        with self.lock:
+            self.passed += passed
+            self.failed += failed
         if failed:
             # The last lines of a run are often all that one gets to see of it.
             which = re.findall(r"^(?:FAILED|ERROR) (\S+)|^\[core\] failed: (.*);|^test (\S+) .*FAILED$", output, re.M)
@@ -49,9 +100,13 @@ class Tally:
 
 def build_environment(version=""):
     """The environment of tools/env.sh for a version; PWD is its crate."""
-    shown = subprocess.run(["bash", "-c", '. "$0" "$1" && env -0', ROOT / "tools" / "env.sh", version], text=True,
-                           check=True, stdout=subprocess.PIPE).stdout
-    return dict(line.split("=", 1) for line in shown.split("\0") if line)
+    shown = subprocess.run(["bash", "-c", '. "$0" "$1" && env -0', ROOT / "tools" / "env.sh", version], check=True, stdout=subprocess.PIPE)
+    return dict(entry.split("=", 1) for entry in os.fsdecode(shown.stdout).split("\0") if entry)
+
+
+def linted(env):
+    """In which what is compiled is linted as well: as `cargo clippy` does it, which compiles nothing that can be run."""
+    return dict(env, RUSTC_WORKSPACE_WRAPPER="clippy-driver", CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")
 
 
 def run(name, words, env):
@@ -76,11 +131,18 @@ def check(tally, name, words, env):
     return succeeded
 
 
+def lint(tally, version, feature, env):
+    """Compiles what rust() and install_with_faults() run."""
+    targets = ["--lib", "--tests"] if feature == "pg_test" else ["--lib", "--examples"]
+    check(tally, f"clippy, PostgreSQL {version}, {feature}",
+          ["cargo", "build", "-q", *targets, "--no-default-features", "--features", f"pg{version} {feature}"], linted(env))
+
+
 def rust(tally, version, env):
     """Unit tests and pg_tests, through cargo pgrx test."""
     name = f"cargo pgrx test, PostgreSQL {version}"
     words = ["cargo", "pgrx", "test", f"pg{version}", "--no-default-features"]
-    env = dict(env, LD_LIBRARY_PATH=str(BUILD / "pg" / version / "lib"))
+    env = linted(dict(env, LD_LIBRARY_PATH=str(BUILD / "pg" / version / "lib")))
     if os.geteuid() == 0:
         # PostgreSQL refuses to be root: pgrx then goes through sudo, for which tools/ has a stand-in.
         pgdata = BUILD / "run" / "pg_test"
@@ -106,9 +168,9 @@ def suites(version):
     return ("attacks", "subscriptions", "providers", "e2e", "audit", "masking", *drivers)
 
 
-def pytest(tally, name, suite, version, env):
+def pytest(tally, name, suite, version, env, *options):
     words = [BUILD / "venv" / "bin" / "python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
-             ROOT / "tests" / suite]
+             ROOT / "tests" / suite, *options]
     # Servers of different suites have folders of their own.
     env = dict(env, PG_VERSION=version, PYTHONDONTWRITEBYTECODE="1", IMMUTA_RUN=f"{env.get('IMMUTA_RUN', '')}{suite}")
     succeeded, output = run(name, words, env)
@@ -117,18 +179,26 @@ def pytest(tally, name, suite, version, env):
     failed = count.get("failed", 0) + count.get("error", 0) + count.get("errors", 0)
     passed = count.get("passed", 0)
     tally.add(name, passed, failed or int(not succeeded or not passed), output)
+    return output
 
 
-def asserting(tally, version, env, suites):
+def packaged(tally, version, env):
+    """The package of what install() has built."""
+    output = pytest(tally, f"package for PostgreSQL {version}", "install", version, env, "-rs", "-k", version)
+    for reason in re.findall(r"^SKIPPED .*", output, re.M):
+        print(f"[test] {reason}", flush=True)
+
+
+def asserting(lanes, tally, version, env, suites):
     """The same against a server that checks itself; it gets the library that install() made."""
     if check(tally, f"PostgreSQL {version} with assertions", [ROOT / "tools" / "assert-build", version], env):
         env = dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-assert"), IMMUTA_RUN="assert-")
         for suite in suites:
-            pytest(tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
+            lanes.later(suite, pytest, tally, f"{suite}, PostgreSQL {version} with assertions", suite, version, env)
 
 
 def install_with_faults(tally, version, env):
-    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "inject-build", version], env)
+    return check(tally, f"install with faults for PostgreSQL {version}", [ROOT / "tools" / "inject-build", version], linted(env))
 
 
 def core(tally, version, env, *options):
@@ -151,44 +221,41 @@ def main():
     if TRIED in versions and not (BUILD / f"tools-{TRIED}").exists():
         print(f"[test] PostgreSQL {TRIED} is left out: tools/setup {TRIED} says why")
         versions.remove(TRIED)
-    with ThreadPoolExecutor(2) as lanes:
-        done = []
-
-        def later(*task):
-            done.append(lanes.submit(*task))
-
+    with Lanes(LANES) as lanes:
         if "format" in parts:
             env = build_environment()
             check(tally, "format", ["cargo", "fmt", "--check"], env)
             pytest(tally, "house", "house", VERSIONS[-1], env)
-        for version in versions:
+        # Those with the most to do first.
+        installed = set()
+        for version in sorted(versions, key=lambda v: (v in (*CORE_VERSIONS, *UPGRADE)) + (v in ASSERT_VERSIONS), reverse=True):
             env = build_environment(version)
             if "lint" in parts:
                 for feature in ("pg_test", "inject") if version in INJECT_VERSIONS else ("pg_test",):
-                    check(tally, f"clippy, PostgreSQL {version}, {feature}",
-                          ["cargo", "clippy", "-q", *(["--all-targets"] if feature == "pg_test" else []), "--no-default-features",
-                           "--features", f"pg{version} {feature}", "--", "-D", "warnings"], env)
+                    lint(tally, version, feature, env)
             if "rust" in parts:
                 # Before anything else of this version: it installs a library of its own.
                 rust(tally, version, env)
+            if {"clients", "core", "assert", "upgrade", "install"} & set(parts) and install(tally, version, env):
+                installed.add(version)
+                if "assert" in parts and version in ASSERT_VERSIONS:
+                    lanes.later("assert", asserting, lanes, tally, version, env,
+                                ("attacks", "masking") if len(parts) > 1 else ("attacks", "masking", "e2e", "providers"))
+                if "clients" in parts:
+                    for suite in suites(version):
+                        lanes.later(suite, pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
+                if "install" in parts and version == INSTALL_VERSION:
+                    lanes.later("install", packaged, tally, version, env)
+                if "core" in parts and version in CORE_VERSIONS:
+                    lanes.later("core", core, tally, version, env)
+                if "upgrade" in parts and version in UPGRADE and installed.issuperset(UPGRADE):
+                    lanes.later("upgrade", pytest, tally, f"upgrade, PostgreSQL {' to '.join(UPGRADE)}", "upgrade", UPGRADE[1],
+                                dict(env, UPGRADES=":".join(UPGRADE)))
+            with_faults = dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject"))
             if "inject" in parts and (version in INJECT_VERSIONS or len(parts) == 1) and install_with_faults(tally, version, env):
-                later(pytest, tally, f"faults, PostgreSQL {version}", "inject", version,
-                      dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")))
+                lanes.later("inject", pytest, tally, f"faults, PostgreSQL {version}", "inject", version, with_faults)
             if "wrapped" in parts and version in CORE_VERSIONS and install_with_faults(tally, version, env):
-                later(core, tally, version, dict(env, IMMUTA_PG_TREES=str(BUILD / "pg-inject")), "--wrapped")
-            if not {"clients", "core", "assert", "upgrade"} & set(parts) or not install(tally, version, env):
-                continue
-            if "assert" in parts and version in ASSERT_VERSIONS:
-                later(asserting, tally, version, env, ("attacks", "masking") if len(parts) > 1 else ("attacks", "masking", "e2e", "providers"))
-            if "clients" in parts:
-                for suite in suites(version):
-                    later(pytest, tally, f"{suite}, PostgreSQL {version}", suite, version, env)
-            if "core" in parts and version in CORE_VERSIONS:
-                later(core, tally, version, env)
-            if "upgrade" in parts and version == UPGRADE[1] and UPGRADE[0] in versions:
-                later(pytest, tally, f"upgrade, PostgreSQL {' to '.join(UPGRADE)}", "upgrade", version, dict(env, UPGRADES=":".join(UPGRADE)))
-        for future in done:
-            future.result()
+                lanes.later("core", core, tally, version, with_faults, "--wrapped")
     shutil.rmtree(BUILD / "run" / "pg_test", ignore_errors=True)
     if tally.failures:
         print("[test] failed: " + "; ".join(tally.failures))

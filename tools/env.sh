@@ -5,7 +5,10 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/tools/versions.sh"
 export IMMUTA_BUILD=${IMMUTA_BUILD:-$root/build}
-unset RUST_BACKTRACE RUSTFLAGS
+unset RUST_BACKTRACE
+# cargo pgrx compiles the library with a flag for the linker, and so each dependency once more than tests and lint do. With
+# a flag of ours, which is rustc's default, it adds none; build.rs tells the linker.
+export RUSTFLAGS="-C relocation-model=pic" CARGO_PGRX=$root/tools/test-install
 
 # The first of the installed toolchains that is new enough.
 new_rust() {

@@ -52,21 +52,14 @@ CREATE FUNCTION immuta_internal.remove_data_sources(source_ids bigint[]) RETURNS
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    source record;
+    relations oid[];
+    policies integer[];
+    made_for oid[];
+    relation oid;
 BEGIN
-    FOR source IN
-        SELECT d.relation, array_agg(p.id) AS policies, d.row_security_made
-        FROM immuta.data_source d JOIN immuta.row_policy p ON p.data_source_id = d.id
-        WHERE d.id = ANY (source_ids) GROUP BY d.id
-    LOOP
-        BEGIN
-            PERFORM immuta_internal.remove_row_policies(source.relation, source.policies, source.row_security_made);
-        EXCEPTION WHEN insufficient_privilege THEN
-            -- They go on hiding rows, which is safe.
-            RAISE WARNING 'row policies of "%" stay: %', source.relation::regclass, SQLERRM
-                USING HINT = 'The owner can drop the policies whose names begin with immuta_row.';
-        END;
-    END LOOP;
+    SELECT array_agg(DISTINCT d.relation), array_agg(p.id), array_agg(d.relation) FILTER (WHERE d.row_security_made)
+    INTO relations, policies, made_for
+    FROM immuta.data_source d JOIN immuta.row_policy p ON p.data_source_id = d.id WHERE d.id = ANY (source_ids);
     UPDATE immuta.subscription_policy p SET data_sources = ARRAY(SELECT i FROM unnest(p.data_sources) i WHERE i <> ALL (source_ids))
     WHERE p.data_sources && source_ids;
     DELETE FROM immuta.subscription s WHERE s.data_source_id = ANY (source_ids);
@@ -75,6 +68,17 @@ BEGIN
     DELETE FROM immuta.named_column n WHERE n.data_source_id = ANY (source_ids);
     DELETE FROM immuta.masks k USING immuta.data_source d WHERE d.id = ANY (source_ids) AND k.table_oid = d.relation;
     DELETE FROM immuta.data_source d WHERE d.id = ANY (source_ids);
+    -- Last: this is DDL, after which what is still there and should not be would be removed again.
+    FOREACH relation IN ARRAY coalesce(relations, '{}')
+    LOOP
+        BEGIN
+            PERFORM immuta_internal.remove_row_policies(relation, policies, relation = ANY (coalesce(made_for, '{}')));
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- They go on hiding rows, which is safe.
+            RAISE WARNING 'row policies of "%" stay: %', relation::regclass, SQLERRM
+                USING HINT = 'The owner can drop the policies whose names begin with immuta_row.';
+        END;
+    END LOOP;
     RETURN QUERY SELECT * FROM immuta_internal.settle_sources(source_ids);
 END
 $$;

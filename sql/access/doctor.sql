@@ -33,7 +33,7 @@ AS $$
     UNION ALL
     SELECT 'subscriptions and grants', count(d.what) = 0, CASE count(d.what) WHEN 0 THEN 'the same'
            ELSE count(*) || ' differences: see immuta.drift()' END
-    FROM immuta.system_account a LEFT JOIN immuta.drift() d ON true GROUP BY a.one
+    FROM immuta.system_account a LEFT JOIN immuta.drift() d ON d.what <> 'mask warning' GROUP BY a.one
     UNION ALL
     SELECT 'masked columns are masked', count(m.what) = 0, CASE count(m.what) WHEN 0 THEN 'all of them'
            ELSE 'See immuta.drift(): ' || string_agg(m.what || ': ' || m.object, '; ' ORDER BY m.what, m.object) END

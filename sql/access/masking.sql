@@ -237,10 +237,12 @@ AS $$
         FROM immuta.masks k JOIN pg_class c ON c.oid = k.table_oid
         JOIN pg_attribute a ON a.attrelid = k.table_oid AND a.attnum = k.column_number AND NOT a.attisdropped
     ), entry AS MATERIALIZED (
-        SELECT DISTINCT m.relation, 0::smallint AS attnum, m.relowner, e.grantor, e.grantee FROM masked m, aclexplode(m.relacl) e
-        WHERE e.privilege_type = 'SELECT'
+        -- A trigger is handed whole rows.
+        SELECT DISTINCT m.relation, 0::smallint AS attnum, m.relowner, e.grantor, e.grantee, e.privilege_type FROM masked m, aclexplode(m.relacl) e
+        WHERE e.privilege_type IN ('SELECT', 'TRIGGER')
         UNION ALL
-        SELECT m.relation, m.column_number, m.relowner, e.grantor, e.grantee FROM masked m, aclexplode(m.attacl) e WHERE e.privilege_type = 'SELECT'
+        SELECT m.relation, m.column_number, m.relowner, e.grantor, e.grantee, e.privilege_type
+        FROM masked m, aclexplode(m.attacl) e WHERE e.privilege_type = 'SELECT'
     ), reached AS MATERIALIZED (
         -- Roles whose rights subscribers have.
         SELECT g.role FROM (SELECT e.grantee AS role FROM entry e WHERE e.grantee <> 0 UNION SELECT m.relowner FROM masked m) g
@@ -248,7 +250,7 @@ AS $$
           AND NOT EXISTS (SELECT FROM immuta.subscriber b WHERE b.role = g.role)
           AND EXISTS (SELECT FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role WHERE pg_has_role(r.oid, g.role, 'USAGE'))
     )
-    SELECT e.relation, immuta_internal.describe_grant('r', e.relation, e.attnum, 'SELECT'),
+    SELECT e.relation, immuta_internal.describe_grant('r', e.relation, e.attnum, e.privilege_type),
            'to ' || CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END || ' by ' || e.grantor::regrole
     FROM entry e WHERE e.grantee <> e.relowner AND (e.grantee = 0 OR e.grantee IN (SELECT r.role FROM reached r))
     UNION

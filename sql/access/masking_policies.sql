@@ -159,61 +159,6 @@ END
 $$;
 COMMENT ON FUNCTION immuta_internal.require_masks(integer, bigint[]) IS 'refuses a policy whose masks do not fit their columns';
 
--- Where the mask does not keep what it seems to.
-CREATE FUNCTION immuta_internal.mask_warnings(source_ids bigint[], policy_id integer) RETURNS TABLE (words text, hint text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH masked AS MATERIALIZED (
-        SELECT m.* FROM immuta_internal.masked_columns(source_ids) m WHERE mask_warnings.policy_id = ANY (m.policies)
-    )
-    SELECT format('"%s" of "%s" is generated from a masked column: it is computed from the mask', m.column_name, m.relation::regclass),
-           'Where that could fail, give it a policy of its own.'
-    FROM masked m WHERE m.is_computed
-    UNION ALL
-    SELECT format('"%s" is part of the partition key of "%s": EXPLAIN shows in which partition a value is', m.column_name, m.relation::regclass),
-           'Partition by another column, or exclude this one.'
-    FROM masked m JOIN pg_partitioned_table p ON p.partrelid = m.relation AND m.column_number = ANY (p.partattrs::smallint[])
-    UNION ALL
-    SELECT DISTINCT format('"%s" is part of a key of "%s": applications that find rows by it get its mask', m.column_name, m.relation::regclass),
-           'The method hash keeps rows apart.'
-    FROM masked m JOIN pg_index i ON i.indrelid = m.relation AND i.indisunique AND m.column_number = ANY (i.indkey::smallint[])
-    UNION ALL
-    SELECT format('the mask of "%s" of "%s" is an expression: where it fails for a value, so do queries, and the message can show the value',
-                  m.column_name, m.relation::regclass), 'Write it so that it cannot fail.'
-    FROM masked m JOIN immuta.masking_policy p ON p.id = mask_warnings.policy_id AND p.method = 'expression' WHERE NOT m.is_computed
-    UNION ALL
-    SELECT DISTINCT format('the policy reads "%s" of "%s", which is masked itself, as it is: what it shows tells of that', k.column_name, k.table_oid::regclass),
-           'Name only columns that are not masked.'
-    FROM immuta_internal.deciding_columns(source_ids) c JOIN immuta.masks k ON (k.table_oid, k.column_number) = (c.relation, c.column_number)
-    WHERE c.policy_id = mask_warnings.policy_id
-    UNION ALL
-    SELECT format('row policy "%s" of "%s" reads "%s" of "%s": it gets the mask', immuta_internal.shown(y.policy_name), y.policy_relation::regclass,
-                  m.column_name, m.relation::regclass), immuta_internal.hint_policy_reads_mask()
-    FROM masked m JOIN immuta_internal.policies_that_read_masks() y ON (y.relation, y.column_name) = (m.relation, m.column_name)
-    UNION ALL
-    SELECT format('%s compares "%s" of "%s" with columns that can be written: by what is refused, whoever writes them finds out values', w.what,
-                  m.column_name, m.relation::regclass), 'Let those who are masked only read, or drop it.'
-    FROM masked m, LATERAL (
-        SELECT format('CHECK constraint "%s"', c.conname) AS what FROM pg_constraint c
-        WHERE c.conrelid = m.relation AND c.contype = 'c' AND m.column_number = ANY (c.conkey) AND cardinality(c.conkey) > 1
-        UNION ALL
-        SELECT format('the generated column "%s"', g.attname)
-        FROM immuta_internal.computed_columns(m.relation, ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attnum > 0)) c
-        JOIN pg_attribute g ON g.attrelid = m.relation AND g.attname = c.column_name AND g.attgenerated = 's'
-        WHERE m.column_name = ANY (c.sources) AND cardinality(c.sources) > 1) w
-    UNION ALL
-    SELECT format('no column of "%s" is left that is not masked or excluded: subscribers are refused it', r.relation::regclass),
-           'Leave one as it is.'
-    FROM (SELECT DISTINCT m.relation, m.data_source_id FROM masked m) r
-    WHERE NOT EXISTS (SELECT FROM pg_attribute a JOIN immuta.data_source d ON d.id = r.data_source_id
-                      WHERE a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (d.excluded_numbers)
-                        AND NOT EXISTS (SELECT FROM immuta.masks k WHERE (k.table_oid, k.column_number) = (r.relation, a.attnum)))
-    UNION ALL
-    SELECT format('masks do not hold for everybody: %s %s', h.object, h.detail), 'REVOKE it, or except these users by the policy.'
-    FROM immuta_internal.unmasked_by_hand() h WHERE h.relation IN (SELECT m.relation FROM masked m)
-$$;
-COMMENT ON FUNCTION immuta_internal.mask_warnings(bigint[], integer) IS 'what an administrator should know of the masks of a policy';
-
 CREATE FUNCTION immuta_internal.apply_masking_policy(policy_id integer, concerned bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

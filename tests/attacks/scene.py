@@ -55,7 +55,7 @@ CREATE POLICY alice_sees ON app.orders FOR ALL TO alice USING (carrier = 'UA');
 CREATE POLICY bob_sees ON app.orders FOR ALL TO bob USING (carrier = 'AA');
 GRANT SELECT, INSERT, UPDATE, DELETE ON app.orders TO svc, migrator, alice, bob;
 
--- Names that bob may not use (no USAGE on the schema), although he has rights on the objects.
+-- Names that bob may not use (no USAGE on the schema), although bob has rights on the objects.
 CREATE FUNCTION private.answer() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 42';
 CREATE FUNCTION app.notes_in_plpgsql() RETURNS bigint LANGUAGE plpgsql
 AS $$ BEGIN RETURN (SELECT count(*) FROM private.notes); END $$;

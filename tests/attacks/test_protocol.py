@@ -374,7 +374,7 @@ if int(VERSION) >= 15:
 @pytest.mark.parametrize("plan", ["force_generic_plan", "force_custom_plan"])
 @pytest.mark.parametrize("statement", PREPARED_BY_ALICE)
 def test_schema_usage_is_checked_for_who_executes(connect, plan, statement):
-    """bob has rights on the objects, and none on the schema: he could not have prepared the statement. The search
+    """bob has rights on the objects, and none on the schema: bob could not have prepared the statement. The search
     path is the same for both, or else PostgreSQL itself would parse the statement again."""
     session = connect(options=f"-c plan_cache_mode={plan} -c search_path=app")
     wire = session.wire

@@ -110,6 +110,12 @@ def world_of(server):
     return world
 
 
+def events(records):
+    """What happened, to whom, and how the transaction ended."""
+    return [(r["auditPayload"].get("event") or r["auditPayload"]["query"], r["actor"]["id"],
+             r["auditPayload"].get("transactionOutcome")) for r in records]
+
+
 @pytest.fixture(scope="session")
 def world():
     with audited_server("audit") as server:

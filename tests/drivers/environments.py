@@ -83,16 +83,16 @@ def prisma():
     return folder / "prisma.mjs"
 
 
-def rust():
-    """The program of clients/rust, built below build/."""
+def rust(program):
+    """A program of clients/rust, built below build/."""
     crate = CLIENTS / "rust"
 
     def make(folder):
         subprocess.run(["cargo", "build", "-q", "--locked", "--manifest-path", crate / "Cargo.toml"], check=True,
                        env={**os.environ, "CARGO_TARGET_DIR": str(folder / "target")})
 
-    files = [crate / name for name in ("Cargo.toml", "Cargo.lock", "src/main.rs")]
-    return once("drivers-rust", "".join(file.read_text() for file in files), make) / "target" / "debug" / "matrix"
+    files = [crate / name for name in ("Cargo.toml", "Cargo.lock", "src/main.rs", "src/sqlx.rs")]
+    return once("drivers-rust", "".join(file.read_text() for file in files), make) / "target" / "debug" / program
 
 
 def java(*names):

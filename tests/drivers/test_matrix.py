@@ -42,8 +42,9 @@ def test_prisma(given):
     run(["node", prisma()], given)
 
 
-def test_rust(given):
-    run([rust()], given)
+@pytest.mark.parametrize("program", ["matrix", "sqlx"])
+def test_rust(given, program):
+    run([rust(program)], given)
 
 
 def test_pgx(given):

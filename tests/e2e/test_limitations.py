@@ -226,7 +226,7 @@ def run_as(world, connection, user, statement):
 
 
 def test_schemas_of_functions_are_not_checked_again(world, generic):
-    """bob could not have named the function. He may execute it, and it runs with his rights."""
+    """bob could not have named the function, but may execute it; it runs with the rights of bob."""
     world.sql("CREATE FUNCTION private.who() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN current_user; END'")
     try:
         assert run_as(world, generic, "alice", "SELECT private.who()") == [("alice",)]
@@ -240,7 +240,7 @@ def test_schemas_of_functions_are_not_checked_again(world, generic):
 @pytest.mark.parametrize("language, body, is_inlined", [("sql", "SELECT current_user::text", True),
                                                        ("plpgsql", "BEGIN RETURN current_user; END", False)])
 def test_execute_is_not_checked_of_inlined_functions(world, generic, language, body, is_inlined):
-    """Of functions in SQL whose body has become a part of the plan. What is in it bob could have written himself."""
+    """Of functions in SQL whose body has become a part of the plan. What is in it bob could have written, too."""
     world.sql(f"CREATE FUNCTION app.who() RETURNS text LANGUAGE {language} STABLE AS '{body}'; "
               "REVOKE ALL ON FUNCTION app.who() FROM PUBLIC; GRANT EXECUTE ON FUNCTION app.who() TO alice")
     try:

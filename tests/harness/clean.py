@@ -8,7 +8,6 @@ import fcntl
 import functools
 import os
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -26,7 +25,6 @@ cd "$work/root"
 mount -t proc proc proc
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t devpts -o ptmxmode=666 devpts dev/pts
-mount --bind "$debs" var/cache/apt/archives
 {binds}
 echo ready
 while :; do sleep 60; done
@@ -34,8 +32,7 @@ while :; do sleep 60; done
 # Whoever installs a package says yes. What is cut off in the middle is thrown away: no need to wait for the disk.
 CONFIGURATION = {
     "etc/apt/apt.conf.d/90clean": 'APT::Get::Assume-Yes "true";\nAPT::Install-Recommends "false";\nAPT::Sandbox::User "root";\n'
-                                  'Binary::apt::APT::Keep-Downloaded-Packages "true";\nAcquire::Retries "3";\n'
-                                  'Acquire::Languages "none";\n',
+                                  'Acquire::Retries "3";\nAcquire::Languages "none";\n',
     "etc/dpkg/dpkg.cfg.d/clean": "force-unsafe-io\n",
     # Packages start their services, as they do where there is an init.
     "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 0\n",
@@ -54,7 +51,8 @@ def as_root():
 
 
 def _root(*words, **options):
-    done = subprocess.run([*as_root(), *map(str, words)], text=True, capture_output=True, **{"stdin": subprocess.DEVNULL, **options})
+    done = subprocess.run([*as_root(), *map(str, words)], text=True, capture_output=True, timeout=1200,
+                          **{"stdin": subprocess.DEVNULL, **options})
     if done.returncode:
         raise RuntimeError(f"{words[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
@@ -73,7 +71,10 @@ def base(suite, *packages):
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = HOME / "-".join([suite, *packages])
         if not folder.exists():
-            _make(folder, suite, packages, tool, debian.mirrors())
+            try:
+                _make(folder, suite, packages, tool, debian.mirrors())
+            except (RuntimeError, subprocess.TimeoutExpired) as fault:
+                raise debian.Unavailable(f"no clean system of {suite}: {fault}") from fault
     return folder
 
 
@@ -109,18 +110,17 @@ class System:
         self.binds = binds
 
     def __enter__(self):
-        debs = HOME / f"debs-{self.base.name}"
         _root("rm", "-rf", self.work)
-        _root("mkdir", "-p", self.work / "upper", self.work / "work", self.root, debs / "partial")
-        binds = "\n".join(f"mkdir -p {shlex.quote(inside)} && mount --bind {options} {shlex.quote(str(outside))} {shlex.quote(inside)}"
+        _root("mkdir", "-p", self.work / "upper", self.work / "work", self.root)
+        binds = "\n".join(f"mkdir -p {shlex.quote(f'.{inside}')} && mount --bind {options} {shlex.quote(str(outside))} {shlex.quote(f'.{inside}')}"
                           for outside, inside, options in self.binds)
-        values = {"base": self.base, "work": self.work, "debs": debs}
+        values = {"base": self.base, "work": self.work}
         self.holder = subprocess.Popen(
             [*as_root(), "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child",
              "env", *(f"{k}={v}" for k, v in values.items()), "sh", "-ec", BEGIN.format(binds=binds)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if self.holder.stdout.readline() != "ready\n":
-            raise RuntimeError(f"no clean system: {self.holder.communicate()[1]}")
+            raise debian.Unavailable(f"no clean system: {self.holder.communicate()[1]}")
         # Of the namespaces' first process; sudo stands before unshare.
         self.init = self._init(self.holder.pid)
         return self
@@ -138,13 +138,13 @@ class System:
         self.holder.communicate()
         _root("rm", "-rf", self.work)
 
-    def run(self, script, *, input=None, check=True, folder="/root", user="root", environment=()):
+    def run(self, script, *, input=None, check=True, folder="/root", user="root", environment=(), timeout=1200):
         """A script of a shell."""
         values = {**ENVIRONMENT, **dict(environment)}
         done = subprocess.run(
             [*as_root(), "nsenter", f"--target={self.init}", "--mount", "--pid", "chroot", str(self.root), "runuser", "-u", user, "--",
              "env", "-i", *(f"{k}={v}" for k, v in values.items()), "sh", "-ec", f"cd {shlex.quote(folder)}\n{script}"],
-            text=True, capture_output=True, errors="replace", **({"input": input} if input is not None else {"stdin": subprocess.DEVNULL}))
+            text=True, capture_output=True, errors="replace", timeout=timeout, **({"input": input} if input is not None else {"stdin": subprocess.DEVNULL}))
         if check and done.returncode:
             raise RuntimeError(f"in the clean system:\n{script}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
         return done
@@ -164,3 +164,7 @@ class System:
                                  capture_output=True, check=True).stdout
         subprocess.run([*as_root(), "nsenter", f"--target={self.init}", "--mount", "tar", "-C", f"{self.root}{folder}",
                         "--no-same-owner", "-xf", "-"], input=archive, check=True)
+
+    def get(self, path, to):
+        """Copies a file or folder of its own to the machine."""
+        _root("nsenter", f"--target={self.init}", "--mount", "cp", "-r", "--no-preserve=all", f"{self.root}{path}", to)

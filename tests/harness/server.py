@@ -1,5 +1,7 @@
 """A private PostgreSQL server: made in the build folder, on 127.0.0.1 and a free port, stopped by its own pid."""
 
+import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -72,16 +74,37 @@ class Server:
     def create(self, *initdb_options, password=None):
         if self.home.exists():
             shutil.rmtree(self.home)
-        self.home.mkdir(parents=True)
-        password = password or secrets.token_hex(16)
-        self.password_file.write_text(password)
-        self.password_file.chmod(0o600)
-        if self.as_user:
-            os.chown(self.home, NOBODY, NOBODY)
-            os.chown(self.password_file, NOBODY, NOBODY)
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", self.password_file,
-                  "-E", self.encoding, "--no-locale", "--no-sync", *initdb_options)
+        if initdb_options or password or self.tree.parent.parent != BUILD:
+            self._init(self.home, password or secrets.token_hex(16), *initdb_options)
+        else:
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-a", self._template(), self.home], check=True)
         return self
+
+    def _init(self, home, password, *initdb_options):
+        home.mkdir(parents=True)
+        password_file = home / self.password_file.name
+        password_file.write_text(password)
+        password_file.chmod(0o600)
+        if self.as_user:
+            os.chown(home, NOBODY, NOBODY)
+            os.chown(password_file, NOBODY, NOBODY)
+        self._run("initdb", "-D", home / self.data.name, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", password_file,
+                  "-E", self.encoding, "--no-locale", "--no-sync", *initdb_options)
+
+    def _template(self):
+        """A cluster that initdb made once, of which those of the tests are copies: that is quicker."""
+        of = f"{self.tree} {(self.tree / '.version').read_text()} {self.encoding}"
+        home = BUILD / "clusters" / f"{self.version}-{self.encoding}-{hashlib.sha256(of.encode()).hexdigest()[:16]}"
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{home}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not home.exists():
+                unfinished = home.with_suffix(".new")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                self._init(unfinished, secrets.token_hex(16))
+                unfinished.rename(home)
+        return home
 
     def start(self):
         self.port = self.port or free_port()
@@ -165,8 +188,17 @@ class Server:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
         return done
 
-    def log(self):
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+    def log(self, since=0):
+        """From this byte on."""
+        if not self.log_file.exists():
+            return ""
+        with open(self.log_file, "rb") as log:
+            log.seek(since)
+            return log.read().decode(errors="replace")
+
+    def logged(self):
+        """How many bytes there are of it."""
+        return self.log_file.stat().st_size
 
     def lines_with(self, *texts):
         """Lines of the log in which one of these texts stands: with grep, which looks for thousands of them at once."""

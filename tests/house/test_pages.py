@@ -62,3 +62,9 @@ def test_sources_that_pages_name_are_there():
                     missing.append((page.name, source, name))
     assert missing == []
     assert found > 30
+
+
+def test_users_are_they():
+    texts = [*PAGES, *(ROOT / "src").rglob("*.rs"), *(ROOT / "sql").rglob("*.sql")]
+    assert [(text.name, word) for text in texts
+            for word in re.findall(r"\b(?:he|she|him|her|his|hers|himself|herself)\b", text.read_text(), re.I)] == []

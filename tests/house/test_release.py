@@ -3,6 +3,7 @@
 import hashlib
 import re
 import subprocess
+import sys
 
 import pytest
 from harness.releases import CURRENT, RELEASED, ROOT, script, sums
@@ -78,7 +79,7 @@ def test_updates_are_one_chain():
 
 def test_these_tests_can_fail(tmp_path, monkeypatch):
     """What they would say of a tree in which something was changed."""
-    module = __import__("test_release")
+    module = sys.modules[__name__]
     name = f"immuta_ext--{CURRENT}.sql"
     frozen = script()
     checksum = hashlib.sha256(frozen.encode()).hexdigest()
@@ -100,3 +101,8 @@ def test_licences_of_what_is_linked_go_with_ours(tmp_path):
     subprocess.run([ROOT / "tools" / "licences", tmp_path / "file"], check=True)
     text = (tmp_path / "file").read_text()
     assert len(re.findall(r"^[\w-]+ \d+\.\d+\.\d+\S*: ", text, re.M)) > 60 and text.count("Permission is hereby granted") > 20
+
+
+def test_the_page_has_the_steps_of_the_program():
+    steps = re.search(r"^steps=\((.+)\)$", (ROOT / "tools" / "release").read_text(), re.M)[1].split()
+    assert re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/release.md").read_text(), re.M) == steps

@@ -25,6 +25,15 @@ CREATE ROLE keeper CREATEROLE;
 CREATE TABLE app.orders (id int); GRANT ALL ON app.orders TO keeper WITH GRANT OPTION; GRANT USAGE ON SCHEMA app TO keeper WITH GRANT OPTION;
 SELECT immuta.set_system_account('keeper');
 SELECT immuta.create_user('ann'), immuta.set_password('bob', 'of bob');
+GRANT immuta_subscriber TO alice;
+CREATE TABLE app.people (id int, name text, ssn text); INSERT INTO app.people VALUES (1, 'CANARY', 'CANARY');
+GRANT SELECT (id), UPDATE (id) ON app.people TO alice;
+INSERT INTO immuta.mask_parameters VALUES (1, 'salt');
+INSERT INTO immuta.masks SELECT 'app.people'::regclass, n, immuta_internal.check_mask('app.people'::regclass, n, m)
+FROM (VALUES (2::smallint, 'left(name, 1)'), (3::smallint, 'immuta.mask_hash(ssn, immuta_internal.mask_ref(1))')) v (n, m);
+-- Masks and their parameters are read in anew.
+CREATE FUNCTION app.forgets_masks() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog
+AS $$ UPDATE immuta.mask_parameters SET salt = salt; UPDATE immuta.masks SET mask = mask $$;
 CREATE FUNCTION app.catches() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     BEGIN PERFORM 1/(id - id) FROM app.flights; EXCEPTION WHEN division_by_zero THEN RETURN 'caught'; END;

@@ -30,6 +30,10 @@ SCENARIOS = {
     "cursor": ("svc", ["BEGIN", TOKEN, "SET LOCAL search_path = app", "CREATE TEMP TABLE t AS SELECT 1 AS a",
                        f"DECLARE c CURSOR FOR {LOOK}", "FETCH 2 FROM c", "CREATE TABLE alice.made (id serial)",
                        "SELECT nextval('alice.made_id_seq'), setseed(0.5)", "DROP TABLE alice.made", "COMMIT"]),
+    "masks": ("svc", ["BEGIN", TOKEN, "SELECT app.forgets_masks()", "SELECT name, ssn, p FROM app.people p WHERE ssn <> 'x'",
+                      "COPY app.people TO STDOUT", LOOK, "COMMIT"]),
+    "masks, refused": ("svc", ["BEGIN", TOKEN, "SAVEPOINT a", "UPDATE app.people SET id = 2 WHERE name = 'CANARY'", "ROLLBACK TO a",
+                               "SELECT name FROM app.people", LOOK, "COMMIT"]),
     "failure": ("svc", ["BEGIN", TOKEN, "SELECT 1/0", LOOK, "ROLLBACK"]),
     "read only": ("svc", ["BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", TOKEN, LOOK, "ROLLBACK AND CHAIN", LOOK, "COMMIT"]),
     "session": ("svc", ["SET bodata.impersonation_token = '{alice}'", LOOK, "BEGIN", LOOK, "SAVEPOINT a", "SELECT 1/0", "ROLLBACK",
@@ -89,7 +93,7 @@ class Client:
         wrong = []
         for message in messages:
             for row in self.send(message).rows:
-                if LOOK in message and row != ("alice", "UA"):
+                if LOOK in message and row != ("alice", "UA") or "CANARY" in str(row):
                     wrong.append((message, row))
         return wrong
 

@@ -71,14 +71,14 @@ def is_alice(world, issuer):
 def test_a_fault_in_a_login(world, issuer, point, kind):
     assert is_alice(world, issuer)
     arm(world, point, kind)
-    begun = len(world.server.log())
+    begun = world.server.logged()
     try:
         with pytest.raises(Closed) as closed:
             login(world, issuer)
         [error] = closed.value.args
         if point in UNKNOWN:
             assert (error["C"], error["M"]) == ("28000", 'OAuth bearer authentication failed for user "bi"')
-            assert not {"D", "H", "W"} & error.keys() and "a login with OAuth was refused" in world.server.log()[begun:]
+            assert not {"D", "H", "W"} & error.keys() and "a login with OAuth was refused" in world.server.log(begun)
         assert world.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'bi'") == []
         assert world.sql("SELECT userid FROM immuta.impersonations") == []
     finally:

@@ -1,5 +1,6 @@
 """Installing, upgrading and removing, on systems where nothing of this project was before."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -36,15 +37,10 @@ def packed():
 @pytest.fixture
 def system():
     """Makes a clean system, which is gone after the test."""
-    systems = []
-
     def of(suite, name, **options):
         try:
-            systems.append(clean.System(suite, name, "sudo", **options))
-            return systems[-1].__enter__()
+            return systems.enter_context(clean.System(suite, name, "sudo", **options))
         except debian.Unavailable as fault:
-            systems.clear()
             pytest.skip(str(fault))
-    yield of
-    for one in systems:
-        one.__exit__()
+    with contextlib.ExitStack() as systems:
+        yield of

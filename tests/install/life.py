@@ -118,6 +118,6 @@ class Life:
         assert self.postmaster() == before
         assert self.sql("SELECT count(*) FROM orders") == "2"
         assert self.sql("SELECT rolname FROM pg_roles WHERE rolname ~ 'immuta|bodata'") == ""
-        assert self.system.ask("find / -xdev -name '*immuta*' -not -path '/root/*' -not -path '/var/cache/apt/*'") == ""
+        assert self.system.ask("find / -xdev -name '*immuta*' -not -path '/root/*' -not -path '/home/*'") == ""
         self.system.run("service postgresql restart")
         assert self.sql("SELECT count(*) FROM orders") == "2"

@@ -29,7 +29,7 @@ def test_layout(packed, tmp_path, major):
     assert {name for _, _, name in files} == {
         f"usr/lib/postgresql/{major}/lib/immuta_ext.so", *(f"{shared}/extension/{name}" for name in EXTENSION),
         f"{shared}/immuta_ext/create-impersonation-user.sql",
-        *(f"{doc}/{name}" for name in ("copyright", "changelog.gz", "changelog.Debian.gz"))}
+        *(f"{doc}/{name}" for name in ("copyright", "THIRD-PARTY-LICENSES.gz", "changelog.gz", "changelog.Debian.gz"))}
     assert {(mode, owner) for mode, owner, _ in files} == {("rw-r--r--", "root/root")}
     field = dict(re.findall(r"^(\S+): (.*)$", run("dpkg-deb", "-f", package), re.M))
     assert (field["Package"], field["Version"]) == (f"postgresql-{major}-immuta-ext", f"{VERSION}-1")

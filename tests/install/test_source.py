@@ -38,7 +38,7 @@ def test_life(system):
     packages, commands = blocks(PAGE, "From source")
 
     def build():
-        there.system.run(commands, folder=TREE, user=WHO, environment=ENVIRONMENT)
+        there.system.run(commands, folder=TREE, user=WHO, environment=ENVIRONMENT, timeout=4 * 3600)
     there.system.run(packages)
     build()
     there.follow("Two settings, and the extension")

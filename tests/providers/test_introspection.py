@@ -106,9 +106,9 @@ def test_an_unknown_token(provider, connect, unknown):
 def test_the_token_of_a_client(world, provider, connect):
     """Active, but nobody's: refused like any other, and the administrator is told once."""
     world.tokens.append(provider.client_token())
-    connection, before = connect(), len(world.server.log())
+    connection, before = connect(), world.server.logged()
     assert [outcome(connection, world.tokens[-1]) for _ in range(2)] == [INVALID[1]] * 2
-    assert world.server.log()[before:].count("the introspection response names no user") == 1
+    assert world.server.log(before).count("the introspection response names no user") == 1
 
 
 @pytest.mark.parametrize("what", ["secret", "client"])
@@ -207,10 +207,10 @@ def test_kinds_and_times_of_tokens(stand_in, claims, expected):
 
 def test_the_administrator_is_told_why(world, settings, stand_in):
     settings(introspection_audience="db")
-    before = len(world.server.log())
+    before = world.server.logged()
     for claims in ({"aud": "web"}, {"aud": "web"}, {"nbf": 4e9}, {"token_type": "refresh_token"}):
         stand_in({"active": True, "username": "alice", **claims})
-    log = world.server.log()[before:]
+    log = world.server.log(before)
     assert log.count("the introspection response does not name bodata.introspection_audience") == 2, "per session"
     assert "the introspection response has an nbf in the future" in log
     assert "the introspection response is about no access token" in log

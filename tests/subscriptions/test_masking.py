@@ -307,6 +307,8 @@ BY_HAND = {
                          [("unmasked by hand", "ROLE pg_read_all_data", "of user_ann")]),
     "the owner": ("GRANT data_owner TO user_ann", "REVOKE data_owner FROM user_ann",
                   [("unmasked by hand", "ownership of sales.people", "by data_owner, for whom subscribers may act")]),
+    "TRIGGER": ("GRANT TRIGGER ON sales.people TO PUBLIC", "REVOKE TRIGGER ON sales.people FROM PUBLIC",
+                [("unmasked by hand", "TRIGGER on sales.people", "to PUBLIC by data_owner")]),
     "the role itself": ("GRANT SELECT (ssn) ON sales.people TO user_ann", "REVOKE SELECT (ssn) ON sales.people FROM user_ann",
                         [("granted by hand", "SELECT (ssn) on sales.people", "to user_ann by data_owner")]),
 }
@@ -322,7 +324,9 @@ def test_what_was_granted_by_hand(masking, way):
         masking.sql(SSN)
         assert way == "the role itself" or any("masks do not hold for everybody" in n for n in masking.system.notices)
         assert masking.drift() == found and masking.sql("SELECT * FROM immuta.sync()") == []
-        assert masking.drift() == found and "ssn" in columns(masking, "ann")
+        assert masking.drift() == found and (way == "TRIGGER") != ("ssn" in columns(masking, "ann"))
+        if way == "TRIGGER":
+            return
         assert [row for row in masking.sql("SELECT * FROM immuta.why('ann', 'sales.people')") if row[0] == "masking policy"] == [
             ("masking policy", "ssn", False, "ssn: hash, but the role may read it: see immuta.drift()")]
     finally:
@@ -343,6 +347,28 @@ def test_masks_that_somebody_changed(masking, damage, what):
     assert masking.sql("SELECT * FROM immuta.sync()") != []
     assert masking.world.sql("SELECT * FROM immuta.masks") == kept and in_step(masking)
     assert masking.sql("SELECT ok FROM immuta.doctor() WHERE \"check\" = 'masked columns are masked'") == [(True,)]
+
+
+# Masks as former versions wrote them, which are not allowed any more.
+FORMER = {"by the name of a zone": "date_trunc('month'::text, seen, 'UTC'::text)", "in the reader's zone": "date_trunc('month'::text, seen)",
+          "of a type that is gone": "NULL::sales.gone", "no expression": "SELECT 1", "without the cast": "'2000-01-01'::date"}
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_a_stored_mask_that_does_not_hold_any_more(masking, former):
+    """Its column is refused until sync() makes the mask anew, the rest of the table goes on."""
+    masking.ddl("ALTER TABLE sales.people ADD seen timestamptz DEFAULT '2024-05-17 12:34:56+00'")
+    masking.sql("SELECT immuta.create_masking_policy('m', 'round', '{\"unit\": \"month\"}', columns => '{sales.people.seen}')")
+    look = "SELECT DISTINCT seen = '2024-05-01 00:00+00' FROM sales.people"
+    assert reads(masking, "ann", look) == [(True,)]
+    masking.world.sql("UPDATE immuta.masks SET mask = %s", (FORMER[former],))
+    with refuses("42501", "MASKED_COLUMN") as refused:
+        reads(masking, "ann", look)
+    assert "immuta.drift()" in refused.hint
+    assert reads(masking, "ann", "SELECT name FROM sales.people WHERE id = 2") == [("Bo",)]
+    assert masking.drift() == [("mask differs", "sales.people.seen", "immuta.sync() puts it right")]
+    assert masking.sql("SELECT * FROM immuta.sync()") == [("mask changed", "sales.people.seen", None)]
+    assert reads(masking, "ann", look) == [(True,)] and in_step(masking)
 
 
 def test_a_preview_changes_nothing(masking):
@@ -393,6 +419,61 @@ def test_warnings_where_the_policy_is_made(masking):
     masking.sql("SELECT immuta.create_masking_policy('last', 'null', columns => '{sales.parted.id}')")
     assert any("no column" in notice and "is left" in notice for notice in masking.system.notices)
     masking.world.sql("REVOKE data_owner FROM immuta_system")
+
+
+# What is made before the policy, of which column, and what drift() says of it: nothing that sync() could put right.
+REMARKS = {
+    "partition key": ("CREATE TABLE sales.parted (id int, ssn text) PARTITION BY LIST (ssn)", "parted.ssn", "partition key"),
+    "key": ("ALTER TABLE sales.people ADD UNIQUE (ssn)", "people.ssn", "part of a key"),
+    "generated column": ("ALTER TABLE sales.people ADD mail text GENERATED ALWAYS AS (ssn || '@') STORED", "people.ssn", '"mail" of "sales.people" is generated'),
+    "CHECK": ("ALTER TABLE sales.people ADD CHECK (ssn <> name)", "people.ssn", "finds out values"),
+    "view": ("CREATE VIEW other.seen AS SELECT ssn FROM sales.people", "people.ssn", "shown as it is by view other.seen"),
+    "view of the row": ("CREATE VIEW other.seen AS SELECT p FROM sales.people p", "people.ssn", "shown as it is by view other.seen"),
+    "view of a view": ("CREATE VIEW other.first AS SELECT ssn FROM sales.people; CREATE VIEW other.seen AS SELECT * FROM other.first",
+                       "people.ssn", "shown as it is by view other.seen"),
+    "materialized view": ("CREATE MATERIALIZED VIEW other.seen AS SELECT max(ssn) FROM sales.people", "people.ssn", "shown as it is by view other.seen"),
+    "function": ("CREATE FUNCTION other.seen() RETURNS text LANGUAGE sql SECURITY DEFINER BEGIN ATOMIC SELECT max(ssn) FROM sales.people; END",
+                 "people.ssn", "shown as it is by function other.seen()"),
+    "child": ("CREATE TABLE other.seen () INHERITS (sales.people)", "people.ssn", "shown as it is by table other.seen"),
+    "parent": ("CREATE TABLE other.seen (LIKE sales.people); ALTER TABLE sales.people INHERIT other.seen", "people.ssn", "shown as it is by table other.seen"),
+}
+
+
+@pytest.mark.parametrize("remark", REMARKS)
+def test_what_masks_do_not_hide_is_told(masking, remark):
+    """Where the policy is made, and by drift() as long as it is so."""
+    made, column, words = REMARKS[remark]
+    masking.ddl(made)
+    is_shown = "other.seen" in made
+    if is_shown:
+        masking.ddl("GRANT USAGE ON SCHEMA other TO PUBLIC" + ("" if remark == "function" else "; GRANT SELECT ON other.seen TO PUBLIC"))
+    remarks = "SELECT object, detail FROM immuta.drift() WHERE what = 'mask warning' AND detail ~ 'sales'"
+    assert masking.sql(remarks) == []
+    assert told(masking, f"SELECT immuta.create_masking_policy('m', 'null', columns => '{{sales.{column}}}')", words)
+    [(object, detail)] = [row for row in masking.sql(remarks) if words in row[1]]
+    assert object in (f"sales.{column}", "sales.people.mail") and in_step(masking)
+    assert masking.sql("SELECT ok FROM immuta.doctor() WHERE \"check\" = 'subscriptions and grants'") == [(True,)]
+    if is_shown:
+        masking.ddl("REVOKE EXECUTE ON FUNCTION other.seen() FROM PUBLIC" if remark == "function" else "REVOKE SELECT ON other.seen FROM PUBLIC")
+        assert masking.sql(remarks) == []
+    masking.sql("SELECT immuta.drop_masking_policy('m')")
+    assert masking.sql(remarks) == []
+
+
+def test_what_shows_masks_is_no_warning(masking):
+    """What is shown by the rights of whoever reads, or of an owner who sees the mask, and what no subscriber may use."""
+    masking.ddl("CREATE VIEW other.nobodys AS SELECT ssn FROM sales.people; CREATE VIEW other.without AS SELECT name FROM sales.people;"
+                "CREATE FUNCTION other.invoker() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT max(ssn) FROM sales.people; END;"
+                "GRANT USAGE ON SCHEMA other TO PUBLIC; GRANT SELECT ON other.without TO PUBLIC")
+    if int(VERSION) >= 15:
+        masking.ddl("CREATE VIEW other.invokers WITH (security_invoker) AS SELECT ssn FROM sales.people; GRANT SELECT ON other.invokers TO PUBLIC")
+    masking.sql(SSN)
+    masking.world.sql("CREATE SCHEMA own AUTHORIZATION user_ann; SET ROLE user_ann; CREATE VIEW own.seen AS SELECT ssn FROM sales.people; "
+                      "GRANT USAGE ON SCHEMA own TO PUBLIC; GRANT SELECT ON own.seen TO PUBLIC; RESET ROLE")
+    try:
+        assert masking.sql("SELECT * FROM immuta.drift()") == []
+    finally:
+        masking.world.sql("DROP SCHEMA own CASCADE")
 
 
 def test_what_the_account_may_not_hand_on_is_not_shown(masking):

@@ -215,6 +215,17 @@ def test_ownership_that_was_taken_away_again_is_told(ruled):
     ruled.world.sql("GRANT data_owner TO immuta_system")
 
 
+def test_they_go_with_the_schema(ruled):
+    """At once, and once: what is DDL itself is not followed by the same again."""
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', %s), immuta.create_row_policy('none', 'sales.customers', 'false')",
+              (BY_REGION,))
+    ruled.system.notices.clear()
+    ruled.sql("SELECT immuta.unregister_schema('sales')")
+    assert ruled.system.notices == [] and ruled.world.sql("SELECT * FROM immuta.pending_sync") == []
+    assert ruled.world.sql("SELECT polname FROM pg_policy p JOIN pg_class c ON c.oid = polrelid WHERE relnamespace = 'sales'::regnamespace") == []
+    assert ruled.world.sql("SELECT relname FROM pg_class WHERE relnamespace = 'sales'::regnamespace AND relrowsecurity") == []
+
+
 def test_who_else_has_rights_is_told(ruled):
     ruled.ddl("GRANT SELECT ON sales.orders TO plain")
     ruled.system.notices.clear()

@@ -2,7 +2,7 @@
 
 import psycopg2
 import pytest
-from conftest import reads, refuses
+from conftest import VERSION, reads, refuses
 from harness.world import impersonate, query
 
 
@@ -100,6 +100,29 @@ def test_excluded_columns(sales):
     assert sales.world.value(column, ("social", "SELECT")) and sales.drift() == []
     with refuses("42703"):
         sales.sql("SELECT immuta.register_data_source('sales.customers', exclude_columns => '{nothing}')")
+
+
+# Through a view of one's own, whose owner PostgreSQL asks for UPDATE and DELETE only.
+CHANGES = {
+    "UPDATE": "UPDATE pg_temp.seen SET name = 'x'", "DELETE": "DELETE FROM pg_temp.seen", "by a CTE": "WITH u AS (DELETE FROM pg_temp.seen) SELECT 1",
+    "in a function": "DO $$ BEGIN UPDATE pg_temp.seen SET name = 'x'; END $$", "of a view": "DELETE FROM pg_temp.more",
+    "with a barrier": "UPDATE pg_temp.barrier SET name = 'x'", "with a subquery": "DELETE FROM pg_temp.correlated", "shown": "EXPLAIN ANALYZE DELETE FROM pg_temp.seen",
+    "MERGE": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED THEN DELETE",
+}
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != "MERGE" or int(VERSION) >= 17])
+def test_an_excluded_column_is_not_read_by_changing(sales, change):
+    """What a view has in its WHERE is evaluated, whoever may read it."""
+    sales.ddl("INSERT INTO sales.customers VALUES (1, 'Ann', '123'), (2, 'Bo', '456')")
+    sales.sql("SELECT immuta.register_data_source('sales.customers', exclude_columns => '{ssn}')")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
+    views = ("CREATE TEMP VIEW seen AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%'; CREATE TEMP VIEW more AS SELECT * FROM seen;"
+             "CREATE TEMP VIEW barrier WITH (security_barrier) AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%';"
+             "CREATE TEMP VIEW correlated AS SELECT id, name FROM sales.customers c WHERE EXISTS (SELECT WHERE c.{0} LIKE '1%');")
+    with refuses("42501"):
+        reads(sales, "ann", views.format("ssn") + CHANGES[change])
+    reads(sales, "ann", views.format("name") + CHANGES[change])
 
 
 @pytest.mark.parametrize("ddl, excluded", [

@@ -105,14 +105,19 @@ def preload(request):
 
 
 @pytest.fixture
-def old(pair, preload):
+def scene():
+    return SCENE, SCHEMAS
+
+
+@pytest.fixture
+def old(pair, preload, scene):
     server = Server(pair[0], f"old-{pair[1]}", preload=preload)
     server.create("--data-checksums")
     preload_by_file(server)
     try:
         server.start()
-        prepare(server, before=SCHEMAS)
-        server.psql(input=SCENE, dbname="immuta")
+        prepare(server, before=scene[1])
+        server.psql(input=scene[0], dbname="immuta")
         yield World(server)
     finally:
         server.destroy()

@@ -7,8 +7,10 @@ use crate::pg::guc::misleading::is_misleading;
 use crate::pg::guc::token::TOKEN_SETTING;
 use crate::pg::guc::values::{application_name_setting, name_of, shown};
 use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::option::{self, Unset};
 use crate::pg::sys::{compat, raw};
 use pgrx::pg_sys;
+use pgrx::pg_sys::{GucAction, GucContext};
 use std::ffi::{CStr, CString, c_int};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -62,21 +64,8 @@ fn changed_at(level: i32) -> Vec<*mut pg_sys::config_generic> {
 /// Sets what was set before, with the rights of the current user, as they could themselves: raises an error where they could not.
 pub fn set_again(settings: &[Kept]) {
     for setting in settings {
-        let action =
-            if setting.is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
-        // SAFETY: NUL-terminated strings; the user's own rights apply.
-        unsafe {
-            pg_sys::set_config_option(
-                setting.name.as_ptr(),
-                setting.value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                action,
-                true,
-                0,
-                false,
-            );
-        }
+        let action = if setting.is_local { GucAction::GUC_ACTION_LOCAL } else { GucAction::GUC_ACTION_SET };
+        option::set(&setting.name, Some(&setting.value), GucContext::PGC_USERSET, action, Unset::Error);
     }
 }
 

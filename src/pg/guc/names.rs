@@ -4,6 +4,7 @@ use crate::core::session::presented;
 use crate::pg::gate;
 use crate::pg::guc::{self, Lasting};
 use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::option::{self, Unset};
 use crate::pg::sys::{compat, text};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
@@ -211,17 +212,5 @@ impl Drop for Showing {
 /// Sets or, without a value, resets.
 fn set(name: &CStr, value: Option<&CStr>, lasting: Lasting) {
     let _showing = Showing::new();
-    // SAFETY: NUL-terminated strings, which are copied.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.map_or(std::ptr::null(), CStr::as_ptr),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            lasting.action(),
-            true,
-            0,
-            false,
-        );
-    }
+    option::set(name, value, pg_sys::GucContext::PGC_USERSET, lasting.action(), Unset::Error);
 }

@@ -4,7 +4,9 @@ use crate::core::session::presented;
 use crate::core::session::saved::Saved;
 use crate::pg::guc;
 use crate::pg::sys::compat;
+use crate::pg::sys::option::{self, Unset};
 use pgrx::pg_sys;
+use pgrx::pg_sys::{GucAction, GucContext};
 use std::ffi::{CStr, c_int};
 
 /// What this session has set. Left out is what says whom it impersonates, or as whom it acts, and what PostgreSQL keeps
@@ -17,7 +19,7 @@ pub fn take() -> Vec<Saved> {
 fn is_of_session(setting: *mut pg_sys::config_generic) -> bool {
     // SAFETY: a live parameter of guc.c.
     let (context, flags, source) = unsafe { ((*setting).context, (*setting).flags, (*setting).source) };
-    matches!(context, pg_sys::GucContext::PGC_USERSET | pg_sys::GucContext::PGC_SUSET)
+    matches!(context, pg_sys::GucContext::PGC_USERSET | GucContext::PGC_SUSET)
         && flags & pg_sys::GUC_NO_RESET_ALL as c_int == 0
         && source > pg_sys::GucSource::PGC_S_OVERRIDE
         && !is_of_impersonation(&guc::name_of(setting))
@@ -39,31 +41,17 @@ pub fn restore(before: &[Saved]) {
     let known = |name: &CStr| before.iter().any(|saved| saved.name.as_c_str() == name);
     for Saved { name, .. } in take() {
         if !known(&name) {
-            set(&name, None, pg_sys::GucContext::PGC_SUSET);
+            set(&name, None, GucContext::PGC_SUSET);
         }
     }
     for Saved { name, value, context } in before {
         if guc::shown(name).as_ref() != Some(value) && !set(name, Some(value), *context) {
             // What was valid then is so no longer.
-            set(name, None, pg_sys::GucContext::PGC_SUSET);
+            set(name, None, GucContext::PGC_SUSET);
         }
     }
 }
 
-/// Sets or, without a value, resets; whether that was possible.
-fn set(name: &CStr, value: Option<&CStr>, context: pg_sys::GucContext::Type) -> bool {
-    // SAFETY: NUL-terminated strings, which are copied.
-    let done = unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.map_or(std::ptr::null(), CStr::as_ptr),
-            context,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SET,
-            true,
-            pg_sys::DEBUG1 as c_int,
-            false,
-        )
-    };
-    done > 0
+fn set(name: &CStr, value: Option<&CStr>, context: GucContext::Type) -> bool {
+    option::set(name, value, context, GucAction::GUC_ACTION_SET, Unset::Quietly)
 }

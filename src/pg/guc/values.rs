@@ -3,8 +3,10 @@
 use crate::core::guard;
 use crate::pg::catalog;
 use crate::pg::guc::kinds::split_names;
+use crate::pg::sys::option::{self, Unset};
 use crate::pg::sys::{compat, report};
 use pgrx::pg_sys;
+use pgrx::pg_sys::GucContext;
 use std::ffi::{CStr, CString, c_int};
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -120,19 +122,7 @@ pub fn apply_settings_of(role: u32, lasting: Lasting, which: Which) {
             );
             continue;
         }
-        // SAFETY: NUL-terminated strings.
-        unsafe {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                lasting.action(),
-                true,
-                pg_sys::WARNING as c_int,
-                false,
-            );
-        }
+        option::set(&name, Some(&value), GucContext::PGC_SUSET, lasting.action(), Unset::Warning);
     }
 }
 
@@ -154,21 +144,10 @@ pub(super) fn application_name_setting() -> Option<*mut pg_sys::config_generic> 
 /// Sets `application_name` until the end of the current nesting level. While the role is locked nobody can change it.
 pub fn label_application(name: &CStr, lasting: Lasting) {
     unlabel_application();
-    // SAFETY: NUL-terminated strings; a live parameter of guc.c, which tests its flags at each change.
-    unsafe {
-        pg_sys::set_config_option(
-            c"application_name".as_ptr(),
-            name.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            lasting.action(),
-            true,
-            pg_sys::WARNING as c_int,
-            false,
-        );
-        if let Some(setting) = application_name_setting() {
-            (*setting).flags |= pg_sys::GUC_NOT_WHILE_SEC_REST as c_int;
-        }
+    option::set(c"application_name", Some(name), GucContext::PGC_SUSET, lasting.action(), Unset::Warning);
+    if let Some(setting) = application_name_setting() {
+        // SAFETY: a live parameter of guc.c, which tests its flags at each change.
+        unsafe { (*setting).flags |= pg_sys::GUC_NOT_WHILE_SEC_REST as c_int };
     }
 }
 

@@ -1,5 +1,6 @@
 //! How deep the hooks are nested.
 
+use crate::pg::mask;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU32};
 
@@ -15,12 +16,15 @@ pub fn depth() -> u32 {
 
 #[cfg(feature = "inject")]
 pub fn state() -> String {
-    format!("depth {} {}", depth(), SETTINGS_LEVEL.load(Relaxed))
+    format!("depth {} {}, planning {}", depth(), SETTINGS_LEVEL.load(Relaxed), mask::planning())
 }
 
 /// After an error: back to the depth at which the (sub)transaction began.
 pub fn restore_depth(depth: u32) {
     DEPTH.store(depth, Relaxed);
+    if mask::planning() > depth {
+        mask::set_planning(0);
+    }
     if depth == 0 {
         SETTINGS_LEVEL.store(0, Relaxed);
     }

@@ -3,10 +3,12 @@
 
 use crate::pg::sys::acting::{Acting, LOCKED};
 use crate::pg::sys::inject::{self, Point};
+use crate::pg::sys::option::{self, Unset};
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::sys::{raw, running};
 use crate::pg::{gate, guc, residue};
 use once_cell::sync::OnceCell;
+use pgrx::pg_sys::{GucAction, GucContext};
 use pgrx::{PgList, pg_guard, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_int};
 
@@ -88,20 +90,11 @@ unsafe extern "C-unwind" fn enter(fcinfo: pg_sys::FunctionCallInfo) -> Sandbox {
         inject::point(Point::DryRunBegins);
         let settings_level = guc::new_level();
         for (name, value) in [
-            (c"search_path", search_path),
-            (c"lc_messages", c"C".as_ptr()),
-            (c"transaction_read_only", c"on".as_ptr()),
+            (c"search_path", CStr::from_ptr(search_path)),
+            (c"lc_messages", c"C"),
+            (c"transaction_read_only", c"on"),
         ] {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value,
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_LOCAL,
-                true,
-                0,
-                false,
-            );
+            option::set(name, Some(value), GucContext::PGC_SUSET, GucAction::GUC_ACTION_LOCAL, Unset::Error);
         }
         let before = Acting::now();
         before.confined(role, LOCKED | pg_sys::SECURITY_RESTRICTED_OPERATION).resume();

@@ -54,6 +54,10 @@ pub fn install(handlers: StatementHandlers) {
         PREVIOUS_LOOK_UP = pg_sys::needs_fmgr_hook;
         pg_sys::object_access_hook = Some(object_access);
         pg_sys::needs_fmgr_hook = Some(needs_fmgr);
+        PREVIOUS_STATISTICS = pg_sys::get_relation_stats_hook;
+        pg_sys::get_relation_stats_hook = Some(statistics);
+        PREVIOUS_INFORMATION = pg_sys::get_relation_info_hook;
+        pg_sys::get_relation_info_hook = Some(information);
     }
     compat::hook_planner::<Ours>();
     compat::hook_executor_run::<Ours>();
@@ -67,6 +71,8 @@ static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 static mut PREVIOUS_LOOK_UP: pg_sys::needs_fmgr_hook_type = None;
+static mut PREVIOUS_STATISTICS: pg_sys::get_relation_stats_hook_type = None;
+static mut PREVIOUS_INFORMATION: pg_sys::get_relation_info_hook_type = None;
 
 #[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn process_utility(
@@ -263,6 +269,40 @@ unsafe extern "C-unwind" fn needs_fmgr(function: pg_sys::Oid) -> bool {
     }
 }
 
+/// The planner looks for statistics of a column: what is masked is as if it had none.
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn statistics(
+    root: *mut pg_sys::PlannerInfo,
+    entry: *mut pg_sys::RangeTblEntry,
+    number: pg_sys::AttrNumber,
+    found: *mut pg_sys::VariableStatData,
+) -> bool {
+    // SAFETY: as in process_utility().
+    unsafe {
+        mask::may_be_used() && mask::are_statistics_hidden(root, entry, number)
+            || PREVIOUS_STATISTICS.is_some_and(|previous| previous(root, entry, number, found))
+    }
+}
+
+/// The planner has learned about a table.
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn information(
+    root: *mut pg_sys::PlannerInfo,
+    oid: pg_sys::Oid,
+    with_children: bool,
+    relation: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: as in process_utility().
+    unsafe {
+        if let Some(previous) = PREVIOUS_INFORMATION {
+            previous(root, oid, with_children, relation);
+        }
+        if mask::may_be_used() && !(*relation).statlist.is_null() {
+            mask::hide_extended_statistics(root, relation);
+        }
+    }
+}
+
 /// The frames of hooks whose signatures differ between versions.
 struct Ours;
 
@@ -283,6 +323,12 @@ impl compat::Frames for Ours {
         };
         // Functions may run in here, too: what they do is not top-level.
         let planning = Planning { frame: enter(depth, before), outer: mask::planning() };
+        // SAFETY: by contract.
+        unsafe {
+            if mask::are_reads_unasked(parse) {
+                ask_for_reads(parse);
+            }
+        }
         if mask::may_be_used() {
             // SAFETY: by contract.
             unsafe { mask_query(parse, depth + 1) };

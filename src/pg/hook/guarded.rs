@@ -9,6 +9,7 @@ use crate::pg::hook::handlers::{Before, Beginning, Change, StartedQuery, Stateme
 use crate::pg::hook::nodes::{self, Permissions, Query};
 use crate::pg::hook::references::References;
 use crate::pg::hook::statement;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::raw;
 use crate::pg::sys::report::{Report, raise};
 use crate::pg::{gate, mask};
@@ -80,14 +81,24 @@ pub unsafe extern "C-unwind" fn before_plan(parse: *mut pg_sys::Query, depth: u3
     decide(|handlers| (handlers.plan)(&references, depth))
 }
 
+/// Of a login that impersonates nobody it is no refusal to impersonate.
+fn refuse_masked(report: Report) -> ! {
+    if gate::is_impersonating() { refuse(report) } else { raise(report) }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn ask_for_reads(parse: *mut pg_sys::Query) {
+    // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, and which is the planner's to change.
+    unsafe { mask::ask_for_reads(parse) }
+}
+
 /// Puts masks into a query that is about to be planned.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32) {
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, whose tables are locked, and which is the planner's
     // to change.
     if let Err(report) = unsafe { mask::rewrite(parse) } {
-        // Of a login that impersonates nobody it is no refusal to impersonate.
-        if gate::is_impersonating() { refuse(report) } else { raise(report) }
+        refuse_masked(report);
     }
     mask::set_planning(if mask::may_be_used() && mask::is_for_subscriber() { depth } else { 0 });
 }
@@ -97,6 +108,7 @@ pub unsafe extern "C-unwind" fn mask_query(parse: *mut pg_sys::Query, depth: u32
 pub unsafe extern "C-unwind" fn bind_plan(plan: *mut pg_sys::PlannedStmt) {
     // SAFETY: the plan was made just now.
     unsafe { (*plan).dependsOnRole |= mask::depends_on_role(plan) };
+    inject::point(Point::PlanBound);
 }
 
 /// The statement in whose place COPY shows masks, or the same one.
@@ -106,7 +118,7 @@ pub unsafe extern "C-unwind" fn with_masks(pstmt: *mut pg_sys::PlannedStmt) -> *
         return pstmt;
     }
     // SAFETY: PostgreSQL passes a planned statement that wraps a utility statement.
-    unsafe { mask::as_query(pstmt) }
+    unsafe { mask::as_query(pstmt) }.unwrap_or_else(|report| refuse_masked(report))
 }
 
 #[pg_guard]

@@ -4,8 +4,9 @@ use crate::pg::catalog::{self, MaskTables, tables};
 use crate::pg::gate;
 use crate::pg::mask::expression::{self, Column, undisturbed};
 use crate::pg::mask::fault::MaskFault;
-use crate::pg::mask::rules;
+use crate::pg::mask::{rules, wrap};
 use crate::pg::sys::compat;
+use crate::pg::sys::inject::{self, Point};
 use foldhash::fast::RandomState;
 use pgrx::tupdesc::PgTupleDesc;
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
@@ -96,22 +97,10 @@ pub fn changes() -> u64 {
     CHANGES.load(Relaxed)
 }
 
-/// Whether every read of every user's table is rewritten, as if it had masks: for tests to compare what comes of it.
-#[cfg(feature = "inject")]
-pub fn wraps_all() -> bool {
-    static WRAPS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *WRAPS.get_or_init(|| std::env::var_os("IMMUTA_WRAP").is_some())
-}
-
-#[cfg(not(feature = "inject"))]
-pub const fn wraps_all() -> bool {
-    false
-}
-
 /// Whether there may be masks in this database: two loads where there are none.
 #[inline]
 pub fn may_be_used() -> bool {
-    wraps_all() || NONE_AT.load(Relaxed) != CHANGES.load(Relaxed)
+    wrap::is_on() || NONE_AT.load(Relaxed) != CHANGES.load(Relaxed)
 }
 
 /// A table's masks were changed, or all of a kind: all sessions plan its queries anew, once this transaction has committed.
@@ -185,6 +174,7 @@ impl Masks {
                 let caller = pg_sys::MemoryContextSwitchTo(self.memory);
                 masked.mask.set(pg_sys::copyObjectImpl(mask.cast()).cast());
                 pg_sys::MemoryContextSwitchTo(caller);
+                inject::point(Point::MaskKept);
             }
             Ok(pg_sys::copyObjectImpl(masked.mask.get().cast()).cast())
         }
@@ -207,11 +197,13 @@ impl Masks {
         // Whatever is wrong with it, an error is raised in any case: nothing is caught to go on.
         PgTryBuilder::new(AssertUnwindSafe(|| {
             undisturbed(owner, || {
+                inject::point(Point::MaskBegins);
                 // SAFETY: by contract.
                 unsafe {
                     let mask = expression::analysed(relation, &masked.column, text, false)?;
                     let functions = rules::allow(mask)?;
                     expression::finish(mask)?;
+                    inject::point(Point::MaskRead);
                     Ok((mask, functions))
                 }
             })
@@ -266,6 +258,7 @@ pub unsafe fn masks(relation: pg_sys::Relation) -> Option<Rc<Masks>> {
     let (changes, relations) = (CHANGES.load(Relaxed), RELATIONS.load(Relaxed));
     // SAFETY: by contract.
     let masks = Rc::new(unsafe { load(&tables, relation) });
+    inject::point(Point::MasksLoaded);
     masks.is_stale.set(RELATIONS.load(Relaxed) != relations);
     KNOWN.with_borrow_mut(|known| {
         if known.changes == changes {
@@ -298,6 +291,7 @@ pub fn is_masked(relation: u32) -> bool {
     if masked.is_empty() {
         NONE_AT.store(changes, Relaxed);
     }
+    inject::point(Point::MaskedTablesKnown);
     let before = KNOWN.with_borrow_mut(|known| {
         std::mem::replace(known, KnownMasks { changes, masked, ..KnownMasks::default() })
     });
@@ -327,7 +321,12 @@ pub unsafe fn is_named_in(query: *mut pg_sys::Query) -> bool {
                     }
                     let Some(permissions) = compat::permissions_of(query, entry).as_ref() else { return false };
                     match known.tables.get(&relation) {
-                        Some(masks) if !masks.is_stale.get() => masks.are_named_in(permissions.selectedCols),
+                        Some(masks) if !masks.is_stale.get() => {
+                            let [(inserted, _), (updated, _)] = compat::written_columns(permissions);
+                            [permissions.selectedCols, inserted, updated]
+                                .iter()
+                                .any(|&set| masks.are_named_in(set))
+                        }
                         _ => true,
                     }
                 }

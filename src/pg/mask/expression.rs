@@ -5,7 +5,9 @@ use crate::pg::catalog;
 use crate::pg::gate::{Restricted, Restriction};
 use crate::pg::mask::fault::MaskFault;
 use crate::pg::sys::acting::{Acting, LOCKED};
+use crate::pg::sys::option::{self, Unset};
 use crate::pg::sys::{compat, expression, raw};
+use pgrx::pg_sys::{GucAction, GucContext};
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 use std::ffi::{CStr, c_int, c_void};
 
@@ -34,19 +36,7 @@ pub fn undisturbed<T>(owner: u32, act: impl FnOnce() -> T) -> T {
     let _restricted = Restricted::to(Restriction::Analysis);
     let level = raw::NewGUCNestLevel();
     for (name, value) in FIXED {
-        // SAFETY: names and values of PostgreSQL's settings, NUL-terminated.
-        unsafe {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
+        option::set(name, Some(value), GucContext::PGC_USERSET, GucAction::GUC_ACTION_SAVE, Unset::Error);
     }
     let result = {
         let _as_owner = AsUser::begin(owner);

@@ -99,8 +99,8 @@ impl MaskFault {
     fn hint(&self) -> &'static str {
         match self {
             MaskFault::Target(..) => {
-                "Leave it out of WHERE, SET and RETURNING of the table that is changed, and of ON CONFLICT; a subquery may \
-                 read its mask."
+                "Leave it out of what is written, and of WHERE, SET and RETURNING of the table that is changed; a subquery \
+                 may read its mask."
             }
             MaskFault::Broken(..) => {
                 "The other columns can be read. An administrator can replace the masking policy; see immuta.drift()."

@@ -103,8 +103,38 @@ pub unsafe fn entry_of(query: *mut pg_sys::Query, index: c_int) -> *mut pg_sys::
     unsafe { pg_sys::list_nth((*query).rtable, index - 1).cast() }
 }
 
+/// A masked column of what is changed, for which PostgreSQL would refuse the statement: `(table, column)`.
+///
+/// # Safety
+/// As [`Hidden::of`]; the query has an entry with this index.
+pub unsafe fn refused_of(query: *mut pg_sys::Query, index: c_int) -> Option<(u32, i16)> {
+    // SAFETY: by contract; the permissions are null or belong to the entry.
+    unsafe {
+        if let Some(hidden) = Hidden::of(query, index) {
+            return hidden.named.first().map(|&column| (hidden.relation(), column));
+        }
+        let entry = entry_of(query, index);
+        let permissions = compat::permissions_of(query, entry).as_ref()?;
+        if (*entry).relid == pg_sys::InvalidOid || !cache::is_masked((*entry).relid.to_u32()) {
+            return None;
+        }
+        let masks = cache::masks(Opened::of((*entry).relid).0)?;
+        let role = authority(permissions);
+        let writes = compat::written_columns(permissions);
+        let is_refused = |&number: &i16| {
+            writes.iter().any(|&(columns, privilege)| {
+                compat::is_member(as_member(number), columns) && !may((*entry).relid, number, role, privilege)
+            })
+        };
+        hidden_from(role, (*entry).relid, &masks)
+            .into_iter()
+            .find(is_refused)
+            .map(|column| ((*entry).relid.to_u32(), column))
+    }
+}
+
 /// In whose name a table is read: the owner of the view in which it stands, or the current user.
-fn authority(permissions: &compat::PermissionEntry) -> u32 {
+pub fn authority(permissions: &compat::PermissionEntry) -> u32 {
     match permissions.checkAsUser.to_u32() {
         0 => raw::GetUserId().to_u32(),
         owner => owner,
@@ -113,17 +143,24 @@ fn authority(permissions: &compat::PermissionEntry) -> u32 {
 
 /// The masked columns that a role may not see. For what is no subscriber's PostgreSQL refuses them.
 pub fn hidden_from(role: u32, relation: pg_sys::Oid, masks: &Masks) -> Vec<i16> {
-    let is_allowed = pg_sys::AclResult::ACLCHECK_OK;
-    let select = || pg_sys::ACL_SELECT as _;
-    // SAFETY: takes OIDs by value, searches the system caches.
-    let may_see_all = || unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), select()) } == is_allowed;
-    if !is_subscriber(role) || may_see_all() {
+    if !is_subscriber(role) || may_on_table(relation, role, pg_sys::ACL_SELECT) {
         return Vec::new();
     }
-    let may_see = |number| {
-        // SAFETY: as above.
-        let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), select()) };
-        result == is_allowed
-    };
-    masks.columns().filter(|&number| !may_see(number)).collect()
+    masks.columns().filter(|&number| !may_on_column(relation, number, role, pg_sys::ACL_SELECT)).collect()
+}
+
+/// Whether a role has a privilege on a column, by itself or with its table.
+pub fn may(relation: pg_sys::Oid, number: i16, role: u32, privilege: u32) -> bool {
+    may_on_table(relation, role, privilege) || may_on_column(relation, number, role, privilege)
+}
+
+fn may_on_table(relation: pg_sys::Oid, role: u32, privilege: u32) -> bool {
+    // SAFETY: takes OIDs by value, searches the system caches.
+    unsafe { pg_sys::pg_class_aclcheck(relation, role.into(), privilege as _) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
+fn may_on_column(relation: pg_sys::Oid, number: i16, role: u32, privilege: u32) -> bool {
+    // SAFETY: as above.
+    let result = unsafe { pg_sys::pg_attribute_aclcheck(relation, number, role.into(), privilege as _) };
+    result == pg_sys::AclResult::ACLCHECK_OK
 }

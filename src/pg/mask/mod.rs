@@ -11,15 +11,20 @@ mod fault;
 mod hidden;
 mod parameters;
 mod query;
+mod reads;
 mod renaming;
 mod rules;
+mod statistics;
 mod subquery;
+mod wrap;
 
 pub use cache::{changed, may_be_used, watch};
 pub use copy::as_query;
 pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
+pub use reads::{are_unasked as are_reads_unasked, ask as ask_for_reads};
 pub use rules::{check, may_fail};
+pub use statistics::{are_hidden as are_statistics_hidden, hide_extended as hide_extended_statistics};
 
 use fault::MaskFault;
 

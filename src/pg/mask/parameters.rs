@@ -2,6 +2,7 @@
 
 use crate::pg::catalog::{self, tables};
 use crate::pg::mask::{cache, fault::MaskFault};
+use crate::pg::sys::inject::{self, Point};
 use pgrx::{IntoDatum, pg_sys};
 use ring::hmac;
 use std::cell::RefCell;
@@ -32,6 +33,7 @@ fn parameters(id: i32) -> Rc<Parameters> {
     known.unwrap_or_else(|| {
         let found = catalog::mask_tables().and_then(|tables| tables::mask_parameters(&tables, id));
         let Some([salt, pattern, replacement, flags]) = found else { MaskFault::NoParameters(id).raise() };
+        inject::point(Point::ParametersRead);
         let parameters = Rc::new(Parameters {
             key: salt.map(|salt| hmac::Key::new(hmac::HMAC_SHA256, &salt)),
             regex: pattern.map(|pattern| [pattern, replacement.unwrap_or_default(), flags.unwrap_or_default()]),

@@ -6,7 +6,9 @@
 use crate::pg::catalog;
 use crate::pg::mask::cache::{self, is_subscriber};
 use crate::pg::mask::fault::MaskFault;
-use crate::pg::mask::hidden::{Hidden, Opened};
+use crate::pg::mask::hidden::{Hidden, Opened, refused_of};
+use crate::pg::mask::wrap;
+use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::{compat, raw};
 use pgrx::{PgList, pg_guard, pg_sys};
@@ -25,12 +27,13 @@ pub unsafe fn rewrite(query: *mut pg_sys::Query) -> Result<(), Report> {
     // What is masked is looked up, if it changed.
     cache::is_masked(0);
     // SAFETY: by contract.
-    if !cache::wraps_all() && !unsafe { search(query.cast(), std::ptr::null_mut()) } {
+    if !wrap::is_on() && !unsafe { search(query.cast(), std::ptr::null_mut()) } {
         return Ok(());
     }
     let mut fault: Option<MaskFault> = None;
     // SAFETY: by contract; the walk passes the pointer on as it is.
     unsafe { visit(query.cast(), (&raw mut fault).cast()) };
+    inject::point(Point::QueryMasked);
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
@@ -85,21 +88,24 @@ unsafe fn mask_tables(query: *mut pg_sys::Query) -> Result<(), MaskFault> {
             return Ok(());
         }
         let targets = [(*query).resultRelation, compat::merge_target(&*query)];
-        for target in targets.into_iter().filter(|&target| target != 0) {
-            if let Some(hidden) = Hidden::of(query, target)
-                && let Some(&column) = hidden.named.first()
-            {
-                let (column, table) = cache::names(hidden.relation(), column);
-                return Err(MaskFault::Target(column, table));
-            }
-        }
-        // What is in the range table only (OLD, NEW, EXCLUDED) is no table that is read.
         let mut read = Vec::new();
         named_in((*query).jointree.cast(), &mut read);
-        for index in read.into_iter().filter(|index| !targets.contains(index)) {
-            let hidden = if cache::wraps_all() { Hidden::nothing(query, index) } else { Hidden::of(query, index) };
+        read.retain(|index| !targets.contains(index));
+        // What is in the range table only is what is changed, also by a view, or OLD, NEW, EXCLUDED.
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+            let all = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).len() as c_int;
+            for target in (1..=all).filter(|index| !read.contains(index)) {
+                if let Some((table, column)) = refused_of(query, target) {
+                    let (column, table) = cache::names(table, column);
+                    return Err(MaskFault::Target(column, table));
+                }
+            }
+        }
+        for index in read {
+            let hidden = if wrap::is_on() { Hidden::nothing(query, index) } else { Hidden::of(query, index) };
             if let Some(hidden) = hidden {
                 hidden.replace(query, index)?;
+                inject::point(Point::TableMasked);
             }
         }
     }
@@ -157,8 +163,7 @@ pub fn planning() -> u32 {
     PLANNING.load(Relaxed)
 }
 
-/// A query is planned, at this depth, or it is no more: back to what [`planning`] said before. An error needs no cleaning up: a
-/// depth at which nothing is planned means nothing.
+/// A query is planned, at this depth, or it is no more: back to what [`planning`] said before.
 pub fn set_planning(depth: u32) {
     PLANNING.store(depth, Relaxed);
 }

@@ -4,6 +4,7 @@ use crate::pg::mask::cache::as_member;
 use crate::pg::mask::fault::MaskFault;
 use crate::pg::mask::hidden::{Hidden, entry_of};
 use crate::pg::mask::renaming::{Renaming, rename};
+use crate::pg::mask::wrap;
 use crate::pg::sys::compat;
 use pgrx::pg_sys;
 use pgrx::tupdesc::PgTupleDesc;
@@ -79,7 +80,8 @@ impl Hidden {
                 } else if self.unnamed.contains(&number) {
                     pg_sys::makeNullConst(column.atttypid, column.atttypmod, column.attcollation).cast()
                 } else {
-                    pg_sys::makeVar(1, number, column.atttypid, column.atttypmod, column.attcollation, 0).cast()
+                    let (modifier, collation) = (column.atttypmod, column.attcollation);
+                    wrap::shown(pg_sys::makeVar(1, number, column.atttypid, modifier, collation, 0))
                 };
                 let name = pg_sys::pstrdup(column.attname.data.as_ptr());
                 targets = pg_sys::lappend(targets, pg_sys::makeTargetEntry(shown, number, name, false).cast());

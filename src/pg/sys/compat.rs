@@ -196,6 +196,11 @@ mod permissions {
         entry.rtekind == pg_sys::RTEKind::RTE_RELATION
     }
 
+    /// The list of a query whose entries say what is to be checked.
+    pub fn of_query(query: &pg_sys::Query) -> *mut pg_sys::List {
+        query.rtable
+    }
+
     /// The list of a planned statement whose entries say what is to be checked.
     pub fn of_plan(plan: &pg_sys::PlannedStmt) -> *mut pg_sys::List {
         plan.rtable
@@ -234,6 +239,11 @@ mod permissions {
 
     pub fn is_relation(_: &Entry) -> bool {
         true
+    }
+
+    /// The list of a query whose entries say what is to be checked.
+    pub fn of_query(query: &pg_sys::Query) -> *mut pg_sys::List {
+        query.rteperminfos
     }
 
     /// The list of a planned statement whose entries say what is to be checked.
@@ -397,6 +407,11 @@ pub fn set_masked_columns(entry: &mut PermissionEntry, columns: *mut pg_sys::Bit
     entry.insertedCols = columns;
 }
 
+/// The columns that are written by what is checked, and the privilege that takes.
+pub fn written_columns(entry: &PermissionEntry) -> [(*mut pg_sys::Bitmapset, u32); 2] {
+    [(entry.insertedCols, pg_sys::ACL_INSERT), (entry.updatedCols, pg_sys::ACL_UPDATE)]
+}
+
 /// Where MERGE finds the rows that it changes, as a range table index; 0 where that goes without saying.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
 pub fn merge_target(_query: &pg_sys::Query) -> i32 {
@@ -443,7 +458,10 @@ pub unsafe fn replace_columns(node: *mut pg_sys::Node, targets: *mut pg_sys::Lis
     }
 }
 
-pub use permissions::{Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan, privileges};
+pub use permissions::{
+    Entry as PermissionEntry, is_relation, of_plan as permissions_of_plan, of_query as permissions_of_query,
+    privileges,
+};
 
 pub fn hook_executor_check_perms<F: Frames>() {
     // SAFETY: as in hook_planner().

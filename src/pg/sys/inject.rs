@@ -38,6 +38,8 @@ points! {
     SubtransactionCommits, SubtransactionCommitted, SubtransactionAborts, SubtransactionAborted, RolledBack,
     // The session's own impersonation: verified in each transaction, and left.
     Relocked, Verified, LeaveBegins, LeftTemporary, LeftRole, LeftSettings, LeftNames, Left,
+    // Masks: looked up, read in, put into a query, bound to its plan.
+    MaskedTablesKnown, MasksLoaded, MaskBegins, MaskRead, MaskKept, ParametersRead, TableMasked, QueryMasked, CopyMasked, PlanBound,
     // What runs as somebody else.
     DryRunBegins, DryRunBegun, DryRunLooked, DryRunEnds, DryRunRecorded, ActingBegins, ActingEnds, TurnTaken, LoginCounted,
     // A login with OAuth.

@@ -8,6 +8,7 @@ pub mod exit;
 pub mod expression;
 pub mod inject;
 pub mod machine;
+pub mod option;
 pub mod raw;
 pub mod report;
 pub mod running;

@@ -1,0 +1,140 @@
+-- Where masks do not keep what they seem to: told where a policy is made, and by drift() as long as it is so.
+
+-- Of a row as a whole no column is on record.
+CREATE FUNCTION immuta_internal.readers_of(class oid, object oid, column_number smallint) RETURNS TABLE (reader_class oid, reader oid)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN w.oid IS NULL THEN p.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, f.oid)
+    FROM pg_depend p
+    LEFT JOIN pg_rewrite w ON p.classid = 'pg_rewrite'::regclass AND w.oid = p.objid AND w.ev_type = '1' AND w.ev_class <> readers_of.object
+    LEFT JOIN pg_proc f ON p.classid = 'pg_proc'::regclass AND f.oid = p.objid
+    WHERE p.refclassid = readers_of.class AND p.refobjid = readers_of.object AND coalesce(w.oid, f.oid) IS NOT NULL
+      AND (readers_of.column_number IS NULL OR p.refobjsubid = readers_of.column_number
+           OR p.refobjsubid = 0 AND coalesce(w.ev_action, f.prosqlbody)::text ~ ':varattno 0 ')
+$$;
+COMMENT ON FUNCTION immuta_internal.readers_of(oid, oid, smallint) IS 'views, and functions with parsed bodies, that read an object, or a column of it';
+
+CREATE FUNCTION immuta_internal.relations_with_masked() RETURNS TABLE (relation oid, column_number smallint, column_name name, holder oid, number smallint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE kin AS (
+        SELECT k.table_oid AS relation, k.column_number, k.column_name, k.table_oid AS holder, is_up
+        FROM immuta.masks k, unnest('{true,false}'::boolean[]) is_up
+        UNION
+        SELECT k.relation, k.column_number, k.column_name, i.holder, k.is_up
+        FROM kin k, LATERAL (SELECT i.inhparent AS holder FROM pg_inherits i WHERE k.is_up AND i.inhrelid = k.holder
+                             UNION ALL
+                             SELECT i.inhrelid FROM pg_inherits i WHERE NOT k.is_up AND i.inhparent = k.holder) i
+    )
+    SELECT DISTINCT k.relation, k.column_number, k.column_name, k.holder, a.attnum
+    FROM kin k JOIN pg_attribute a ON a.attrelid = k.holder AND a.attname = k.column_name AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION immuta_internal.relations_with_masked() IS 'masked columns, where they are and in partitions, children and parents of that';
+
+-- What is a data source itself is for administrators to confirm, and told of then.
+CREATE FUNCTION immuta_internal.masked_shown_by() RETURNS TABLE (relation oid, column_number smallint, shown_by text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE held AS MATERIALIZED (
+        SELECT * FROM immuta_internal.relations_with_masked()
+    ), reads AS (
+        SELECT h.relation, h.column_number, r.reader_class, r.reader
+        FROM held h, LATERAL immuta_internal.readers_of('pg_class'::regclass, h.holder, h.number) r
+        UNION
+        SELECT s.relation, s.column_number, r.reader_class, r.reader
+        FROM reads s, LATERAL immuta_internal.readers_of(s.reader_class, s.reader, NULL) r
+    ), subscribing AS MATERIALIZED (
+        SELECT r.oid AS role FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role
+    ), shows AS (
+        SELECT h.relation, h.column_number, c.relnamespace AS schema, 'table ' || c.oid::regclass AS name, c.oid AS of_class, NULL::oid AS of_function
+        FROM held h JOIN pg_class c ON c.oid = h.holder AND c.oid <> h.relation
+        UNION
+        SELECT s.relation, s.column_number, c.relnamespace, 'view ' || c.oid::regclass, c.oid, NULL
+        FROM reads s JOIN pg_class c ON s.reader_class = 'pg_class'::regclass AND c.oid = s.reader
+        WHERE has_column_privilege(c.relowner, s.relation, s.column_number, 'SELECT')
+          AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
+        UNION
+        SELECT s.relation, s.column_number, f.pronamespace, 'function ' || f.oid::regprocedure, NULL, f.oid
+        FROM reads s JOIN pg_proc f ON s.reader_class = 'pg_proc'::regclass AND f.oid = s.reader AND f.prosecdef
+        WHERE has_column_privilege(f.proowner, s.relation, s.column_number, 'SELECT')
+    )
+    SELECT s.relation, s.column_number, s.name FROM shows s
+    WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = s.of_class)
+      AND EXISTS (SELECT FROM subscribing b WHERE has_schema_privilege(b.role, s.schema, 'USAGE')
+                    AND (has_any_column_privilege(b.role, s.of_class, 'SELECT') OR has_function_privilege(b.role, s.of_function, 'EXECUTE')))
+$$;
+COMMENT ON FUNCTION immuta_internal.masked_shown_by() IS 'partitions, views and SECURITY DEFINER functions that are no data sources and show subscribers masked columns as they are';
+
+-- NULL stands for all data sources, and all policies.
+CREATE FUNCTION immuta_internal.mask_remarks(source_ids bigint[], policy_id integer)
+RETURNS TABLE (relation oid, column_name name, words text, hint text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH masked AS MATERIALIZED (
+        SELECT m.* FROM immuta_internal.masked_columns(source_ids) m WHERE coalesce(mask_remarks.policy_id = ANY (m.policies), true)
+    )
+    SELECT m.relation, m.column_name, format('"%s" of "%s" is generated from a masked column: it is computed from the mask', m.column_name, m.relation::regclass),
+           'Where that could fail, give it a policy of its own.'
+    FROM masked m WHERE m.is_computed
+    UNION ALL
+    SELECT m.relation, m.column_name, format('"%s" is part of the partition key of "%s": EXPLAIN shows in which partition a value is', m.column_name, m.relation::regclass),
+           'Partition by another column, or exclude this one.'
+    FROM masked m JOIN pg_partitioned_table p ON p.partrelid = m.relation AND m.column_number = ANY (p.partattrs::smallint[])
+    UNION ALL
+    SELECT DISTINCT m.relation, m.column_name,
+           format('"%s" is part of a key of "%s": applications that find rows by it get its mask', m.column_name, m.relation::regclass),
+           'The method hash keeps rows apart.'
+    FROM masked m JOIN pg_index i ON i.indrelid = m.relation AND i.indisunique AND m.column_number = ANY (i.indkey::smallint[])
+    UNION ALL
+    SELECT DISTINCT k.table_oid, k.column_name,
+           format('the policy reads "%s" of "%s", which is masked itself, as it is: what it shows tells of that', k.column_name, k.table_oid::regclass),
+           'Name only columns that are not masked.'
+    FROM immuta_internal.deciding_columns(source_ids) c JOIN immuta.masks k ON (k.table_oid, k.column_number) = (c.relation, c.column_number)
+    WHERE coalesce(c.policy_id = mask_remarks.policy_id, true)
+    UNION ALL
+    SELECT m.relation, m.column_name,
+           format('row policy "%s" of "%s" reads "%s" of "%s": it gets the mask', immuta_internal.shown(y.policy_name), y.policy_relation::regclass,
+                  m.column_name, m.relation::regclass), immuta_internal.hint_policy_reads_mask()
+    FROM masked m JOIN immuta_internal.policies_that_read_masks() y ON (y.relation, y.column_name) = (m.relation, m.column_name)
+    UNION ALL
+    SELECT m.relation, m.column_name,
+           format('%s compares "%s" of "%s" with columns that can be written: by what is refused, whoever writes them finds out values', w.what,
+                  m.column_name, m.relation::regclass), 'Let those who are masked only read, or drop it.'
+    FROM masked m, LATERAL (
+        SELECT format('CHECK constraint "%s"', c.conname) AS what FROM pg_constraint c
+        WHERE c.conrelid = m.relation AND c.contype = 'c' AND m.column_number = ANY (c.conkey) AND cardinality(c.conkey) > 1
+        UNION ALL
+        SELECT format('the generated column "%s"', g.attname)
+        FROM immuta_internal.computed_columns(m.relation, ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = m.relation AND a.attnum > 0)) c
+        JOIN pg_attribute g ON g.attrelid = m.relation AND g.attname = c.column_name AND g.attgenerated = 's'
+        WHERE m.column_name = ANY (c.sources) AND cardinality(c.sources) > 1) w
+    UNION ALL
+    SELECT r.relation, NULL, format('no column of "%s" is left that is not masked or excluded: subscribers are refused it', r.relation::regclass),
+           'Leave one as it is.'
+    FROM (SELECT DISTINCT m.relation, m.data_source_id FROM masked m) r
+    WHERE NOT EXISTS (SELECT FROM pg_attribute a JOIN immuta.data_source d ON d.id = r.data_source_id
+                      WHERE a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum <> ALL (d.excluded_numbers)
+                        AND NOT EXISTS (SELECT FROM immuta.masks k WHERE (k.table_oid, k.column_number) = (r.relation, a.attnum)))
+    UNION ALL
+    SELECT m.relation, m.column_name, format('"%s" of "%s" is shown as it is by %s, which subscribers may use', m.column_name, m.relation::regclass, b.shown_by),
+           'REVOKE that, make views security invokers (from PostgreSQL 15 on), or register and confirm them as data sources.'
+    FROM masked m JOIN immuta_internal.masked_shown_by() b ON (b.relation, b.column_number) = (m.relation, m.column_number)
+$$;
+COMMENT ON FUNCTION immuta_internal.mask_remarks(bigint[], integer) IS 'what tells of masked columns, or fails for them, while tables are as they are';
+
+CREATE FUNCTION immuta_internal.mask_warnings(source_ids bigint[], policy_id integer) RETURNS TABLE (words text, hint text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH masked AS MATERIALIZED (
+        SELECT m.* FROM immuta_internal.masked_columns(source_ids) m WHERE mask_warnings.policy_id = ANY (m.policies)
+    )
+    SELECT r.words, r.hint FROM immuta_internal.mask_remarks(source_ids, mask_warnings.policy_id) r
+    UNION ALL
+    SELECT format('the mask of "%s" of "%s" is an expression: where it fails for a value, so do queries, and the message can show the value',
+                  m.column_name, m.relation::regclass), 'Write it so that it cannot fail.'
+    FROM masked m JOIN immuta.masking_policy p ON p.id = mask_warnings.policy_id AND p.method = 'expression' WHERE NOT m.is_computed
+    UNION ALL
+    SELECT format('masks do not hold for everybody: %s %s', h.object, h.detail), 'REVOKE it, or except these users by the policy.'
+    FROM immuta_internal.unmasked_by_hand() h WHERE h.relation IN (SELECT m.relation FROM masked m)
+$$;
+COMMENT ON FUNCTION immuta_internal.mask_warnings(bigint[], integer) IS 'what an administrator should know of the masks of a policy';
