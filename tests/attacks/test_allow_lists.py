@@ -140,7 +140,10 @@ HONEST = [
     ("CLOSE c", "DECLARE c CURSOR FOR SELECT 1"), ("EXPLAIN CREATE TABLE alice.x AS SELECT 1", ""),
     ("DROP OWNED BY bob", None), ("DROP OWNED BY alice CASCADE", ""), ("REASSIGN OWNED BY alice TO alice", ""), ("SET LOCAL work_mem = '1MB'", ""),
     ("SHOW work_mem", ""), ("ALTER TABLE ALL IN TABLESPACE pg_default OWNED BY alice SET TABLESPACE pg_default", ""),
-]
+] + ([
+    ("REPACK alice.own", TABLE), ("REPACK alice.own USING INDEX own_pkey", TABLE), ("REPACK (CONCURRENTLY) alice.own", None),
+    ("REPACK", None), ("WAIT FOR LSN '0/1'", None), ("COPY alice.own TO STDOUT (FORMAT json)", None),
+] if int(VERSION) >= 19 else [])
 
 
 def outcome(connection, statement, before):
@@ -238,7 +241,9 @@ CLOSED = [
     "VACUUM immuta.token", "CLUSTER immuta.token USING token_pkey", "REINDEX TABLE immuta.token",
     "REINDEX INDEX immuta.token_pkey", "LOCK TABLE alice.tokens", "LOCK TABLE alice.tokens_of_tokens",
     "SET LOCAL search_path = immuta; LOCK TABLE token",
-]
+] + ([
+    "REPACK immuta.token", "REPACK (ANALYZE) immuta.token", "REPACK immuta.token USING INDEX token_pkey",
+] if int(VERSION) >= 19 else [])
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import pytest
 from harness.fixtures import VERSION
 from scene import MODES, REQUIRED, LastingSession, NameSession
 
+# 19 knows no other strings.
+OTHER_STRINGS = [("standard_conforming_strings", value) for value in ("off", "no", "false", "0", "f")] if int(VERSION) < 19 else []
 # What could hurt the next user: SQL that is read otherwise than it was quoted, statements that end at once.
-HARMFUL = [("standard_conforming_strings", value) for value in ("off", "no", "false", "0", "f")] + \
+HARMFUL = OTHER_STRINGS + \
     [("client_encoding", value) for value in ("SJIS", "BIG5", "gbk", "UHC", "GB18030", "johab", "SHIFT_JIS_2004")] + \
     [("statement_timeout", "1"), ("lock_timeout", "1"), ("idle_in_transaction_session_timeout", "1"),
      ("bytea_output", "escape")]
@@ -77,7 +79,7 @@ def test_there_is_no_way_back_to_a_session_without_users(session, end):
 
 
 # The timeouts are long enough for the test.
-BY_THE_APPLICATION = [*SHARED, ("standard_conforming_strings", "off"), ("bytea_output", "escape"),
+BY_THE_APPLICATION = [*SHARED, *OTHER_STRINGS[:1], ("bytea_output", "escape"),
                       *((f"{name}_timeout", "54321") for name in ("statement", "lock", "idle_in_transaction_session"))]
 
 

@@ -192,6 +192,12 @@ if int(VERSION) >= 15:
         (35, "MERGE INTO app.everyone e USING (VALUES ('x')) v (b) ON e.body = v.b WHEN MATCHED THEN DELETE",
          *REQUIRED),
     ]
+if int(VERSION) >= 19:
+    ATTACKS += [(35, statement, *REQUIRED) for statement in (
+        "REPACK", "REPACK app.orders", "WAIT FOR LSN '0/1'", "COPY app.everyone TO STDOUT (FORMAT json)",
+        "INSERT INTO app.everyone VALUES ('x') ON CONFLICT DO NOTHING RETURNING body", "SELECT lag(body) IGNORE NULLS OVER () FROM app.everyone",
+        "SELECT * FROM pg_dsm_registry_allocations",
+        "SELECT pg_restore_extended_stats('schemaname', 'app')")]
 
 
 def attack_id(attack):

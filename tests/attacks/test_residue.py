@@ -24,7 +24,7 @@ SETTINGS = [(21, statements) for statements in (
     ["SET default_transaction_read_only = on"], ["SET TIME ZONE 'Asia/Tokyo'"], ["SET DateStyle = German"],
     ["SET client_encoding = 'LATIN1'"], ["SET NAMES 'LATIN1'"], ["SET application_name = 'alice'"],
     ["SET row_security = off"], ["SET XML OPTION DOCUMENT"], ["SET default_tablespace = pg_default"],
-    ["SET standard_conforming_strings = off"], ["SET plan_cache_mode = force_generic_plan"],
+    *([["SET standard_conforming_strings = off"]] if int(VERSION) < 19 else []), ["SET plan_cache_mode = force_generic_plan"],
     ["SET client_min_messages = error"], ["SET default_table_access_method = heap"], ["SET temp_buffers = 123"],
     ["SAVEPOINT s", "SET search_path = alice", "RELEASE s"],
     ["SET search_path = alice", "SAVEPOINT s", "SET search_path = app", "ROLLBACK TO s"],

@@ -31,6 +31,8 @@ def compile_library(version, file, name, *folders):
 
 def pgaudit(version):
     """Compiles pgaudit. Raises `debian.Unavailable` where it cannot be had."""
+    if version not in PGAUDIT:
+        raise debian.Unavailable(f"no pgaudit for PostgreSQL {version}")
     headers = debian.binary(*PGAUDIT_NEEDS) / "usr" / "include"
     compile_library(version, debian.source(PGAUDIT[version]) / "pgaudit.c", "pgaudit", headers, headers / "mit-krb5")
 

@@ -94,15 +94,34 @@ def program(package, *more):
 @_one_at_a_time
 def later(suite, *packages):
     """The same of exactly these packages, as a later Debian has them."""
-    return _unpack(f"{suite}-{packages[0]}", packages, suite)
+    return _unpack(f"{suite}-{packages[0]}", packages, _lists(f"apt-{suite}", "deb", [suite]))
 
 
-def _unpack(name, packages, suite=None):
+@_one_at_a_time
+def server(major, suites):
+    """The folder with the server of a major as the newest of these suites has it, and with all libraries that it needs, down to
+    C's; and its version."""
+    apt = _lists(f"apt-{'-'.join(suites)}", "deb", suites)
+    own = [f"postgresql-{major}", f"postgresql-client-{major}", f"postgresql-server-dev-{major}", "libpq5", "libpq-dev"]
+    shown = _run("apt-cache", *apt, "policy", own[0], check=False).stdout
+    found = re.search(r"Candidate: (\d\S*)", shown)
+    if not found:
+        raise Unavailable(f"no package {own[0]} in the suites {' and '.join(suites)} of this machine's mirror")
+    version = found[1]
+    # Those that are linked with it. What it asks for besides is for systems on which it is installed.
+    libraries, asked = set(), own[:2]
+    while asked:
+        shown = _run("apt-cache", *apt, "depends", "--important", *asked).stdout
+        asked = sorted(set(re.findall(r"Depends: (lib[^\s<]+)$", shown, re.M)) - libraries - {*own})
+        libraries.update(asked)
+    return _unpack(f"server-{version}", [*(f"{name}={version}" for name in own), *sorted(libraries)], apt), version
+
+
+def _unpack(name, packages, apt=None):
     folder = HOME / name
     if not folder.exists():
-        apt = _binaries() if suite is None else _of_suite(suite)
         work = _fresh(HOME / f"{folder.name}.part")
-        done = _run("apt-get", *apt, "download", *packages, cwd=work, check=False)
+        done = _run("apt-get", *(apt or _binaries()), "download", *packages, cwd=work, check=False)
         if done.returncode:
             raise Unavailable(f"no package {' or '.join(packages)}: {done.stderr[-500:]}")
         for archive in list(work.glob("*.deb")):
@@ -138,11 +157,6 @@ def _sources():
     return _lists("apt-source", "deb-src", SUITES)
 
 
-def _of_suite(suite):
-    """The same for packages of one suite."""
-    return _lists(f"apt-{suite}", "deb", [suite])
-
-
 def _lists(name, kind, suites):
     state = HOME / name
     options = [*_options(state), "-o", f"Dir::Etc::sourcelist={state / 'sources.list'}",
@@ -161,7 +175,9 @@ def _lists(name, kind, suites):
 
 def _options(state):
     return ["-q", "-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}",
-            "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
+            "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3",
+            # A mirror may stand still for longer than its lists count.
+            "-o", "Acquire::Check-Valid-Until=false"]
 
 
 def _prepare(state):

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMMUTA_BUILD", ROOT / "build"))
 # Other trees of PostgreSQL than those of the build (with assertions, say).
 TREES = Path(os.environ.get("IMMUTA_PG_TREES", BUILD / "pg"))
+# Those that are supported, and the next, which is only tried.
 VERSIONS = tuple(re.findall(r"(\d+):\d", (ROOT / "tools/versions.sh").read_text()))
+TRIED = re.search(r"^TRIED=(\d+)", (ROOT / "tools/versions.sh").read_text(), re.M)[1]
 NOBODY = 65534
 
 

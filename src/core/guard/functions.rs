@@ -16,7 +16,7 @@ pub fn is_refused_without_token(function: &str, is_volatile: bool) -> bool {
 /// Volatile functions that read the clock, the state of the server or the size of a relation, draw a number, set what
 /// is undone, or take a lock that ends with the transaction. Releasing locks of the session is what poolers do to be
 /// sure: without a token there are none.
-const HARMLESS: [&str; 58] = [
+const HARMLESS: [&str; 59] = [
     "array_sample",
     "array_shuffle",
     "clock_timestamp",
@@ -56,6 +56,7 @@ const HARMLESS: [&str; 58] = [
     "pg_sleep_until",
     "pg_stat_clear_snapshot",
     "pg_stat_get_io",
+    "pg_stat_get_lock",
     "pg_stat_get_recovery_prefetch",
     "pg_stat_have_stats",
     "pg_table_size",

@@ -107,8 +107,10 @@ statements! {
     T_RefreshMatViewStmt: no yes yes "runs as the owner of the view";
     T_VacuumStmt: no yes yes "needs its own privilege; this extension's tables are closed";
     T_ClusterStmt: no yes yes "needs its own privilege; this extension's tables are closed";
+    T_RepackStmt: no yes yes "needs its own privilege; this extension's tables are closed";
     T_ReindexStmt: no yes yes "needs its own privilege; this extension's tables are closed";
     T_CheckPointStmt: no yes yes "leaves nothing behind";
+    T_WaitStmt: no yes yes "waits until what was written has arrived, and reads nothing";
 
     // Objects of this database. They are the user's own, as they would be a login's.
     T_AlterCollationStmt: no yes yes "changes what the user owns";
@@ -260,6 +262,7 @@ objects! {
     OBJECT_POLICY: yes "of this database";
     OBJECT_PROCEDURE: yes "of this database";
     OBJECT_PUBLICATION: yes "of this database";
+    OBJECT_PUBLICATION_EXCLUDED_REL: yes "of this database";
     OBJECT_PUBLICATION_NAMESPACE: yes "of this database";
     OBJECT_PUBLICATION_REL: yes "of this database";
     OBJECT_ROLE: no "roles belong to all databases";

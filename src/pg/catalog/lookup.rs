@@ -21,9 +21,6 @@ pub fn type_name_and_owner(oid: u32) -> Option<(String, u32)> {
     }
 }
 
-/// Column of the function in pg_range (`pg_range.h`).
-const ANUM_PG_RANGE_RNGSUBDIFF: i16 = 7;
-
 /// The function with which a type of ranges, or of sets of them, measures how far values are apart.
 pub fn subtype_difference(oid: u32) -> Option<u32> {
     let cache = pg_sys::SysCacheIdentifier::RANGETYPE as c_int;
@@ -38,7 +35,7 @@ pub fn subtype_difference(oid: u32) -> Option<u32> {
         }
         let mut is_null = false;
         let difference =
-            pg_sys::SysCacheGetAttr(cache, tuple, ANUM_PG_RANGE_RNGSUBDIFF, &mut is_null).value() as u32;
+            pg_sys::SysCacheGetAttr(cache, tuple, compat::ANUM_PG_RANGE_RNGSUBDIFF, &mut is_null).value() as u32;
         pg_sys::ReleaseSysCache(tuple);
         (difference != 0).then_some(difference)
     }
@@ -122,7 +119,7 @@ const DB_ROLE_SETTING: u32 = 2964;
 
 const DB_ROLE_SETTING_INDEX: u32 = 2965;
 
-const ANUM_SETCONFIG: c_int = 3;
+const ANUM_PG_DB_ROLE_SETTING_SETCONFIG: c_int = 3;
 
 /// What `ALTER ROLE ... SET` says of a role in this database: name and value, those that count more later.
 pub fn settings_of_role(role: u32) -> Vec<(CString, CString)> {
@@ -150,7 +147,12 @@ pub fn settings_of_role(role: u32) -> Vec<(CString, CString)> {
             let tuple = pg_sys::systable_getnext(scan);
             if !tuple.is_null() {
                 let mut is_null = false;
-                let config = pg_sys::heap_getattr(tuple, ANUM_SETCONFIG, (*relation).rd_att, &mut is_null);
+                let config = pg_sys::heap_getattr(
+                    tuple,
+                    ANUM_PG_DB_ROLE_SETTING_SETCONFIG,
+                    (*relation).rd_att,
+                    &mut is_null,
+                );
                 if !is_null {
                     settings.extend(texts(config).iter().filter_map(|text| split_setting(text)));
                 }

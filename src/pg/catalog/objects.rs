@@ -74,7 +74,7 @@ fn address_of(class: u32, oid: u32) -> Option<pg_sys::ObjectAddress> {
 fn type_name(oid: pg_sys::Oid, of_missing: u32) -> Option<String> {
     let flags = of_missing | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
     // SAFETY: as in owned().
-    unsafe { owned(pg_sys::format_type_extended(oid, -1, flags as pg_sys::bits16)) }
+    unsafe { owned(pg_sys::format_type_extended(oid, -1, flags as _)) }
 }
 
 /// What an object's row calls it; its OID where that has no name.
@@ -82,8 +82,8 @@ fn name_in_own_row(address: pg_sys::ObjectAddress) -> Option<String> {
     // Classes, and the columns of theirs that say to which relation an object belongs.
     const REWRITE: u32 = 2618;
     const POLICY: u32 = 3256;
-    const EV_CLASS: c_int = 3;
-    const POLRELID: c_int = 3;
+    const ANUM_PG_REWRITE_EV_CLASS: c_int = 3;
+    const ANUM_PG_POLICY_POLRELID: c_int = 3;
     let class = address.classId;
     // SAFETY: the class is a catalog that PostgreSQL knows the columns of; of a copy of the row columns of those types
     // are read: a name, OIDs, for a function its fixed part.
@@ -110,8 +110,8 @@ fn name_in_own_row(address: pg_sys::ObjectAddress) -> Option<String> {
             let quoted = pg_sys::quote_qualified_identifier(schema, name.cast_mut_ptr());
             let name = owned(quoted).unwrap_or_default();
             let relation = match class.to_u32() {
-                REWRITE => oid(EV_CLASS),
-                POLICY => oid(POLRELID),
+                REWRITE => oid(ANUM_PG_REWRITE_EV_CLASS),
+                POLICY => oid(ANUM_PG_POLICY_POLRELID),
                 _ if class == pg_sys::TriggerRelationId => oid(pg_sys::Anum_pg_trigger_tgrelid as c_int),
                 _ => None,
             };

@@ -24,6 +24,15 @@ pub struct Frame {
     before: Before,
 }
 
+/// The same of a query that is planned.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Planning {
+    frame: Frame,
+    /// What [`mask::planning`] said before.
+    outer: u32,
+}
+
 /// Installs the hooks. Called once, from `_PG_init`.
 pub fn install(handlers: StatementHandlers) {
     if !answer_with(handlers) {
@@ -35,8 +44,6 @@ pub fn install(handlers: StatementHandlers) {
         pg_sys::ProcessUtility_hook = Some(process_utility);
         PREVIOUS_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(executor_start);
-        PREVIOUS_PLANNER = pg_sys::planner_hook;
-        pg_sys::planner_hook = Some(planner);
         PREVIOUS_ANALYZE = pg_sys::post_parse_analyze_hook;
         pg_sys::post_parse_analyze_hook = Some(post_parse_analyze);
         PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
@@ -52,13 +59,13 @@ pub fn install(handlers: StatementHandlers) {
         PREVIOUS_INFORMATION = pg_sys::get_relation_info_hook;
         pg_sys::get_relation_info_hook = Some(information);
     }
+    compat::hook_planner::<Ours>();
     compat::hook_executor_run::<Ours>();
     compat::hook_executor_check_perms::<Ours>();
 }
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
-static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 static mut PREVIOUS_ANALYZE: pg_sys::post_parse_analyze_hook_type = None;
 static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
@@ -123,7 +130,7 @@ unsafe extern "C-unwind" fn process_utility(
 unsafe extern "C-unwind" fn post_parse_analyze(
     pstate: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
-    jumble: *mut pg_sys::JumbleState,
+    jumble: compat::Jumble,
 ) {
     // SAFETY: as in process_utility().
     unsafe {
@@ -139,48 +146,6 @@ unsafe extern "C-unwind" fn post_parse_analyze(
             after_analysis(pstate, query);
         }
         inject::frame(Point::AnalysisEnds);
-    }
-}
-
-#[allow(ffi_unwind_calls)]
-unsafe extern "C-unwind" fn planner(
-    parse: *mut pg_sys::Query,
-    query_string: *const c_char,
-    cursor_options: c_int,
-    bound_params: pg_sys::ParamListInfo,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: as in process_utility().
-    unsafe {
-        inject::frame(Point::PlanBegins);
-        let depth = depth();
-        let is_checked = if gate::is_impersonating() { !gate::resumes() } else { gate::is_idle() };
-        let before = if is_checked { Before::default() } else { before_plan(parse, depth) };
-        let cursor_options = if before.without_workers {
-            cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
-        } else {
-            cursor_options
-        };
-        // Functions may run in here, too: what they do is not top-level.
-        let frame = enter(depth, before);
-        let outer = mask::planning();
-        if mask::are_reads_unasked(parse) {
-            ask_for_reads(parse);
-        }
-        if mask::may_be_used() {
-            mask_query(parse, depth + 1);
-        }
-        let plan = match PREVIOUS_PLANNER {
-            Some(previous) => previous(parse, query_string, cursor_options, bound_params),
-            None => raw::standard_planner(parse, query_string, cursor_options, bound_params),
-        };
-        inject::frame(Point::PlanRan);
-        if mask::may_be_used() {
-            bind_plan(plan);
-        }
-        mask::set_planning(outer);
-        leave_preparation(frame);
-        inject::frame(Point::PlanEnds);
-        plan
     }
 }
 
@@ -343,6 +308,45 @@ struct Ours;
 
 impl compat::Frames for Ours {
     type Frame = Frame;
+    type Planning = Planning;
+
+    unsafe fn enter_plan(parse: *mut pg_sys::Query, cursor_options: c_int) -> (Planning, c_int) {
+        inject::frame(Point::PlanBegins);
+        let depth = depth();
+        let is_checked = if gate::is_impersonating() { !gate::resumes() } else { gate::is_idle() };
+        // SAFETY: by contract.
+        let before = if is_checked { Before::default() } else { unsafe { before_plan(parse, depth) } };
+        let cursor_options = if before.without_workers {
+            cursor_options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
+        } else {
+            cursor_options
+        };
+        // Functions may run in here, too: what they do is not top-level.
+        let planning = Planning { frame: enter(depth, before), outer: mask::planning() };
+        // SAFETY: by contract.
+        unsafe {
+            if mask::are_reads_unasked(parse) {
+                ask_for_reads(parse);
+            }
+        }
+        if mask::may_be_used() {
+            // SAFETY: by contract.
+            unsafe { mask_query(parse, depth + 1) };
+        }
+        (planning, cursor_options)
+    }
+
+    unsafe fn leave_plan(planning: Planning, plan: *mut pg_sys::PlannedStmt) {
+        inject::frame(Point::PlanRan);
+        if mask::may_be_used() {
+            // SAFETY: the plan was made just now.
+            unsafe { bind_plan(plan) };
+        }
+        mask::set_planning(planning.outer);
+        // SAFETY: by contract.
+        unsafe { leave_preparation(planning.frame) };
+        inject::frame(Point::PlanEnds);
+    }
 
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Frame {
         inject::frame(Point::RunBegins);

@@ -2,6 +2,7 @@
 
 use crate::pg::hook::nodes::name_of;
 use crate::pg::hook::references::References;
+use crate::pg::sys::compat;
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_int;
 
@@ -88,9 +89,8 @@ impl Handled {
                         .map(|named| (*named).relation)
                         .collect()
                 }
-                T_ClusterStmt => vec![(*(node as *mut pg_sys::ClusterStmt)).relation],
                 T_ReindexStmt => vec![(*(node as *mut pg_sys::ReindexStmt)).relation],
-                _ => Vec::new(),
+                _ => vec![compat::reordered(node)],
             };
             ranges
                 .into_iter()

@@ -39,7 +39,7 @@ pub fn write(label: &[u8], message: &[u8]) -> bool {
     let is_simple = unsafe {
         pg_sys::Log_destination == pg_sys::LOG_DESTINATION_STDERR as c_int
             && pg_sys::Log_error_verbosity < pg_sys::PGErrorVerbosity::PGERROR_VERBOSE as c_int
-            && pg_sys::log_min_messages <= pg_sys::PGERROR as c_int
+            && compat::log_min_messages() <= pg_sys::PGERROR as c_int
     };
     is_simple
         && LINE.with_borrow_mut(|line| {

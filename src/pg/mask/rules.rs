@@ -186,7 +186,7 @@ unsafe fn fault_of(node: *mut pg_sys::Node) -> Option<MaskFault> {
             T_CoerceToDomain => {
                 let cast = &*(node as *mut pg_sys::CoerceToDomain);
                 let sees_values =
-                    pg_sys::DomainHasConstraints(cast.resulttype) && !expression::is_constant(cast.arg.cast());
+                    compat::has_constraints(cast.resulttype) && !expression::is_constant(cast.arg.cast());
                 sees_values.then(|| MaskFault::Domain(expression::type_name(cast.resulttype)))
             }
             T_CoerceViaIO => {

@@ -3,9 +3,7 @@
 
 use crate::core::guard::utility::{ObjectType, Utility, for_each_object, for_each_statement};
 use pgrx::pg_sys;
-#[cfg(not(feature = "pg14"))]
-use std::ffi::c_int;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")))]
 use zeroize::Zeroize;
 
@@ -15,12 +13,78 @@ use zeroize::Zeroize;
 /// Of all functions: they are called from a plain frame of that hook, with what PostgreSQL passed to it.
 pub trait Frames {
     type Frame: Copy;
+    type Planning: Copy;
+    /// With the options to plan with.
+    unsafe fn enter_plan(parse: *mut pg_sys::Query, cursor_options: c_int) -> (Self::Planning, c_int);
+    unsafe fn leave_plan(planning: Self::Planning, plan: *mut pg_sys::PlannedStmt);
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Self::Frame;
     /// `limit` is the number of rows it ran for, 0 for all.
     unsafe fn leave_run(frame: Self::Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64);
     /// Whether what PostgreSQL allowed is permitted; an error if not.
     unsafe fn permitted(entries: *mut pg_sys::List) -> bool;
 }
+
+// The planner is told what EXPLAIN wants of it since 19.
+
+macro_rules! planning {
+    ($($explain:ident: $state:ty)?) => {
+        mod planning {
+            use super::*;
+
+            unsafe extern "C-unwind" {
+                fn standard_planner(
+                    parse: *mut pg_sys::Query,
+                    query_string: *const c_char,
+                    cursor_options: c_int,
+                    bound_params: pg_sys::ParamListInfo,
+                    $($explain: $state)?
+                ) -> *mut pg_sys::PlannedStmt;
+            }
+
+            /// Plain frame: see `pg::hook::frames`.
+            #[allow(ffi_unwind_calls)]
+            pub(super) unsafe extern "C-unwind" fn planner<F: Frames>(
+                parse: *mut pg_sys::Query,
+                query_string: *const c_char,
+                cursor_options: c_int,
+                bound_params: pg_sys::ParamListInfo,
+                $($explain: $state)?
+            ) -> *mut pg_sys::PlannedStmt {
+                // SAFETY: our own frame of planner_hook, with the arguments PostgreSQL passed.
+                unsafe {
+                    let (planning, options) = F::enter_plan(parse, cursor_options);
+                    let plan = match PREVIOUS {
+                        Some(previous) => previous(parse, query_string, options, bound_params $(, $explain)?),
+                        None => standard_planner(parse, query_string, options, bound_params $(, $explain)?),
+                    };
+                    F::leave_plan(planning, plan);
+                    plan
+                }
+            }
+
+            pub(super) static mut PREVIOUS: pg_sys::planner_hook_type = None;
+        }
+    };
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+planning!();
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+planning!(explain: *mut pg_sys::ExplainState);
+
+pub fn hook_planner<F: Frames>() {
+    // SAFETY: hooks are installed from _PG_init, before anything else runs in this process.
+    unsafe {
+        planning::PREVIOUS = pg_sys::planner_hook;
+        pg_sys::planner_hook = Some(planning::planner::<F>);
+    }
+}
+
+/// What the hook of parse analysis gets of the query's fingerprint; not to be changed since 19.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+pub type Jumble = *mut pg_sys::JumbleState;
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+pub type Jumble = *const pg_sys::JumbleState;
 
 // ExecutorRun lost `execute_once` in 18.
 
@@ -93,7 +157,7 @@ mod run {
 }
 
 pub fn hook_executor_run<F: Frames>() {
-    // SAFETY: hooks are installed from _PG_init, before anything else runs in this process.
+    // SAFETY: as in hook_planner().
     unsafe {
         run::PREVIOUS = pg_sys::ExecutorRun_hook;
         pg_sys::ExecutorRun_hook = Some(run::executor_run::<F>);
@@ -400,11 +464,21 @@ pub use permissions::{
 };
 
 pub fn hook_executor_check_perms<F: Frames>() {
-    // SAFETY: as in hook_executor_run().
+    // SAFETY: as in hook_planner().
     unsafe {
         permissions::PREVIOUS = pg_sys::ExecutorCheckPerms_hook;
         pg_sys::ExecutorCheckPerms_hook = Some(permissions::check::<F>);
     }
+}
+
+/// Whether values of a domain are checked.
+pub fn has_constraints(domain: pg_sys::Oid) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: takes an OID by value, searches the cache of types.
+    return unsafe { pg_sys::DomainHasConstraints(domain) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    // SAFETY: as above; tells as well whether a check is volatile.
+    return unsafe { pg_sys::DomainHasConstraints(domain, &mut false) };
 }
 
 /// Whether `user` may use the schema (`pg_namespace_aclcheck`, since 16 `object_aclcheck`).
@@ -421,6 +495,14 @@ pub fn has_usage(schema: pg_sys::Oid, user: pg_sys::Oid) -> bool {
 
 /// Column of the granted role in pg_auth_members (`pg_auth_members.h`), which gained an OID in 16.
 pub const ANUM_PG_AUTH_MEMBERS_ROLEID: i16 = if cfg!(any(feature = "pg14", feature = "pg15")) { 1 } else { 2 };
+
+/// Column of the function that measures how far values are apart in pg_range (`pg_range.h`), before which 19 put others.
+pub const ANUM_PG_RANGE_RNGSUBDIFF: i16 =
+    if cfg!(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")) {
+        7
+    } else {
+        12
+    };
 
 /// Whether membership lets `member` act as `role`: any membership before 16; since then one with INHERIT or SET,
 /// not one with ADMIN alone. Superusers are members of everything.
@@ -514,15 +596,13 @@ pub fn provider_wait_event() -> u32 {
 }
 
 unsafe extern "C" {
-    /// Installs a signal handler; the backend's function has another name since 18.
+    /// Installs a signal handler; the backend's function has another name since 18. Since 19 handlers are passed who sent the signal
+    /// as well, at which ours do not look.
     #[cfg_attr(
         not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")),
         link_name = "pqsignal_be"
     )]
-    pub fn pqsignal(
-        signal: std::ffi::c_int,
-        handler: Option<unsafe extern "C-unwind" fn(std::ffi::c_int)>,
-    ) -> *mut c_void;
+    pub fn pqsignal(signal: c_int, handler: Option<unsafe extern "C-unwind" fn(c_int)>) -> *mut c_void;
 }
 
 type Visitor = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
@@ -533,7 +613,7 @@ type Visitor = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bo
 /// `query` is a query, and `visit` can do with `context`.
 #[allow(ffi_unwind_calls)]
 pub unsafe fn walk_query(query: *mut pg_sys::Query, visit: Visitor, context: *mut c_void) -> bool {
-    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as std::ffi::c_int;
+    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as c_int;
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     // SAFETY: by contract; the guard turns an error into a panic that unwinds our frames.
     return unsafe { pg_guard_ffi_boundary(|| plain::query_tree_walker(query, visit, context, flags)) };
@@ -558,7 +638,7 @@ pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: 
 
 /// The same walks without the guards, which cost more than the rest, for plain frames that only look.
 pub mod plain {
-    use super::{Visitor, c_void, pg_sys};
+    use super::{Visitor, c_int, c_void, pg_sys};
 
     unsafe extern "C-unwind" {
         #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "query_tree_walker_impl")]
@@ -566,7 +646,7 @@ pub mod plain {
             query: *mut pg_sys::Query,
             visit: Visitor,
             context: *mut c_void,
-            flags: std::ffi::c_int,
+            flags: c_int,
         ) -> bool;
         #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
         pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
@@ -580,7 +660,7 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 ///
 /// # Safety
 /// `node` is a node.
-pub unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
+pub unsafe fn string_value(node: *mut pg_sys::Node) -> *const c_char {
     // SAFETY: by contract; the cast follows the tag.
     unsafe {
         if (*node).type_ != pg_sys::NodeTag::T_String {
@@ -627,9 +707,22 @@ pub unsafe fn named_memory(
 ) -> Option<*mut c_void> {
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
     return None;
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
     // SAFETY: by contract; the name is copied.
-    Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) })
+    return Some(unsafe { pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(set_up), &mut false) });
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    // SAFETY: as above; the last argument is for `call()`.
+    return Some(unsafe {
+        pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(call), &mut false, set_up as *mut c_void)
+    });
+}
+
+/// What sets memory up gets an argument since 19.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+#[allow(ffi_unwind_calls)]
+unsafe extern "C-unwind" fn call(memory: *mut c_void, set_up: *mut c_void) {
+    // SAFETY: the argument of `named_memory()`.
+    unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn(*mut c_void)>(set_up)(memory) }
 }
 
 #[cfg(not(feature = "pg14"))]
@@ -722,15 +815,64 @@ pub fn append_log_prefix(_line: &mut Vec<u8>, _format: &CStr) -> Option<()> {
     None
 }
 
+/// The least level of what goes to the server's log from this process: a setting of its own for each kind of process since 19.
+pub fn log_min_messages() -> c_int {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: a setting of this process.
+    return unsafe { pg_sys::log_min_messages };
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    // SAFETY: settings of this process, one for each kind of process, of which this is one.
+    return unsafe {
+        let settings = (&raw const pg_sys::log_min_messages).cast::<c_int>();
+        *settings.add(pg_sys::MyBackendType as usize)
+    };
+}
+
+/// The relation that a statement rebuilds in another order: CLUSTER, a form of REPACK since 19. Null for any other statement, and
+/// where it names none.
+///
+/// # Safety
+/// `node` is a node of PostgreSQL.
+pub unsafe fn reordered(node: *mut pg_sys::Node) -> *mut pg_sys::RangeVar {
+    // SAFETY: by contract; the casts follow the tag.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+        if (*node).type_ == pg_sys::NodeTag::T_ClusterStmt {
+            return (*(node as *mut pg_sys::ClusterStmt)).relation;
+        }
+        #[cfg(not(any(
+            feature = "pg14",
+            feature = "pg15",
+            feature = "pg16",
+            feature = "pg17",
+            feature = "pg18"
+        )))]
+        if (*node).type_ == pg_sys::NodeTag::T_RepackStmt
+            && let Some(named) = (*(node as *mut pg_sys::RepackStmt)).relation.as_ref()
+        {
+            return named.relation;
+        }
+    }
+    std::ptr::null_mut()
+}
+
 /// Node tags of all majors. Those that this one does not have stand for a tag that no statement has.
+#[allow(non_upper_case_globals)]
 mod tags {
+    use pgrx::pg_sys::NodeTag;
     #[cfg(feature = "pg14")]
-    #[allow(non_upper_case_globals)]
-    pub const T_AlterDatabaseRefreshCollStmt: pgrx::pg_sys::NodeTag = pgrx::pg_sys::NodeTag::T_Invalid;
+    pub const T_AlterDatabaseRefreshCollStmt: NodeTag = NodeTag::T_Invalid;
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    pub const T_ClusterStmt: NodeTag = NodeTag::T_Invalid;
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    pub const T_RepackStmt: NodeTag = NodeTag::T_Invalid;
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    pub const T_WaitStmt: NodeTag = NodeTag::T_Invalid;
     pub use pgrx::pg_sys::NodeTag::*;
 }
 
 /// The row of a utility statement in the allow list; `None` for one that has none.
+#[allow(unreachable_patterns)]
 pub fn utility(tag: pg_sys::NodeTag) -> Option<Utility> {
     macro_rules! row {
         ($($tag:ident)*) => {
@@ -749,6 +891,8 @@ mod object_types {
     pub const OBJECT_PARAMETER_ACL: pgrx::pg_sys::ObjectType::Type = u32::MAX;
     #[cfg(feature = "pg14")]
     pub const OBJECT_PUBLICATION_NAMESPACE: pgrx::pg_sys::ObjectType::Type = u32::MAX - 1;
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    pub const OBJECT_PUBLICATION_EXCLUDED_REL: pgrx::pg_sys::ObjectType::Type = u32::MAX - 2;
     pub use pgrx::pg_sys::ObjectType::*;
 }
 

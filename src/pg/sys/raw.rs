@@ -18,12 +18,6 @@ unsafe extern "C-unwind" {
         dest: *mut pg_sys::DestReceiver,
         qc: *mut pg_sys::QueryCompletion,
     );
-    pub fn standard_planner(
-        parse: *mut pg_sys::Query,
-        query_string: *const c_char,
-        cursor_options: c_int,
-        bound_params: pg_sys::ParamListInfo,
-    ) -> *mut pg_sys::PlannedStmt;
     pub fn standard_ExecutorStart(query_desc: *mut pg_sys::QueryDesc, eflags: c_int);
     pub fn standard_ExecutorFinish(query_desc: *mut pg_sys::QueryDesc);
     pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
