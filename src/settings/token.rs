@@ -44,8 +44,8 @@ settings! {
         details: c"The least recently used ones go first.",
     };
 
-    /// Tokens that all sessions of the server know together (about 750 bytes each), where `shared_preload_libraries` loads
-    /// the library: one session asks a provider, and all know the answer. 0 turns that off.
+    /// Tokens that all sessions of the server know together (about 750 bytes each), where they share memory: one session asks a
+    /// provider, and all know the answer. 0 turns that off.
     SHARED_TOKEN_CACHE_SIZE: NumberAtStart = Setting {
         name: c"bodata.shared_token_cache_size",
         value: GucSetting::<i32>::new(10_000),

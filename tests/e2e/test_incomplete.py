@@ -122,6 +122,91 @@ def test_a_renamed_control_role(world, logins, role):
         world.sql(f"DROP ROLE {role}; ALTER ROLE called_otherwise RENAME TO {role}")
 
 
+MARKER = "immuta_internal.is_bodata_impersonate_user()"
+PLANTED = """
+CREATE SCHEMA immuta_internal;
+CREATE FUNCTION immuta_internal.is_bodata_impersonate_user() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+REVOKE ALL ON FUNCTION immuta_internal.is_bodata_impersonate_user() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION immuta_internal.is_bodata_impersonate_user() TO stranger"""
+
+
+@pytest.fixture
+def planter(world, logins):
+    """Somebody who may make schemas, and knows what the extension's are called."""
+    world.sql("CREATE ROLE planter LOGIN PASSWORD 'planter-password'; GRANT CREATE ON DATABASE immuta TO planter")
+    connection = world.connect("planter", "planter-password")
+    connection.autocommit = True
+    yield connection
+    connection.close()
+    world.sql("DROP OWNED BY planter; DROP ROLE planter")
+
+
+@pytest.mark.parametrize("change, back, needed", [
+    ("ALTER SCHEMA immuta_internal RENAME TO gone", "ALTER SCHEMA gone RENAME TO immuta_internal", True),
+    (f"GRANT EXECUTE ON FUNCTION {MARKER} TO stranger", f"REVOKE EXECUTE ON FUNCTION {MARKER} FROM stranger", False),
+    (f"ALTER FUNCTION {MARKER} SET SCHEMA common", "ALTER FUNCTION common.is_bodata_impersonate_user() SET SCHEMA immuta_internal", False)],
+    ids=["schema renamed", "another grantee", "function moved"])
+def test_a_renamed_control_role_and_more(world, logins, change, back, needed):
+    token = world.token("alice")
+    world.sql("ALTER ROLE bodata_impersonate_user RENAME TO called_otherwise")
+    world.sql(change)
+    try:
+        is_held(world, logins, token, needed)
+    finally:
+        world.sql(back)
+        world.sql("ALTER ROLE called_otherwise RENAME TO bodata_impersonate_user")
+    is_held(world, logins, token, False)
+
+
+def test_a_planted_schema_of_markers(world, logins, planter):
+    token = world.token("alice")
+    world.sql("ALTER SCHEMA immuta_internal RENAME TO gone")
+    try:
+        query(planter, PLANTED)
+        is_held(world, logins, token, True)
+    finally:
+        query(planter, "DROP SCHEMA immuta_internal CASCADE")
+        world.sql("ALTER SCHEMA gone RENAME TO immuta_internal")
+    is_held(world, logins, token, False)
+
+
+def test_planted_masks(world, planter):
+    """What somebody calls like ours shows nobody a column that they may not read."""
+    world.sql("""CREATE ROLE reader LOGIN PASSWORD 'reader-password' IN ROLE immuta_subscriber; GRANT USAGE ON SCHEMA app TO reader;
+                 GRANT SELECT (id) ON app.flights TO reader; CREATE POLICY reader_sees ON app.flights TO reader USING (true);
+                 ALTER SCHEMA immuta RENAME TO gone""")
+    try:
+        query(planter, """
+            CREATE SCHEMA immuta;
+            CREATE TABLE immuta.masks (table_oid oid, column_number smallint, mask text, CONSTRAINT masks_pkey PRIMARY KEY (table_oid, column_number));
+            CREATE TABLE immuta.mask_parameters (id int CONSTRAINT mask_parameters_pkey PRIMARY KEY);
+            INSERT INTO immuta.masks SELECT 'app.flights'::regclass, attnum, 'secret' FROM pg_attribute
+            WHERE attrelid = 'app.flights'::regclass AND attname = 'secret'""")
+        with world.connect("reader", "reader-password") as connection, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            query(connection, "SELECT id, secret FROM app.flights")
+        connection.close()
+    finally:
+        query(planter, "DROP SCHEMA immuta CASCADE")
+        world.sql("ALTER SCHEMA gone RENAME TO immuta; DROP POLICY reader_sees ON app.flights; DROP OWNED BY reader; DROP ROLE reader")
+
+
+def test_who_may_execute_the_marker_counts_at_once(world, logins):
+    """In sessions that are there already."""
+    service, _ = logins
+    world.sql(f"REVOKE EXECUTE ON FUNCTION {MARKER} FROM bodata_impersonate_user; GRANT EXECUTE ON FUNCTION {MARKER} TO stranger")
+    try:
+        world.sql("ALTER ROLE bodata_impersonate_user RENAME TO called_otherwise")
+        assert query(service, READ) == [(1,)], "another role is the control role now"
+        service.rollback()
+        world.sql(f"REVOKE EXECUTE ON FUNCTION {MARKER} FROM stranger; GRANT EXECUTE ON FUNCTION {MARKER} TO called_otherwise")
+        with refuses("42501", "IMPERSONATION_REQUIRED"):
+            query(service, READ)
+        service.rollback()
+    finally:
+        world.sql("ALTER ROLE called_otherwise RENAME TO bodata_impersonate_user")
+    is_held(world, logins, world.token("alice"), False)
+
+
 @pytest.mark.parametrize("version, how, remedy", [("0.0.9", "older", "ALTER EXTENSION immuta_ext UPDATE"), ("99.0", "newer", "Connect again")])
 def test_sql_of_another_version(world, logins, version, how, remedy):
     token = world.token("alice")

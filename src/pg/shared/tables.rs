@@ -5,7 +5,7 @@ use crate::pg::shared::answers::{ASKED_SETS, AnswerSet, AskedSet, WAYS};
 use crate::pg::sys::{compat, machine, report};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::Ordering::*;
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
@@ -17,12 +17,23 @@ struct Tables {
     first: [AnswerSet; 0],
 }
 
+/// Names of the memory in which it stands how many sets of answers there are, and of the tables.
+const DECIDED: &CStr = name(concat!("immuta_ext ", env!("CARGO_PKG_VERSION"), "\0"));
+const NAMED: &CStr = name(concat!("immuta_ext ", env!("CARGO_PKG_VERSION"), " tables\0"));
+
+const fn name(text: &str) -> &CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => c"immuta_ext",
+    }
+}
+
 static TABLES: AtomicPtr<Tables> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
     /// Whether this session has looked for memory that sessions find by its name.
     static LOOKED: Cell<bool> = const { Cell::new(false) };
-    /// How many sets of answers that memory has, for whoever sets it up.
+    /// How many sets of answers that memory is to have, for whoever sets it up.
     static WANTED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -63,22 +74,26 @@ unsafe fn empty(memory: *mut c_void, sets: usize) {
     }
 }
 
-/// Finds the tables of sessions that loaded the library themselves, if there are none from the start, or makes them. Where that
-/// cannot be done, this session knows what it asks itself. To be called in a statement, where no lock of PostgreSQL's own
-/// (LWLock) is held.
+/// Finds the tables of sessions that loaded the library themselves, if there are none from the start, or makes them, with room
+/// for so many tokens: whoever is first decides that for all sessions until the server starts again, or else what one of them is
+/// told to forget the others would not. Where the tables cannot be had, this session knows what it asks itself. To be called in a
+/// statement, where no lock of PostgreSQL's own (LWLock) is held.
 pub fn join(tokens: usize) {
-    let sets = sets_for(tokens);
-    if !TABLES.load(Relaxed).is_null() || LOOKED.replace(true) || sets == 0 {
+    if !TABLES.load(Relaxed).is_null() || LOOKED.get() {
         return;
     }
-    // Sessions with another size, or another version of the library, have tables of their own.
-    let Ok(name) = CString::new(format!("immuta_ext {} {}", env!("CARGO_PKG_VERSION"), size(sets))) else {
-        return;
-    };
-    WANTED.set(sets);
+    // What is made on the way belongs to the process, also where it comes to nothing: no transaction looks for it at its end.
+    // SAFETY: PostgreSQL's own variable, put back below.
+    let owner = unsafe { std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), std::ptr::null_mut()) };
     let memory = PgTryBuilder::new(move || {
-        // SAFETY: set_up() makes tables of this size, which is a part of the name.
-        unsafe { compat::named_memory(&name, size(sets), set_up) }
+        // SAFETY: what sets up the memory makes something of that size; versions of the library do not share it.
+        unsafe {
+            WANTED.set(sets_for(tokens));
+            let decided = compat::named_memory(DECIDED, size_of::<AtomicUsize>(), decide)?;
+            let sets = (*(decided as *const AtomicUsize)).load(Relaxed);
+            WANTED.set(sets);
+            (sets > 0).then(|| compat::named_memory(NAMED, size(sets), set_up)).flatten()
+        }
     })
     .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
     .catch_others(|_| {
@@ -91,7 +106,10 @@ pub fn join(tokens: usize) {
         );
         None
     })
+    // SAFETY: as it was.
+    .finally(move || unsafe { pg_sys::CurrentResourceOwner = owner })
     .execute();
+    LOOKED.set(true);
     if let Some(memory) = memory {
         // SAFETY: the callback stays valid. PostgreSQL calls it before it takes the memory away from a process that ends, and
         // before it aborts what that process was doing.
@@ -104,6 +122,12 @@ pub fn join(tokens: usize) {
 unsafe extern "C-unwind" fn set_up(memory: *mut c_void) {
     // SAFETY: the memory was made for this size just now.
     unsafe { empty(memory, WANTED.get()) };
+}
+
+/// The same.
+unsafe extern "C-unwind" fn decide(memory: *mut c_void) {
+    // SAFETY: the memory was made for that just now.
+    unsafe { (*(memory as *mut AtomicUsize)).store(WANTED.get(), Relaxed) };
 }
 
 /// The process ends.
