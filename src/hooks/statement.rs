@@ -233,9 +233,8 @@ pub fn utility_ended(depth: u32, rows: u64) -> Result<(), Report> {
 pub fn extension_changed() -> Result<(), Report> {
     gate::next_generation();
     match catalog::fault() {
-        None => catalog::announce_change(),
-        // On its way from one version to the next.
-        Some(Fault::Older) => {}
+        // The latter is on its way from one version to the next.
+        None | Some(Fault::Older) => catalog::announce_version(),
         Some(fault) => {
             gate::next_generation();
             return Err(Error::Incomplete(fault).into());

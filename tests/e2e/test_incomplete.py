@@ -100,6 +100,16 @@ def test_each_part_that_is_renamed(world, logins):
     is_held(world, logins, token, False)
 
 
+def test_what_is_there_is_not_made(world):
+    """A script that may run again is no change, whatever is missing."""
+    world.sql("ALTER TABLE immuta.project RENAME TO gone")
+    try:
+        world.sql("CREATE EXTENSION IF NOT EXISTS immuta_ext")
+        assert "already exists" in world.admin.notices[-1]
+    finally:
+        world.sql("ALTER TABLE immuta.gone RENAME TO project")
+
+
 @pytest.mark.parametrize("schema", ["immuta", "immuta_internal"])
 def test_a_renamed_schema(world, logins, schema):
     token = world.token("alice")

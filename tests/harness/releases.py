@@ -12,6 +12,8 @@ CURRENT = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.
 # What the library of build/pg-inject/ is where IMMUTA_NEXT_VERSION is in the environment of the server.
 NEXT = f"{CURRENT}.1"
 LIBRARY = "immuta_ext.so"
+# How each update begins: without the library nobody would hear of it.
+PRELOADED = "SELECT immuta_internal.require_preload();\n"
 
 
 def library_of_next(version):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from harness.releases import CURRENT, RELEASED, ROOT, script, sums
+from harness.releases import CURRENT, PRELOADED, RELEASED, ROOT, script, sums
 
 UPDATES = {file.name: file for file in (ROOT / "sql").glob("immuta_ext--*--*.sql")}
 FREEZE = "tools/freeze writes it"
@@ -73,6 +73,7 @@ def test_updates_are_one_chain():
     assert chain[-1] == CURRENT, "a version is only ever raised"
     assert set(UPDATES) == {f"immuta_ext--{one}--{next_one}.sql" for one, next_one in zip(chain, chain[1:])}
     for name in UPDATES.keys() - sums().keys():
+        assert UPDATES[name].read_text().startswith(PRELOADED), f"{name} begins with {PRELOADED}"
         assert UPDATES[name].read_text().endswith((ROOT / "sql/closed.sql").read_text()), f"{name} ends with sql/closed.sql"
     assert {name for name in UPDATES if not name.endswith(f"--{CURRENT}.sql")} <= sums().keys()
 
@@ -95,6 +96,16 @@ def test_these_tests_can_fail(tmp_path, monkeypatch):
         edit()
         with pytest.raises(AssertionError):
             test()
+    monkeypatch.setattr(module, "CURRENT", "99.0.0")
+    update = tmp_path / f"{name.removesuffix('.sql')}--99.0.0.sql"
+    monkeypatch.setattr(module, "UPDATES", {update.name: update})
+    closed = (ROOT / "sql/closed.sql").read_text()
+    update.write_text(PRELOADED + closed)
+    test_updates_are_one_chain()
+    for forgetful in (PRELOADED, closed):
+        update.write_text(forgetful)
+        with pytest.raises(AssertionError):
+            test_updates_are_one_chain()
 
 
 def test_licences_of_what_is_linked_go_with_ours(tmp_path):

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from conftest import ACCESS, PAIRS, ROLES, SYSTEM, sees, unwell
 from harness.fixtures import refuses
-from harness.releases import CURRENT, NEXT, Tree, library_of_next, shape
+from harness.releases import CURRENT, NEXT, PRELOADED, Tree, library_of_next, shape
 from harness.server import ROOT, Server
 from harness.world import World, impersonate, prepare, query
 
@@ -41,7 +41,7 @@ COMMENT ON FUNCTION immuta.is_next() IS 'what the setting says';
 def scripts(tree, update=MORE + CLOSED):
     """Those of the next version: as it is made in an empty database, and as it is made of this one."""
     assert tree.script.count(CLOSED) == 1
-    return {f"immuta_ext--{NEXT}.sql": tree.script.replace(CLOSED, MORE + CLOSED), UPDATE: update}
+    return {f"immuta_ext--{NEXT}.sql": tree.script.replace(CLOSED, MORE + CLOSED), UPDATE: PRELOADED + update}
 
 
 @pytest.fixture
@@ -160,10 +160,21 @@ def differences(one, another):
     return [line for line in difflib.unified_diff(one, another, lineterm="", n=0) if not re.match(r"---|\+\+\+|@@", line)]
 
 
-def superuser(world):
-    connection = psycopg2.connect(**world.server.dsn(dbname="immuta"))
+def superuser(world, **extra):
+    connection = psycopg2.connect(**world.server.dsn(dbname="immuta", **extra))
     connection.autocommit = True
     return connection
+
+
+def reads_masked(world, connection=None):
+    """Whoever sees a mask in a session of their own."""
+    own = connection or world.connect("cleo", "cleo-password")
+    try:
+        return query(own, "SELECT name FROM sales.customers") != [("a",)]
+    finally:
+        own.rollback()
+        if own is not connection:
+            own.close()
 
 
 @pytest.mark.parametrize("preload", ["session", "shared"])
@@ -171,9 +182,11 @@ def test_an_update(world, tree, preload):
     server = world.server
     prepare(server, before="CREATE SCHEMA sales")
     server.psql(input=ROLES + ACCESS, dbname="immuta")
+    world.sql("ALTER ROLE cleo LOGIN PASSWORD 'cleo-password'; SELECT immuta.set_user_groups('cleo', '{readers}')")
     before, token, data = sees(world), world.token("ben"), contents(world)
     assert unwell(world) == ([], [])
     old, long, plain, admin = world.connect(), world.connect(), world.connect("plain", "plain-password"), superuser(world)
+    subscriber = world.connect("cleo", "cleo-password")
     plain.autocommit = True
     impersonate(long, token)
     with Watch(world) as watch:
@@ -182,6 +195,7 @@ def test_an_update(world, tree, preload):
         tree.offer(NEXT, scripts(tree))
         works(old, token)
         anybody(world, plain)
+        assert reads_masked(world, subscriber)
         assert query(long, "SELECT region FROM sales.orders") == [("US",)]
         # The library that runs is not the new one: the update is refused as a whole, for want of a function or of the rest.
         for script, refusal in ((MORE + CLOSED, "42883"), ("SELECT", "55000")):
@@ -189,12 +203,14 @@ def test_an_update(world, tree, preload):
             with refuses(refusal):
                 query(admin, "ALTER EXTENSION immuta_ext UPDATE")
             works(old, token)
+        # It was not somebody who failed to impersonate.
+        assert not any(re.search('"impersonatedBy": ?"postgres"', line) for line in server.lines_with("REFUSED"))
         if preload == "shared":
             new = world.connect()
             works(new, token)
             new.close()
             query(long, "SELECT 1")
-            for connection in (old, long, plain, admin):
+            for connection in (old, long, plain, admin, subscriber):
                 connection.close()
             world.admin.close()
             server.restart()
@@ -205,6 +221,9 @@ def test_an_update(world, tree, preload):
         new = world.connect()
         is_held(world, new, token, "ALTER EXTENSION immuta_ext UPDATE")
         anybody(world, plain)
+        # What is masked is not read.
+        with refuses("42501"):
+            reads_masked(world)
         [(ok, detail)] = world.sql("SELECT ok, detail FROM immuta.doctor()")
         assert not ok and "is older than its library" in detail
         world.sql("SET ROLE data_owner; CREATE TABLE sales.meanwhile (id int); DROP TABLE sales.meanwhile; RESET ROLE")
@@ -220,6 +239,12 @@ def test_an_update(world, tree, preload):
         with refuses("55000"):
             world.sql("ALTER EXTENSION immuta_ext UPDATE")
         tree.offer(NEXT, scripts(tree))
+        # Nor is one of which nobody would hear.
+        if preload == "session":
+            bare = superuser(world, options="-c session_preload_libraries=")
+            with refuses("55000", "IMPERSONATION_NOT_SUPPORTED"):
+                query(bare, "ALTER EXTENSION immuta_ext UPDATE")
+            bare.close()
         # While it is under way nobody sees any of it.
         world.sql("BEGIN; ALTER EXTENSION immuta_ext UPDATE")
         anybody(world, plain)
@@ -237,7 +262,11 @@ def test_an_update(world, tree, preload):
             if preload == "session":
                 assert rows.result(20) == [("US",)]
         works(new, token)
+        assert reads_masked(world)
         if preload == "session":
+            with refuses("42501"):
+                reads_masked(world, subscriber)
+            subscriber.close()
             # A transaction goes on as it began, unless a row policy asks about its user. The old library is held back in its turn.
             assert query(long, "SELECT session_user") == [("svc",)]
             with refuses("55000"):
@@ -289,17 +318,25 @@ def test_its_result_is_that_of_a_new_installation(world, tree):
 
 
 def test_an_update_that_changes_nothing_but_the_version(world, tree):
-    """Sessions hear of it all the same."""
-    world.dbname = "postgres"
-    tree.install(library_of_next(VERSION))
-    tree.offer(NEXT, scripts(tree, "SELECT;"))
+    """Sessions hear of it all the same, also of a step on the way to the version of the library."""
+    world.dbname, between = "postgres", f"{CURRENT}.0"
     database(world, "same", [f"CREATE EXTENSION immuta_ext VERSION '{CURRENT}'"])
     world.sql("CREATE ROLE svc LOGIN PASSWORD 'service-password' IN ROLE bodata_impersonate_user")
     world.server.psql("-c", "CREATE TABLE granted (); GRANT SELECT ON granted TO PUBLIC", dbname="same")
-    service = world.connect(dbname="same")
-    for expected in ("55000", "42501"):
+    old = world.connect(dbname="same")
+    tree.install(library_of_next(VERSION))
+    steps = {f"immuta_ext--{one}--{other}.sql": PRELOADED for one, other in ((CURRENT, between), (between, NEXT))}
+    tree.offer(NEXT, scripts(tree, "SELECT;") | steps)
+    new = world.connect(dbname="same")
+    for connection, expected in ((old, "42501"), (new, "55000")):
         with refuses(expected):
-            query(service, "SELECT FROM granted")
-        service.rollback()
-        world.server.psql("-c", "ALTER EXTENSION immuta_ext UPDATE", dbname="same")
-    service.close()
+            query(connection, "SELECT FROM granted")
+        connection.rollback()
+    for version, expected in ((between, "55000"), (NEXT, "42501")):
+        world.server.psql("-c", f"ALTER EXTENSION immuta_ext UPDATE TO '{version}'", dbname="same")
+        for connection, held in ((old, "55000"), (new, expected)):
+            with refuses(held):
+                query(connection, "SELECT FROM granted")
+            connection.rollback()
+    old.close()
+    new.close()

@@ -97,7 +97,7 @@ unsafe extern "C-unwind" fn process_utility(
         let depth = depth();
         let before = if gate::is_idle() { Before::default() } else { before_utility(pstmt, query_string, depth) };
         let frame = enter(depth, before);
-        let changes_extension = nodes::changes_extension(pstmt);
+        let extension = if nodes::changes_extension(pstmt) { Some(extension_row()) } else { None };
         let pstmt = if mask::may_be_used() && nodes::is_copy(pstmt) { with_masks(pstmt) } else { pstmt };
         let context =
             if before.as_nested { pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY } else { context };
@@ -115,8 +115,8 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
         inject::frame(Point::UtilityRan);
-        if changes_extension {
-            extension_changed();
+        if let Some(before) = extension {
+            after_extension(before);
         }
         if gate::is_audited() {
             after_utility(qc, depth);

@@ -3,6 +3,7 @@
 //! Each is an `extern` function of its own, at whose border an error of ours or a panic becomes PostgreSQL's, so that
 //! nothing is left undropped when it goes on as a longjmp through the frame that called it.
 
+use crate::pg::catalog::{self, ExtensionRow};
 use crate::pg::hook::classify::classify;
 use crate::pg::hook::handled::Handled;
 use crate::pg::hook::handlers::{Before, Beginning, Change, StartedQuery, StatementHandlers};
@@ -171,8 +172,20 @@ pub unsafe extern "C-unwind" fn after_utility(completion: *mut pg_sys::QueryComp
 }
 
 #[pg_guard]
-pub unsafe extern "C-unwind" fn extension_changed() {
-    witness(|handlers| (handlers.extension_changed)());
+pub unsafe extern "C-unwind" fn extension_row() -> ExtensionRow {
+    catalog::extension_row()
+}
+
+/// CREATE EXTENSION IF NOT EXISTS is no change where it is, and one that is refused no refusal to impersonate.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn after_extension(before: ExtensionRow) {
+    // SAFETY: a script without a statement does not make its new version visible.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    if catalog::extension_row() != before
+        && let Some(Err(report)) = HANDLERS.get().map(|handlers| (handlers.extension_changed)())
+    {
+        raise(report);
+    }
 }
 
 #[pg_guard]
