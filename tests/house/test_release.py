@@ -100,7 +100,9 @@ def test_these_tests_can_fail(tmp_path, monkeypatch):
 def test_licences_of_what_is_linked_go_with_ours(tmp_path):
     subprocess.run([ROOT / "tools" / "licences", tmp_path / "file"], check=True)
     text = (tmp_path / "file").read_text()
-    assert len(re.findall(r"^[\w-]+ \d+\.\d+\.\d+\S*: ", text, re.M)) > 60 and text.count("Permission is hereby granted") > 20
+    crates = re.findall(r"^([\w-]+ \d+\.\d+\.\d+\S*): ", text, re.M)
+    assert len(crates) > 60 and text.count("Permission is hereby granted") > 20
+    assert set(crates) == set(re.findall(r"^([\w-]+ \d+\.\d+\.\d+\S*) \(.+\)$", text, re.M)), "each with a text"
 
 
 def test_the_page_has_the_steps_of_the_program():
