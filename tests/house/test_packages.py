@@ -3,13 +3,16 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
+import pytest
 from harness.server import ROOT, VERSIONS
 
 CARGO = (ROOT / "Cargo.toml").read_text()
 VERSION, DESCRIPTION, LICENSE = (re.search(rf'^{key} = "(.+)"', CARGO, re.M)[1] for key in ("version", "description", "license"))
 META = json.loads((ROOT / "META.json").read_text())
 TABLE = re.findall(r"^\| (\d+) \| (\d+\.\d+) \| (\d+\.\d+) \|$", (ROOT / "README.md").read_text(), re.M)
+LIBRARY, SHARED = Path("pkglibdir/immuta_ext.so"), Path("sharedir/immuta_ext")
 
 
 def versions(name):
@@ -42,6 +45,60 @@ def test_names_on_pages():
 def test_scripts():
     for shell, script in (("bash", "tools/package"), ("sh", "packaging/install")):
         subprocess.run([shell, "-n", ROOT / script], check=True)
+
+
+@pytest.fixture
+def install(tmp_path):
+    """The archive's script, with files beside it and a server's folders."""
+    archive, server = tmp_path / "archive", tmp_path / "server"
+    archive.mkdir()
+    server.mkdir()
+    (archive / "install").write_text((ROOT / "packaging/install").read_text().replace("@MAJOR@", "15"))
+    for name in ("immuta_ext.so", "immuta_ext.control", f"immuta_ext--{VERSION}.sql", "create-impersonation-user.sql"):
+        (archive / name).write_text(name)
+        (archive / name).chmod(0o600)
+    (server / "pg_config").write_text('#!/bin/sh\ncase $1 in --version) echo PostgreSQL 15.1 ;; *) echo "${0%/*}/${1#--}" ;; esac\n')
+    (server / "pg_config").chmod(0o755)
+
+    def run(*options, umask=0o022):
+        return subprocess.run(["sh", archive / "install", *options, server / "pg_config"], text=True, capture_output=True, umask=umask)
+    run.server = server
+    return run
+
+
+def test_install_is_for_everybody_to_read(install):
+    done = install(umask=0o077)
+    assert done.returncode == 0, done.stderr
+    modes = {oct(path.stat().st_mode & 0o777) for path in install.server.rglob("*") if path.name != "pg_config"}
+    assert modes == {"0o755", "0o644"}
+    assert (install.server / LIBRARY).read_text() == LIBRARY.name
+
+
+def test_install_follows_no_link(install, tmp_path):
+    """Where somebody else may write into the server's folders."""
+    (tmp_path / "elsewhere").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    victim.chmod(0o600)
+    library = install.server / LIBRARY
+    library.parent.mkdir()
+    library.with_name(f".{library.name}.new").symlink_to(victim)
+    library.symlink_to(tmp_path / "elsewhere")
+    done = install()
+    assert (done.returncode, victim.read_text(), victim.stat().st_mode & 0o777) == (0, "kept", 0o600), done.stderr
+    assert not library.is_symlink() and library.read_text() == library.name
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_uninstall_leaves_what_is_not_ours(install):
+    assert install().returncode == 0
+    mine = install.server / SHARED / "mine.sql"
+    mine.write_text("")
+    done = install("--uninstall")
+    assert done.returncode == 0 and "removed from" in done.stdout, done.stderr
+    assert [path for path in install.server.rglob("*immuta*") if path.is_file()] == [] and mine.exists()
+    mine.unlink()
+    assert install("--uninstall").returncode == 0 and not mine.parent.exists()
 
 
 def test_nothing_overwrites_a_library():

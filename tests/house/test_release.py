@@ -1,7 +1,9 @@
 """The version stands in one place; what was released is never changed, and leads to this version by one way."""
 
 import hashlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -108,10 +110,66 @@ def test_these_tests_can_fail(tmp_path, monkeypatch):
             test_updates_are_one_chain()
 
 
+def test_freeze_leaves_what_was_released(tmp_path):
+    """It writes the version anew as often as it likes, and no other's checksum."""
+    for part in ("tools/freeze", "tools/versions.sh", "Cargo.toml"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / part, tmp_path / part)
+    for folder in ("tests/harness", "sql", "src"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "released"))
+    released, update = tmp_path / "sql/released", f"immuta_ext--0.0.1--{CURRENT}.sql"
+    old, new = released / "immuta_ext--0.0.1.sql", released / f"immuta_ext--{CURRENT}.sql"
+    released.mkdir()
+    old.write_text("SELECT 1;\n")
+    (tmp_path / "sql" / update).write_text("SELECT 2;\n")
+
+    def line(file):
+        return f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n"
+
+    def freeze():
+        return subprocess.run([sys.executable, tmp_path / "tools/freeze"], capture_output=True, text=True)
+    listed = released / "SHA256SUMS"
+    listed.write_text(line(old) + f"{'0' * 64}  {new.name}\n")
+    assert freeze().returncode == 0
+    frozen = listed.read_text()
+    assert frozen == line(tmp_path / "sql" / update) + line(old) + line(new) and new.read_text() == script()
+    old.write_text("SELECT 3;\n")
+    refused = freeze()
+    assert refused.returncode == 1 and old.name in refused.stderr and listed.read_text() == frozen
+
+
+def test_reproduced_packages_bear_the_date_of_their_commit(tmp_path):
+    """Not that of the newest one."""
+    def git(*words, date="1"):
+        day = f"2001-01-0{date}T00:00:00Z"
+        who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
+               for what, value in (("NAME", "x"), ("EMAIL", "x@example.com"), ("DATE", day))}
+        return subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True, env={**os.environ, **who}).stdout
+    (tmp_path / "tools").mkdir()
+    for tool in ("reproduce", "env.sh", "versions.sh"):
+        shutil.copy(ROOT / "tools" / tool, tmp_path / "tools" / tool)
+    # What it makes of the sources is their date.
+    (tmp_path / "tools/package").write_text('#!/bin/sh\nmkdir -p "$IMMUTA_BUILD/dist"\necho "$SOURCE_DATE_EPOCH" >"$IMMUTA_BUILD/dist/file"\n')
+    (tmp_path / "tools/package").chmod(0o755)
+    for folder in ("build/pg/15", "build/tools", "made"):
+        (tmp_path / folder).mkdir(parents=True)
+    git("init", "-q")
+    git("add", "tools")
+    git("commit", "-qm", "one")
+    git("commit", "-qm", "two", "--allow-empty", date="2")
+    (tmp_path / "made/file").write_text(git("log", "-1", "--format=%ct", "HEAD~1"))
+    for commit, code in (("HEAD~1", 0), ("HEAD", 1)):
+        done = subprocess.run([tmp_path / "tools/reproduce", "15", commit, tmp_path / "made"], capture_output=True, text=True,
+                              env={**os.environ, "IMMUTA_BUILD": str(tmp_path / "build")})
+        assert done.returncode == code, done.stdout + done.stderr
+
+
 def test_licences_of_what_is_linked_go_with_ours(tmp_path):
     subprocess.run([ROOT / "tools" / "licences", tmp_path / "file"], check=True)
     text = (tmp_path / "file").read_text()
-    assert len(re.findall(r"^[\w-]+ \d+\.\d+\.\d+\S*: ", text, re.M)) > 60 and text.count("Permission is hereby granted") > 20
+    crates = re.findall(r"^([\w-]+ \d+\.\d+\.\d+\S*): ", text, re.M)
+    assert len(crates) > 60 and text.count("Permission is hereby granted") > 20
+    assert set(crates) == set(re.findall(r"^([\w-]+ \d+\.\d+\.\d+\S*) \(.+\)$", text, re.M)), "each with a text"
 
 
 def test_the_page_has_the_steps_of_the_program():

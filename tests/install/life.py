@@ -109,8 +109,13 @@ class Life:
         """The page's way, to the end; `files` does its last step."""
         lock, drop, roles = blocks(PAGE, "Removing", "sql")
         configuration, by_hand = (for_major(block, self.major) for block in blocks(PAGE, "Removing"))
+        connection, pooled = self.application()
+        self.held_back(pooled)
         self.sql(lock)
         self.sql(drop)
+        with pytest.raises(psycopg2.OperationalError):
+            pooled.execute("SELECT * FROM leaflet")
+        connection.close()
         self.system.run(configuration)
         self.sql(roles)
         before = self.postmaster()
