@@ -1,7 +1,7 @@
-//! That a statement made or updated the extension, and that other sessions hear of it.
+//! The extension's row in pg_extension: whose it is, which version, and that a statement changed it.
 
 use crate::pg::catalog::installation::{extension, presence};
-use pgrx::pg_sys;
+use pgrx::{FromDatum, pg_sys};
 use std::ffi::c_int;
 
 /// Where the row of the extension lies in pg_extension, which every change of it moves; zeros if there is none.
@@ -15,6 +15,30 @@ pub struct ExtensionRow {
 
 pub fn extension_row() -> ExtensionRow {
     let extension = extension();
+    let found = look_at_row(extension, |_, tuple| {
+        let (block, offset) = pgrx::itemptr::item_pointer_get_both(tuple.t_self);
+        ExtensionRow { extension, block, offset }
+    });
+    found.unwrap_or_default()
+}
+
+/// The owner and the version.
+pub(super) fn owner_and_version(extension: u32) -> Option<(u32, String)> {
+    look_at_row(extension, |relation, tuple| {
+        // SAFETY: the tuple is of this relation, and the version is text.
+        unsafe {
+            let tuple = &raw const *tuple as pg_sys::HeapTuple;
+            let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32();
+            let mut is_null = false;
+            let column = pg_sys::Anum_pg_extension_extversion as c_int;
+            let version = pg_sys::heap_getattr(tuple, column, (*relation).rd_att, &mut is_null);
+            (owner, String::from_datum(version, is_null).unwrap_or_default())
+        }
+    })
+}
+
+/// Of a row of pg_extension, which has no syscache before 18.
+fn look_at_row<T>(extension: u32, look: impl FnOnce(pg_sys::Relation, &pg_sys::HeapTupleData) -> T) -> Option<T> {
     // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is looked at before the scan ends.
     unsafe {
         let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as c_int);
@@ -28,13 +52,10 @@ pub fn extension_row() -> ExtensionRow {
         );
         let index = pg_sys::ExtensionOidIndexId.into();
         let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut key);
-        let row = pg_sys::systable_getnext(scan).as_ref().map_or_else(ExtensionRow::default, |tuple| {
-            let (block, offset) = pgrx::itemptr::item_pointer_get_both(tuple.t_self);
-            ExtensionRow { extension, block, offset }
-        });
+        let found = pg_sys::systable_getnext(scan).as_ref().map(|tuple| look(relation, tuple));
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
-        row
+        found
     }
 }
 

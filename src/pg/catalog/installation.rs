@@ -4,12 +4,13 @@ use crate::core::version::compare;
 use crate::pg::catalog::control_roles::{
     self, ADMINISTRATORS, MAPPABLE, NAMERS, PRESENTERS, by_name, role_of, schema,
 };
+use crate::pg::catalog::extension::owner_and_version;
 use crate::pg::catalog::lookup::{schema_of_relation, table_of_toast};
 use crate::pg::catalog::tables;
 use crate::pg::gate;
 use crate::pg::sys::inject;
 use foldhash::fast::RandomState;
-use pgrx::{FromDatum, pg_guard, pg_sys};
+use pgrx::{pg_guard, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -283,7 +284,7 @@ pub(super) fn extension() -> u32 {
 
 fn find_presence() -> Option<Presence> {
     let extension = extension();
-    let (owner, version) = (extension != 0).then(|| extension_owner_and_version(extension)).flatten()?;
+    let (owner, version) = (extension != 0).then(|| owner_and_version(extension)).flatten()?;
     let (schema, internal) = (schema(c"immuta"), schema(c"immuta_internal"));
     Some(Presence {
         extension,
@@ -298,42 +299,6 @@ fn find_presence() -> Option<Presence> {
             Ordering::Equal => (internal == 0).then_some(Fault::Missing("immuta_internal")),
         },
     })
-}
-
-/// Of a row of pg_extension, which has no syscache before 18.
-fn extension_owner_and_version(extension: u32) -> Option<(u32, String)> {
-    // SAFETY: scans pg_extension by its OID with a catalog snapshot; the tuple is read before the scan ends, and the
-    // version is text.
-    unsafe {
-        let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as c_int);
-        let mut key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(
-            &mut key,
-            pg_sys::Anum_pg_extension_oid as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::F_OIDEQ.into(),
-            pg_sys::Oid::from(extension).into(),
-        );
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::ExtensionOidIndexId.into(),
-            true,
-            std::ptr::null_mut(),
-            1,
-            &mut key,
-        );
-        let tuple = pg_sys::systable_getnext(scan);
-        let found = (!tuple.is_null()).then(|| {
-            let owner = (*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_extension)).extowner.to_u32();
-            let mut is_null = false;
-            let column = pg_sys::Anum_pg_extension_extversion as c_int;
-            let version = pg_sys::heap_getattr(tuple, column, (*relation).rd_att, &mut is_null);
-            (owner, String::from_datum(version, is_null).unwrap_or_default())
-        });
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
-        found
-    }
 }
 
 /// Asks to be told of every change that may matter. Called once, from `_PG_init`.

@@ -84,7 +84,11 @@ pub fn join(tokens: usize) {
     }
     // What is made on the way belongs to the process, also where it comes to nothing: no transaction looks for it at its end.
     // SAFETY: PostgreSQL's own variable, put back below.
-    let owner = unsafe { std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), std::ptr::null_mut()) };
+    let owner = unsafe {
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::CurrentResourceOwner = std::ptr::null_mut();
+        owner
+    };
     let memory = PgTryBuilder::new(move || {
         // SAFETY: what sets up the memory makes something of that size; versions of the library do not share it.
         unsafe {
