@@ -103,15 +103,22 @@ def test_excluded_columns(sales):
 
 
 # Through a view of one's own, whose owner PostgreSQL asks for UPDATE and DELETE only.
+INSERTS = "USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id, name) VALUES (9, '1')"
 CHANGES = {
     "UPDATE": "UPDATE pg_temp.seen SET name = 'x'", "DELETE": "DELETE FROM pg_temp.seen", "by a CTE": "WITH u AS (DELETE FROM pg_temp.seen) SELECT 1",
     "in a function": "DO $$ BEGIN UPDATE pg_temp.seen SET name = 'x'; END $$", "of a view": "DELETE FROM pg_temp.more",
     "with a barrier": "UPDATE pg_temp.barrier SET name = 'x'", "with a subquery": "DELETE FROM pg_temp.correlated", "shown": "EXPLAIN ANALYZE DELETE FROM pg_temp.seen",
     "MERGE": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED THEN DELETE",
+    "INSERT by MERGE": f"MERGE INTO pg_temp.seen {INSERTS}", "INSERT by MERGE, of a view": f"MERGE INTO pg_temp.more {INSERTS}",
+    "INSERT by MERGE, of an invoker's view": f"MERGE INTO pg_temp.invoker {INSERTS}",
+    "INSERT by MERGE, in a CTE": f"WITH m AS (MERGE INTO pg_temp.seen {INSERTS} RETURNING 1) SELECT 1",
+    "INSERT by MERGE, in a body": f"CREATE FUNCTION pg_temp.body() RETURNS void BEGIN ATOMIC MERGE INTO pg_temp.seen {INSERTS}; END; SELECT pg_temp.body()",
+    "MERGE that does nothing": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED THEN DO NOTHING",
+    "INSERT that is checked": "INSERT INTO pg_temp.checked VALUES (9, '1')",
 }
 
 
-@pytest.mark.parametrize("change", [change for change in CHANGES if change != "MERGE" or int(VERSION) >= 17])
+@pytest.mark.parametrize("change", [change for change in CHANGES if "MERGE" not in change or int(VERSION) >= 17])
 def test_an_excluded_column_is_not_read_by_changing(sales, change):
     """What a view has in its WHERE is evaluated, whoever may read it."""
     sales.ddl("INSERT INTO sales.customers VALUES (1, 'Ann', '123'), (2, 'Bo', '456')")
@@ -119,10 +126,15 @@ def test_an_excluded_column_is_not_read_by_changing(sales, change):
     sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
     views = ("CREATE TEMP VIEW seen AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%'; CREATE TEMP VIEW more AS SELECT * FROM seen;"
              "CREATE TEMP VIEW barrier WITH (security_barrier) AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%';"
-             "CREATE TEMP VIEW correlated AS SELECT id, name FROM sales.customers c WHERE EXISTS (SELECT WHERE c.{0} LIKE '1%');")
-    with refuses("42501"):
-        reads(sales, "ann", views.format("ssn") + CHANGES[change])
-    reads(sales, "ann", views.format("name") + CHANGES[change])
+             "CREATE TEMP VIEW correlated AS SELECT id, name FROM sales.customers c WHERE EXISTS (SELECT WHERE c.{0} LIKE '1%');"
+             "CREATE TEMP VIEW checked AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%' WITH CHECK OPTION;")
+    if int(VERSION) >= 15:
+        views += "CREATE TEMP VIEW invoker WITH (security_invoker) AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%';"
+    sales.world.sql("ALTER ROLE %s LOGIN PASSWORD 'own-password'" % sales.role("ann"))
+    for run in (lambda statements: reads(sales, "ann", statements), lambda statements: query(sales.login(sales.role("ann"), "own-password"), statements)):
+        with refuses("42501"):
+            run(views.format("ssn") + CHANGES[change])
+        run(views.format("name") + CHANGES[change])
 
 
 @pytest.mark.parametrize("ddl, excluded", [
