@@ -71,6 +71,16 @@ def test_estimates_tell_nothing(masked, sessions):
     masked.sql("DROP TABLE data.counted")
 
 
+def test_the_width_of_a_column(masked, sessions):
+    """PostgreSQL takes the average length from statistics without asking for them."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.wide (id int, b text); GRANT SELECT (id) ON data.wide TO mallory;
+        INSERT INTO data.wide SELECT i, repeat('x', 100) FROM generate_series(1, 100) i; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.wide'::regclass, 2, 'left(b, 1)'); ANALYZE data.wide""", dbname=masked.dbname)
+    plan = run(sessions(), "EXPLAIN SELECT wide.b FROM data.wide JOIN data.u USING (id)")
+    assert any("on wide" in line and "width=105)" in line for line, in plan.rows), plan.text
+    masked.sql("DROP TABLE data.wide")
+
+
 def test_estimates_tell_nothing_of_what_masks_read(masked, sessions):
     """Nor of what generated columns that they read are made of; what is told of other columns stays."""
     masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.banded (id int, c int, d int, salary int, band text, made int GENERATED ALWAYS AS (salary * 2) STORED);

@@ -645,6 +645,20 @@ pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: 
     return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
 }
 
+/// What an expression is made of, as it was parsed: as [`walk_expression`].
+///
+/// # Safety
+/// `node` is null or was made by the parser, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_parsed(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: by contract.
+    return unsafe { pg_guard_ffi_boundary(|| plain::raw_expression_tree_walker(node, visit, context)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::raw_expression_tree_walker_impl(node, Some(visit), context) };
+}
+
 /// The same walks without the guards, which cost more than the rest, for plain frames that only look.
 pub mod plain {
     use super::{Visitor, c_int, c_void, pg_sys};
@@ -659,6 +673,8 @@ pub mod plain {
         ) -> bool;
         #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
         pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        pub fn raw_expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
     }
 }
 
