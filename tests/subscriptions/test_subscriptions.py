@@ -1,5 +1,7 @@
 """subscribe() and what follows from it: roles, mappings, grants, requests, expiry."""
 
+from contextlib import closing
+
 import psycopg2
 import pytest
 from conftest import VERSION, reads, refuses
@@ -135,6 +137,26 @@ def test_an_excluded_column_is_not_read_by_changing(sales, change):
         with refuses("42501"):
             run(views.format("ssn") + CHANGES[change])
         run(views.format("name") + CHANGES[change])
+
+
+@pytest.mark.skipif(int(VERSION) < 15, reason="no views of invokers")
+def test_a_plan_of_changes_is_not_for_another_role(sales):
+    """What is asked of a subscriber was not asked of whoever it was planned for."""
+    sales.ddl("INSERT INTO sales.customers VALUES (1, 'Ann', '123')")
+    sales.sql("SELECT immuta.register_data_source('sales.customers', exclude_columns => '{ssn}')")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
+    sales.ddl("CREATE VIEW other.seen WITH (security_invoker) AS SELECT id, name FROM sales.customers WHERE ssn LIKE '1%'; "
+              "GRANT USAGE ON SCHEMA sales, other TO PUBLIC; GRANT ALL ON other.seen TO PUBLIC; GRANT ALL ON sales.customers TO carol;"
+              "CREATE FUNCTION other.renames() RETURNS void LANGUAGE plpgsql AS $$BEGIN UPDATE other.seen SET name = 'x'; END$$")
+    with closing(sales.world.connect()) as service:
+        for user in ("carol", "ann"):
+            impersonate(service, sales.world.token(user))
+            query(service, "SET LOCAL search_path = pg_catalog")
+            if user == "carol":
+                query(service, "SELECT other.renames()")
+                service.commit()
+        with refuses("42501"):
+            query(service, "SELECT other.renames()")
 
 
 @pytest.mark.parametrize("ddl, excluded", [
