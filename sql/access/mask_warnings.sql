@@ -1,16 +1,16 @@
 -- Where masks do not keep what they seem to: told where a policy is made, and by drift() as long as it is so.
 
--- Of a row as a whole no column is on record.
+-- Of a row as a whole no column is on record, nor which table's it is.
 CREATE FUNCTION immuta_internal.readers_of(class oid, object oid, column_number smallint) RETURNS TABLE (reader_class oid, reader oid)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN w.oid IS NULL THEN p.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, f.oid)
+    SELECT DISTINCT CASE WHEN w.oid IS NULL THEN p.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, f.oid)
     FROM pg_depend p
     LEFT JOIN pg_rewrite w ON p.classid = 'pg_rewrite'::regclass AND w.oid = p.objid AND w.ev_type = '1' AND w.ev_class <> readers_of.object
     LEFT JOIN pg_proc f ON p.classid = 'pg_proc'::regclass AND f.oid = p.objid
     WHERE p.refclassid = readers_of.class AND p.refobjid = readers_of.object AND coalesce(w.oid, f.oid) IS NOT NULL
       AND (readers_of.column_number IS NULL OR p.refobjsubid = readers_of.column_number
-           OR p.refobjsubid = 0 AND coalesce(w.ev_action, f.prosqlbody)::text ~ ':varattno 0 ')
+           OR coalesce(w.ev_action, f.prosqlbody)::text ~ ':varattno 0 ')
 $$;
 COMMENT ON FUNCTION immuta_internal.readers_of(oid, oid, smallint) IS 'views, and functions with parsed bodies, that read an object, or a column of it';
 
@@ -37,31 +37,58 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE held AS MATERIALIZED (
         SELECT * FROM immuta_internal.relations_with_masked()
+    ), acting AS MATERIALIZED (
+        -- By their owner's rights.
+        SELECT 'pg_class'::regclass::oid AS class, c.oid AS object, c.relowner AS owner
+        FROM pg_class c
+        WHERE c.relkind IN ('v', 'm')
+          AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
+        UNION ALL
+        SELECT 'pg_proc'::regclass, f.oid, f.proowner FROM pg_proc f WHERE f.prosecdef AND f.prosqlbody IS NOT NULL
     ), reads AS (
-        SELECT h.relation, h.column_number, r.reader_class, r.reader
+        -- An owner is asked for the masked column, whoever reads what that owner shows for that. What acts for nobody asks nobody.
+        SELECT h.relation, h.column_number, r.reader_class, r.reader, a.owner IS NOT NULL AS acts, a.owner IS NOT NULL AS is_shown
         FROM held h, LATERAL immuta_internal.readers_of('pg_class'::regclass, h.holder, h.number) r
+        LEFT JOIN acting a ON (a.class, a.object) = (r.reader_class, r.reader)
+        WHERE a.owner IS NULL OR has_column_privilege(a.owner, h.relation, h.column_number, 'SELECT')
         UNION
-        SELECT s.relation, s.column_number, r.reader_class, r.reader
+        SELECT s.relation, s.column_number, r.reader_class, r.reader, a.owner IS NOT NULL, s.is_shown OR a.owner IS NOT NULL
         FROM reads s, LATERAL immuta_internal.readers_of(s.reader_class, s.reader, NULL) r
+        LEFT JOIN acting a ON (a.class, a.object) = (r.reader_class, r.reader)
+        WHERE a.owner IS NULL
+           OR CASE WHEN NOT s.is_shown THEN has_column_privilege(a.owner, s.relation, s.column_number, 'SELECT')
+                   WHEN s.reader_class = 'pg_class'::regclass THEN has_any_column_privilege(a.owner, s.reader, 'SELECT')
+                   ELSE has_function_privilege(a.owner, s.reader, 'EXECUTE') END
+    ), shows AS MATERIALIZED (
+        SELECT h.relation, h.column_number, 'pg_class'::regclass::oid AS class, h.holder AS object FROM held h WHERE h.holder <> h.relation
+        UNION
+        SELECT s.relation, s.column_number, s.reader_class, s.reader FROM reads s WHERE s.acts
+    ), named AS MATERIALIZED (
+        SELECT o.class, o.object, c.relnamespace AS schema, CASE WHEN c.relkind IN ('v', 'm') THEN 'view ' ELSE 'table ' END || c.oid::regclass AS name,
+               coalesce(c.relacl, acldefault('r', c.relowner)) AS acl,
+               ARRAY(SELECT e.grantee FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND e.privilege_type = 'SELECT') AS of_columns
+        FROM (SELECT DISTINCT s.class, s.object FROM shows s) o JOIN pg_class c ON o.class = 'pg_class'::regclass AND c.oid = o.object
+        WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = c.oid)
+        UNION ALL
+        SELECT o.class, o.object, f.pronamespace, 'function ' || f.oid::regprocedure, coalesce(f.proacl, acldefault('f', f.proowner)), '{}'
+        FROM (SELECT DISTINCT s.class, s.object FROM shows s) o JOIN pg_proc f ON o.class = 'pg_proc'::regclass AND f.oid = o.object
+    ), grantee AS MATERIALIZED (
+        SELECT n.class, n.object, e.grantee FROM named n, aclexplode(n.acl) e WHERE e.privilege_type IN ('SELECT', 'EXECUTE')
+        UNION
+        SELECT n.class, n.object, e.grantee FROM named n, unnest(n.of_columns) e (grantee)
+        UNION
+        SELECT n.class, n.object, 'pg_read_all_data'::regrole FROM named n WHERE n.class = 'pg_class'::regclass
     ), subscribing AS MATERIALIZED (
         SELECT r.oid AS role FROM immuta.subscriber b JOIN pg_roles r ON r.oid = b.role
-    ), shows AS (
-        SELECT h.relation, h.column_number, c.relnamespace AS schema, 'table ' || c.oid::regclass AS name, c.oid AS of_class, NULL::oid AS of_function
-        FROM held h JOIN pg_class c ON c.oid = h.holder AND c.oid <> h.relation
-        UNION
-        SELECT s.relation, s.column_number, c.relnamespace, 'view ' || c.oid::regclass, c.oid, NULL
-        FROM reads s JOIN pg_class c ON s.reader_class = 'pg_class'::regclass AND c.oid = s.reader
-        WHERE has_column_privilege(c.relowner, s.relation, s.column_number, 'SELECT')
-          AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
-        UNION
-        SELECT s.relation, s.column_number, f.pronamespace, 'function ' || f.oid::regprocedure, NULL, f.oid
-        FROM reads s JOIN pg_proc f ON s.reader_class = 'pg_proc'::regclass AND f.oid = s.reader AND f.prosecdef
-        WHERE has_column_privilege(f.proowner, s.relation, s.column_number, 'SELECT')
+    ), reached AS MATERIALIZED (
+        -- Subscribers who have the rights of a role to which something is granted.
+        SELECT g.grantee, b.role FROM (SELECT DISTINCT e.grantee FROM grantee e) g JOIN subscribing b ON g.grantee = 0 OR pg_has_role(b.role, g.grantee, 'USAGE')
+    ), entering AS MATERIALIZED (
+        SELECT n.schema, b.role FROM (SELECT DISTINCT n.schema FROM named n) n JOIN subscribing b ON has_schema_privilege(b.role, n.schema, 'USAGE')
     )
-    SELECT s.relation, s.column_number, s.name FROM shows s
-    WHERE NOT EXISTS (SELECT FROM immuta.data_source d WHERE d.relation = s.of_class)
-      AND EXISTS (SELECT FROM subscribing b WHERE has_schema_privilege(b.role, s.schema, 'USAGE')
-                    AND (has_any_column_privilege(b.role, s.of_class, 'SELECT') OR has_function_privilege(b.role, s.of_function, 'EXECUTE')))
+    SELECT s.relation, s.column_number, n.name FROM shows s JOIN named n ON (n.class, n.object) = (s.class, s.object)
+    WHERE EXISTS (SELECT FROM grantee e JOIN reached m ON m.grantee = e.grantee JOIN entering t ON t.role = m.role
+                  WHERE (e.class, e.object) = (n.class, n.object) AND t.schema = n.schema)
 $$;
 COMMENT ON FUNCTION immuta_internal.masked_shown_by() IS 'partitions, views and SECURITY DEFINER functions that are no data sources and show subscribers masked columns as they are';
 

@@ -147,12 +147,14 @@ CREATE FUNCTION immuta_internal.policies_that_read_masks()
 RETURNS TABLE (policy_relation oid, policy_name text, relation oid, column_name name)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT y.polrelid, coalesce((SELECT r.name FROM immuta.row_policy r WHERE 'immuta_row_' || r.id = y.polname), y.polname),
+    SELECT DISTINCT y.polrelid, coalesce((SELECT r.name FROM immuta.row_policy r WHERE 'immuta_row_' || r.id = y.polname), y.polname),
            k.table_oid, a.attname
     FROM immuta.masks k JOIN pg_attribute a ON a.attrelid = k.table_oid AND a.attnum = k.column_number
     JOIN pg_depend p ON (p.classid, p.refclassid) = ('pg_policy'::regclass::oid, 'pg_class'::regclass::oid)
-     AND (p.refobjid, p.refobjsubid) = (k.table_oid, k.column_number)
+     AND p.refobjid = k.table_oid
     JOIN pg_policy y ON y.oid = p.objid AND y.polrelid <> k.table_oid
+    -- Of a row as a whole no column is on record.
+    WHERE p.refobjsubid = k.column_number OR concat(y.polqual, y.polwithcheck) ~ ':varattno 0 '
 $$;
 COMMENT ON FUNCTION immuta_internal.policies_that_read_masks() IS 'row policies that name a masked column of another table';
 

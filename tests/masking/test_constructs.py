@@ -233,6 +233,7 @@ ATTACKS = {
     "INSERT of all": ("INSERT INTO data.t VALUES (100, 1, 'x', 'c', 1)", "refused by us"),
     "COPY FROM": ("COPY data.t FROM STDIN", "refused by us"),
     "COPY FROM of masked": ("COPY data.t (id, b) FROM STDIN", "refused by us"),
+    "COPY FROM WHERE": ("COPY data.t (id) FROM STDIN WHERE n = 1 AND data.t.b IS NULL", "refused by us"),
     "COPY FROM of partitioned": ("COPY data.p FROM STDIN", "refused by us"),
     "duplicate key": ("INSERT INTO data.t (id, n) VALUES (1, 1)", "23505"),
     "CREATE TABLE LIKE": ("CREATE TABLE play.made (LIKE data.t INCLUDING ALL)", "refused"),

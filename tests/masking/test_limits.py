@@ -1,5 +1,7 @@
 """What masks do not hide, or cost: docs/limitations.md, line by line."""
 
+import re
+
 from conftest import run
 from harness.fixtures import refuses
 from harness.world import query
@@ -67,6 +69,48 @@ def test_estimates_tell_nothing(masked, sessions):
             seen = run(sessions(), explain)
             assert seen.sqlstate is None and f"rows={count} " not in seen.text and "rows=" in seen.text, seen.text
     masked.sql("DROP TABLE data.counted")
+
+
+def test_the_width_of_a_column(masked, sessions):
+    """PostgreSQL takes the average length from statistics without asking for them."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.wide (id int, b text); GRANT SELECT (id) ON data.wide TO mallory;
+        INSERT INTO data.wide SELECT i, repeat('x', 100) FROM generate_series(1, 100) i; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.wide'::regclass, 2, 'left(b, 1)'); ANALYZE data.wide""", dbname=masked.dbname)
+    plan = run(sessions(), "EXPLAIN SELECT wide.b FROM data.wide JOIN data.u USING (id)")
+    assert any("on wide" in line and "width=105)" in line for line, in plan.rows), plan.text
+    masked.sql("DROP TABLE data.wide")
+
+
+def test_estimates_tell_nothing_of_what_masks_read(masked, sessions):
+    """Nor of what generated columns that they read are made of; what is told of other columns stays."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.banded (id int, c int, d int, salary int, band text, made int GENERATED ALWAYS AS (salary * 2) STORED);
+        INSERT INTO data.banded SELECT i, i % 10, i % 10, i % 77, 'x' FROM generate_series(1, 9999) i; CREATE STATISTICS data.of_both (ndistinct) ON c, d FROM data.banded;
+        CREATE STATISTICS data.of_secret (ndistinct) ON c, salary FROM data.banded; GRANT SELECT (id, c, d) ON data.banded TO mallory; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.banded'::regclass, 5, 'CASE WHEN salary > 30 THEN ''high''::text ELSE ''low''::text END');
+        ANALYZE data.banded""", dbname=masked.dbname)
+    explain = "EXPLAIN SELECT band, count(c), count(d) FROM data.banded GROUP BY band"
+    for mask in ("salary", "made"):
+        masked.sql("UPDATE immuta.masks SET mask = replace(mask, 'salary', %s) WHERE table_oid = 'data.banded'::regclass", (mask,))
+        seen = run(sessions(), explain)
+        assert seen.sqlstate is None and "rows=77 " not in seen.text and "rows=" in seen.text, seen.text
+    both = run(sessions(), "EXPLAIN SELECT c, d, max(band) FROM data.banded GROUP BY c, d")
+    assert "rows=10 " in both.text, both.text
+    masked.sql("GRANT SELECT (salary, made) ON data.banded TO mallory")
+    masked.sql("UPDATE immuta.masks SET mask = replace(mask, 'made', 'salary') WHERE table_oid = 'data.banded'::regclass")
+    assert "rows=77 " in run(sessions(), explain).text
+    masked.sql("DROP TABLE data.banded")
+
+
+def test_estimates_of_who_sees_no_masks(masked):
+    """MERGE writes columns, and those of partitions are no masked ones."""
+    masked.server.psql(input="""CREATE TABLE data.merged (id int, c int) PARTITION BY RANGE (id);
+        CREATE TABLE data.merged_1 PARTITION OF data.merged FOR VALUES FROM (0) TO (10000);
+        INSERT INTO data.merged SELECT i, i % 7 FROM generate_series(1, 9999) i; ANALYZE data.merged""", dbname=masked.dbname)
+    [*plan] = masked.sql("EXPLAIN MERGE INTO data.merged t USING (VALUES (1)) v (i) ON t.c = v.i "
+                         "WHEN MATCHED THEN UPDATE SET c = 1 WHEN NOT MATCHED THEN INSERT (id, c) VALUES (1, 1)")
+    [rows] = {int(rows) for line, in plan if "Seq Scan" in line for rows in re.findall("rows=([0-9]+)", line)}
+    assert 1000 < rows < 2000, plan
+    masked.sql("DROP TABLE data.merged")
 
 
 def test_existence(masked, sessions):

@@ -429,6 +429,7 @@ REMARKS = {
     "CHECK": ("ALTER TABLE sales.people ADD CHECK (ssn <> name)", "people.ssn", "finds out values"),
     "view": ("CREATE VIEW other.seen AS SELECT ssn FROM sales.people", "people.ssn", "shown as it is by view other.seen"),
     "view of the row": ("CREATE VIEW other.seen AS SELECT p FROM sales.people p", "people.ssn", "shown as it is by view other.seen"),
+    "view of the row and a column": ("CREATE VIEW other.seen AS SELECT p, p.id FROM sales.people p", "people.ssn", "shown as it is by view other.seen"),
     "view of a view": ("CREATE VIEW other.first AS SELECT ssn FROM sales.people; CREATE VIEW other.seen AS SELECT * FROM other.first",
                        "people.ssn", "shown as it is by view other.seen"),
     "materialized view": ("CREATE MATERIALIZED VIEW other.seen AS SELECT max(ssn) FROM sales.people", "people.ssn", "shown as it is by view other.seen"),
@@ -474,6 +475,22 @@ def test_what_shows_masks_is_no_warning(masking):
         assert masking.sql("SELECT * FROM immuta.drift()") == []
     finally:
         masking.world.sql("DROP SCHEMA own CASCADE")
+
+
+def test_who_is_asked_in_a_chain_of_views(masking):
+    """The owner of the first for the masked column, others for what they read."""
+    ann = masking.role("ann")
+    masking.ddl("CREATE VIEW other.first AS SELECT ssn FROM sales.people; GRANT USAGE, CREATE ON SCHEMA other TO PUBLIC")
+    masking.world.sql(f"SET ROLE {ann}; CREATE VIEW other.seen AS SELECT * FROM other.first; CREATE VIEW other.mask AS SELECT ssn FROM sales.people; "
+                      "GRANT SELECT ON other.seen, other.mask TO PUBLIC; RESET ROLE")
+    masking.ddl("CREATE VIEW other.last AS SELECT ssn FROM other.mask; GRANT SELECT ON other.last TO PUBLIC")
+    masking.sql(SSN)
+    shown = "SELECT substring(detail FROM 'by view other.([a-z]*)') FROM immuta.drift() WHERE what = 'mask warning' ORDER BY 1"
+    assert masking.sql(shown) == []
+    masking.ddl(f"GRANT SELECT ON other.first TO {ann}")
+    assert masking.sql(shown) == [("first",), ("seen",)]
+    assert reads(masking, "ben", "SELECT ssn FROM other.seen WHERE ssn IS NOT NULL") == [("123-45-6789",)]
+    assert reads(masking, "ben", "SELECT ssn FROM other.last WHERE ssn IS NOT NULL") != [("123-45-6789",)]
 
 
 def test_what_the_account_may_not_hand_on_is_not_shown(masking):
@@ -676,6 +693,7 @@ def test_a_row_policy_of_another_table_gets_the_mask(masking):
     assert told(masking, mask, 'row policy "names" of "sales.orders" reads "name"', "gets the mask")
     assert reads(masking, "ann", "SELECT count(*) FROM sales.orders WHERE region = 'US'") == [(1,)]
     assert told(masking, policy, 'row policy "names" reads "name"', "gets the mask")
+    assert told(masking, policy.replace("p.name = 'Bo'", "p::text ~ 'Bo'"), 'row policy "names" reads "name"', "gets the mask")
     # One of the table's own sees what is in the column.
     masking.sql("SELECT immuta.create_row_policy('names', 'sales.people', $$name <> 'Bo'$$), immuta.drop_row_policy('names', 'sales.orders')")
     assert not told(masking, mask, "gets the mask")

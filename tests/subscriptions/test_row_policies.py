@@ -3,10 +3,12 @@
 Threats: 41, 42 (docs/threats.md).
 """
 
+from contextlib import closing
+
 import psycopg2
 import pytest
 from conftest import VERSION, clean, reads, refuses
-from harness.world import impersonate, query
+from harness.world import SERVICE, impersonate, query
 
 BY_REGION = "region = (SELECT immuta.user_attribute('region'))"
 COUNT = "SELECT count(*) FROM sales.orders"
@@ -455,3 +457,44 @@ def test_a_path_that_was_lost_is_drift(ruled):
     ruled.ddl(f"DROP POLICY {name} ON sales.orders")
     with refuses("42501"):
         ruled.sql("SELECT * FROM immuta.sync()")
+
+
+# What names no column of its target, which PostgreSQL gives no policy of SELECT then.
+MERGES = {
+    "INSERT": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id) VALUES (9)",
+    "DELETE": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED AND false THEN DELETE",
+    "UPDATE": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED AND false THEN UPDATE SET region = 'x'",
+    "in a CTE": "WITH m AS (MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id) VALUES (9) RETURNING 1) SELECT 1",
+    "in a body": "CREATE FUNCTION pg_temp.body() RETURNS void BEGIN ATOMIC MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true "
+                 "WHEN NOT MATCHED THEN INSERT (id) VALUES (9); END; SELECT pg_temp.body()",
+    "of the table": "MERGE INTO sales.orders USING (VALUES (1)) v (i) ON pg_temp.tell(NULL) WHEN NOT MATCHED THEN INSERT (id) VALUES (9)",
+    "of a view": "MERGE INTO pg_temp.more USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id) VALUES (9)",
+    "of an invoker's view": "MERGE INTO pg_temp.invoker USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id) VALUES (9)",
+}
+
+
+@pytest.mark.skipif(int(VERSION) < 15, reason="no MERGE")
+@pytest.mark.parametrize("merge", [merge for merge in MERGES if int(VERSION) >= 17 or merge == "of the table"])
+def test_merge_does_not_read_hidden_rows(ruled, merge):
+    """It names a column, or is refused: also without a token."""
+    ruled.sql("SELECT immuta.create_row_policy('region', 'sales.orders', $$region = 'EU'$$)")
+    made = ("CREATE FUNCTION pg_temp.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$BEGIN RAISE NOTICE 'told %', $1; RETURN true; END$$;"
+            "CREATE TEMP VIEW seen AS SELECT id, region FROM sales.orders WHERE pg_temp.tell(region); CREATE TEMP VIEW more AS SELECT * FROM seen;"
+            "CREATE TEMP VIEW invoker WITH (security_invoker) AS SELECT id, region FROM sales.orders WHERE pg_temp.tell(region)")
+    ruled.world.sql("ALTER ROLE %s LOGIN PASSWORD 'own-password'" % ruled.role("ann"))
+    own = ruled.role("ann"), "own-password"
+    for login in (SERVICE, own):
+        with closing(ruled.world.connect(*login)) as session:
+            if login == SERVICE:
+                impersonate(session, ruled.world.token("ann"))
+            query(session, made + "; SAVEPOINT a")
+            session.notices.clear()
+            try:
+                with refuses("42501", "MERGE_READS_NOTHING") as refused:
+                    query(session, MERGES[merge])
+                assert "ON" in refused.hint
+            finally:
+                assert "told" not in str(session.notices)
+            query(session, "ROLLBACK TO a; " + MERGES[merge].replace("ON true", "ON id > 0").replace("ON pg_temp.tell(NULL)", "ON id > 0")
+                  .replace("VALUES (9)", "VALUES (9, 'EU')").replace("INSERT (id)", "INSERT (id, region)"))
+            assert "told US" not in str(session.notices) and ("told EU" in str(session.notices)) == (merge != "of the table")

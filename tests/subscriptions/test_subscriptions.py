@@ -1,5 +1,7 @@
 """subscribe() and what follows from it: roles, mappings, grants, requests, expiry."""
 
+from contextlib import closing
+
 import psycopg2
 import pytest
 from conftest import VERSION, reads, refuses
@@ -103,15 +105,22 @@ def test_excluded_columns(sales):
 
 
 # Through a view of one's own, whose owner PostgreSQL asks for UPDATE and DELETE only.
+INSERTS = "USING (VALUES (1)) v (i) ON true WHEN NOT MATCHED THEN INSERT (id, name) VALUES (9, '1')"
 CHANGES = {
     "UPDATE": "UPDATE pg_temp.seen SET name = 'x'", "DELETE": "DELETE FROM pg_temp.seen", "by a CTE": "WITH u AS (DELETE FROM pg_temp.seen) SELECT 1",
     "in a function": "DO $$ BEGIN UPDATE pg_temp.seen SET name = 'x'; END $$", "of a view": "DELETE FROM pg_temp.more",
     "with a barrier": "UPDATE pg_temp.barrier SET name = 'x'", "with a subquery": "DELETE FROM pg_temp.correlated", "shown": "EXPLAIN ANALYZE DELETE FROM pg_temp.seen",
     "MERGE": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED THEN DELETE",
+    "INSERT by MERGE": f"MERGE INTO pg_temp.seen {INSERTS}", "INSERT by MERGE, of a view": f"MERGE INTO pg_temp.more {INSERTS}",
+    "INSERT by MERGE, of an invoker's view": f"MERGE INTO pg_temp.invoker {INSERTS}",
+    "INSERT by MERGE, in a CTE": f"WITH m AS (MERGE INTO pg_temp.seen {INSERTS} RETURNING 1) SELECT 1",
+    "INSERT by MERGE, in a body": f"CREATE FUNCTION pg_temp.body() RETURNS void BEGIN ATOMIC MERGE INTO pg_temp.seen {INSERTS}; END; SELECT pg_temp.body()",
+    "MERGE that does nothing": "MERGE INTO pg_temp.seen USING (VALUES (1)) v (i) ON true WHEN MATCHED THEN DO NOTHING",
+    "INSERT that is checked": "INSERT INTO pg_temp.checked VALUES (9, '1')",
 }
 
 
-@pytest.mark.parametrize("change", [change for change in CHANGES if change != "MERGE" or int(VERSION) >= 17])
+@pytest.mark.parametrize("change", [change for change in CHANGES if "MERGE" not in change or int(VERSION) >= 17])
 def test_an_excluded_column_is_not_read_by_changing(sales, change):
     """What a view has in its WHERE is evaluated, whoever may read it."""
     sales.ddl("INSERT INTO sales.customers VALUES (1, 'Ann', '123'), (2, 'Bo', '456')")
@@ -119,10 +128,35 @@ def test_an_excluded_column_is_not_read_by_changing(sales, change):
     sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
     views = ("CREATE TEMP VIEW seen AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%'; CREATE TEMP VIEW more AS SELECT * FROM seen;"
              "CREATE TEMP VIEW barrier WITH (security_barrier) AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%';"
-             "CREATE TEMP VIEW correlated AS SELECT id, name FROM sales.customers c WHERE EXISTS (SELECT WHERE c.{0} LIKE '1%');")
-    with refuses("42501"):
-        reads(sales, "ann", views.format("ssn") + CHANGES[change])
-    reads(sales, "ann", views.format("name") + CHANGES[change])
+             "CREATE TEMP VIEW correlated AS SELECT id, name FROM sales.customers c WHERE EXISTS (SELECT WHERE c.{0} LIKE '1%');"
+             "CREATE TEMP VIEW checked AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%' WITH CHECK OPTION;")
+    if int(VERSION) >= 15:
+        views += "CREATE TEMP VIEW invoker WITH (security_invoker) AS SELECT id, name FROM sales.customers WHERE {0} LIKE '1%';"
+    sales.world.sql("ALTER ROLE %s LOGIN PASSWORD 'own-password'" % sales.role("ann"))
+    for run in (lambda statements: reads(sales, "ann", statements), lambda statements: query(sales.login(sales.role("ann"), "own-password"), statements)):
+        with refuses("42501"):
+            run(views.format("ssn") + CHANGES[change])
+        run(views.format("name") + CHANGES[change])
+
+
+@pytest.mark.skipif(int(VERSION) < 15, reason="no views of invokers")
+def test_a_plan_of_changes_is_not_for_another_role(sales):
+    """What is asked of a subscriber was not asked of whoever it was planned for."""
+    sales.ddl("INSERT INTO sales.customers VALUES (1, 'Ann', '123')")
+    sales.sql("SELECT immuta.register_data_source('sales.customers', exclude_columns => '{ssn}')")
+    sales.sql("SELECT immuta.subscribe('ann', 'sales.customers', 'WRITE')")
+    sales.ddl("CREATE VIEW other.seen WITH (security_invoker) AS SELECT id, name FROM sales.customers WHERE ssn LIKE '1%'; "
+              "GRANT USAGE ON SCHEMA sales, other TO PUBLIC; GRANT ALL ON other.seen TO PUBLIC; GRANT ALL ON sales.customers TO carol;"
+              "CREATE FUNCTION other.renames() RETURNS void LANGUAGE plpgsql AS $$BEGIN UPDATE other.seen SET name = 'x'; END$$")
+    with closing(sales.world.connect()) as service:
+        for user in ("carol", "ann"):
+            impersonate(service, sales.world.token(user))
+            query(service, "SET LOCAL search_path = pg_catalog")
+            if user == "carol":
+                query(service, "SELECT other.renames()")
+                service.commit()
+        with refuses("42501"):
+            query(service, "SELECT other.renames()")
 
 
 @pytest.mark.parametrize("ddl, excluded", [

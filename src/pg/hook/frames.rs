@@ -31,6 +31,8 @@ pub struct Planning {
     frame: Frame,
     /// What [`mask::planning`] said before.
     outer: u32,
+    /// More is asked of whoever runs it, by who that is: [`mask::ask_for_reads`].
+    is_asked: bool,
 }
 
 /// Installs the hooks. Called once, from `_PG_init`.
@@ -322,12 +324,12 @@ impl compat::Frames for Ours {
             cursor_options
         };
         // Functions may run in here, too: what they do is not top-level.
-        let planning = Planning { frame: enter(depth, before), outer: mask::planning() };
         // SAFETY: by contract.
-        unsafe {
-            if mask::are_reads_unasked(parse) {
-                ask_for_reads(parse);
-            }
+        let is_asked = unsafe { mask::are_reads_unasked(parse) };
+        let planning = Planning { frame: enter(depth, before), outer: mask::planning(), is_asked };
+        if is_asked {
+            // SAFETY: by contract.
+            unsafe { ask_for_reads(parse) };
         }
         if mask::may_be_used() {
             // SAFETY: by contract.
@@ -341,6 +343,10 @@ impl compat::Frames for Ours {
         if mask::may_be_used() {
             // SAFETY: the plan was made just now.
             unsafe { bind_plan(plan) };
+        }
+        if planning.is_asked {
+            // SAFETY: as above.
+            unsafe { (*plan).dependsOnRole = true };
         }
         mask::set_planning(planning.outer);
         // SAFETY: by contract.

@@ -90,7 +90,9 @@ fn refuse_masked(report: Report) -> ! {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn ask_for_reads(parse: *mut pg_sys::Query) {
     // SAFETY: PostgreSQL passes a query that was analyzed and rewritten, and which is the planner's to change.
-    unsafe { mask::ask_for_reads(parse) }
+    if let Err(report) = unsafe { mask::ask_for_reads(parse) } {
+        refuse_masked(report);
+    }
 }
 
 /// Puts masks into a query that is about to be planned.

@@ -257,8 +257,9 @@ unsafe fn add_columns(set: *const pg_sys::Bitmapset, columns: &mut Vec<i16>) {
             let member = at * i64::from(pg_sys::bitmapword::BITS) + i64::from(left.trailing_zeros());
             left &= left - 1;
             let column = member + i64::from(pg_sys::FirstLowInvalidHeapAttributeNumber);
+            // What is beyond is of masks: pg::mask::cache::as_read.
             if let Ok(column) = i16::try_from(column)
-                && column >= 0
+                && (0..=pg_sys::MaxHeapAttributeNumber as i16).contains(&column)
                 && !columns.contains(&column)
             {
                 columns.push(column);

@@ -377,13 +377,21 @@ unsafe fn load(tables: &MaskTables, relation: pg_sys::Relation) -> Masks {
 
 /// Of a column and its table.
 pub fn names(relation: u32, column: i16) -> (String, String) {
-    let table = catalog::relation(relation).map(|(_, name)| name);
-    (catalog::column_name(relation, column).unwrap_or_default(), table.unwrap_or_default())
+    (catalog::column_name(relation, column).unwrap_or_default(), table_name(relation))
+}
+
+pub fn table_name(relation: u32) -> String {
+    catalog::relation(relation).map(|(_, name)| name).unwrap_or_default()
 }
 
 /// As sets of columns count.
 pub fn as_member(column: i16) -> c_int {
     c_int::from(column) - pg_sys::FirstLowInvalidHeapAttributeNumber
+}
+
+/// In the set of masked columns of an entry: one that is not shown itself, but read by a mask. Numbers of columns end at 1600.
+pub fn as_read(column: i16) -> c_int {
+    2048 + as_member(column)
 }
 
 /// A mask is read in again when something changes that it uses.

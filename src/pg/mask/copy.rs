@@ -8,8 +8,8 @@ use crate::pg::sys::inject::{self, Point};
 use crate::pg::sys::report::Report;
 use crate::pg::sys::{compat, raw};
 use pgrx::tupdesc::PgTupleDesc;
-use pgrx::{PgList, is_a, pg_sys};
-use std::ffi::{CStr, CString, c_int};
+use pgrx::{PgList, is_a, pg_guard, pg_sys};
+use std::ffi::{CStr, CString, c_int, c_void};
 
 /// COPY of a query, in the place of COPY of a table that names what whoever runs it may not see; the statement itself in
 /// all other cases. What they may not see and not write is refused.
@@ -27,12 +27,16 @@ pub unsafe fn as_query(statement: *mut pg_sys::PlannedStmt) -> Result<*mut pg_sy
         if copy.relation.is_null() {
             return Ok(statement);
         }
-        let Some((relation, columns)) = columns_of(copy) else { return Ok(statement) };
+        let Some((relation, all, columns)) = columns_of(copy) else { return Ok(statement) };
         let mut masked = columns.iter().filter(|column| column.is_hidden);
         if copy.is_from {
             let oid = (*relation.0).rd_id;
             let role = raw::GetUserId().to_u32();
-            return match masked.find(|column| !may(oid, column.number, role, pg_sys::ACL_INSERT)) {
+            let mut read: Vec<&CStr> = Vec::new();
+            note_names(copy.whereClause, (&raw mut read).cast());
+            let is_read = |column: &&Copied| column.is_hidden && read.contains(&column.name.as_c_str());
+            let unwritten = masked.find(|column| !may(oid, column.number, role, pg_sys::ACL_INSERT));
+            return match unwritten.or_else(|| all.iter().find(is_read)) {
                 Some(column) => {
                     let (column, table) = cache::names(oid.to_u32(), column.number);
                     Err(MaskFault::Target(column, table).into())
@@ -52,6 +56,27 @@ pub unsafe fn as_query(statement: *mut pg_sys::PlannedStmt) -> Result<*mut pg_sy
     }
 }
 
+/// The last parts of the names in an expression, which are columns, if anything.
+#[pg_guard]
+unsafe extern "C-unwind" fn note_names(node: *mut pg_sys::Node, names: *mut c_void) -> bool {
+    // SAFETY: the walker passes nodes that the parser made, and the pointer it was given; the cast follows the tag.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        if is_a(node, pg_sys::NodeTag::T_ColumnRef) {
+            let fields = (*(node as *mut pg_sys::ColumnRef)).fields;
+            let last = PgList::<pg_sys::Node>::from_pg(fields).iter_ptr().last();
+            let name = last.map_or(std::ptr::null(), |last| compat::string_value(last));
+            if !name.is_null() {
+                (*(names as *mut Vec<&CStr>)).push(CStr::from_ptr(name));
+            }
+            return false;
+        }
+        compat::walk_parsed(node, note_names, names)
+    }
+}
+
 /// A column that is copied.
 #[derive(Clone)]
 struct Copied {
@@ -60,11 +85,11 @@ struct Copied {
     is_hidden: bool,
 }
 
-/// The table that is copied, if it has masks, and its columns that are.
+/// The table that is copied, if it has masks, its columns, and those of them that are copied.
 ///
 /// # Safety
 /// `copy` is of a table.
-unsafe fn columns_of(copy: &pg_sys::CopyStmt) -> Option<(Opened, Vec<Copied>)> {
+unsafe fn columns_of(copy: &pg_sys::CopyStmt) -> Option<(Opened, Vec<Copied>, Vec<Copied>)> {
     // SAFETY: by contract; the table is locked as COPY does, and the lock is kept. The list holds strings.
     unsafe {
         let lock = if copy.is_from { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock } as c_int;
@@ -88,7 +113,7 @@ unsafe fn columns_of(copy: &pg_sys::CopyStmt) -> Option<(Opened, Vec<Copied>)> {
             .collect();
         drop(descriptor);
         let copied = if copy.attlist.is_null() {
-            all
+            all.clone()
         } else {
             PgList::<pg_sys::Node>::from_pg(copy.attlist)
                 .iter_ptr()
@@ -98,7 +123,7 @@ unsafe fn columns_of(copy: &pg_sys::CopyStmt) -> Option<(Opened, Vec<Copied>)> {
                 })
                 .collect::<Option<_>>()?
         };
-        Some((relation, copied))
+        Some((relation, all, copied))
     }
 }
 

@@ -8,6 +8,8 @@ pub enum MaskFault {
     Target(String, String),
     /// The mask does not fit its column any more: `(column, table)`.
     Broken(String, String),
+    /// MERGE would read rows of a table that policies hide.
+    Unread(String),
     /// What a mask names by this number is missing.
     NoParameters(i32),
     /// Somebody tried to make a `mask_ref`.
@@ -42,7 +44,11 @@ impl MaskFault {
     fn is_refusal(&self) -> bool {
         matches!(
             self,
-            MaskFault::Target(..) | MaskFault::Broken(..) | MaskFault::NoParameters(_) | MaskFault::Reference
+            MaskFault::Target(..)
+                | MaskFault::Broken(..)
+                | MaskFault::Unread(_)
+                | MaskFault::NoParameters(_)
+                | MaskFault::Reference
         )
     }
 
@@ -69,6 +75,9 @@ impl MaskFault {
             MaskFault::Target(column, table) => format!("column \"{column}\" of table \"{table}\" is masked"),
             MaskFault::Broken(column, table) => {
                 format!("the mask of column \"{column}\" of table \"{table}\" does not fit it any more")
+            }
+            MaskFault::Unread(table) => {
+                format!("MERGE names no column of table \"{table}\", which has row level security")
             }
             MaskFault::NoParameters(id) => format!("the parameters {id} of a mask are missing"),
             MaskFault::Reference => "values of type immuta.mask_ref cannot be made".into(),
@@ -105,6 +114,7 @@ impl MaskFault {
             MaskFault::Broken(..) => {
                 "The other columns can be read. An administrator can replace the masking policy; see immuta.drift()."
             }
+            MaskFault::Unread(_) => "Name a column of it in ON, such as ON id IS NOT NULL.",
             MaskFault::NoParameters(_) => "An administrator can replace the masking policy; see immuta.drift().",
             MaskFault::Reference => "Only masks name one; see immuta.create_masking_policy().",
             MaskFault::NoColumn => "Name one by its table and number.",
@@ -147,7 +157,11 @@ impl From<MaskFault> for Report {
         Report {
             sqlstate: fault.sqlstate(),
             message: fault.message(),
-            detail: if fault.is_refusal() { "MASKED_COLUMN" } else { "MASK_NOT_ALLOWED" },
+            detail: match fault {
+                MaskFault::Unread(_) => "MERGE_READS_NOTHING",
+                _ if fault.is_refusal() => "MASKED_COLUMN",
+                _ => "MASK_NOT_ALLOWED",
+            },
             hint: fault.hint(),
         }
     }

@@ -1,8 +1,8 @@
 //! The subquery that takes the place of a table.
 
-use crate::pg::mask::cache::as_member;
+use crate::pg::mask::cache::{as_member, as_read};
 use crate::pg::mask::fault::MaskFault;
-use crate::pg::mask::hidden::{Hidden, entry_of};
+use crate::pg::mask::hidden::{Hidden, authority, entry_of, may};
 use crate::pg::mask::renaming::{Renaming, rename};
 use crate::pg::mask::wrap;
 use crate::pg::sys::compat;
@@ -124,7 +124,37 @@ impl Hidden {
                 reads = pg_sys::bms_del_member(reads, as_member(number));
             }
             asks.selectedCols = reads;
+            let role = authority(asks);
+            for number in self.read_by((*inner).targetList) {
+                if !may((*self.relation.0).rd_id, number, role, pg_sys::ACL_SELECT) {
+                    masked = pg_sys::bms_add_member(masked, as_read(number));
+                }
+            }
             compat::set_masked_columns(asks, masked);
+        }
+    }
+
+    /// The columns that masks read, and those from which these are generated.
+    ///
+    /// # Safety
+    /// As [`Hidden::replace`], with what [`Hidden::targets`] made.
+    unsafe fn read_by(&self, targets: *mut pg_sys::List) -> Vec<i16> {
+        // SAFETY: by contract; the list has an element for each column of the table, in their order.
+        unsafe {
+            let mut read = std::ptr::null_mut();
+            for target in self.named.iter().filter_map(|&number| usize::try_from(number - 1).ok()) {
+                let target: *mut pg_sys::TargetEntry = compat::element(targets, target);
+                pg_sys::pull_varattnos((*target).expr.cast(), 1, &mut read);
+            }
+            let columns = PgTupleDesc::from_pg_unchecked((*self.relation.0).rd_att);
+            for column in columns.iter().filter(|column| column.attgenerated != 0) {
+                if compat::is_member(as_member(column.attnum), read) {
+                    let of = pg_sys::build_column_default(self.relation.0, column.attnum.into());
+                    pg_sys::pull_varattnos(of, 1, &mut read);
+                }
+            }
+            let numbers = columns.iter().map(|column| column.attnum);
+            numbers.filter(|&number| compat::is_member(as_member(number), read)).collect()
         }
     }
 }

@@ -396,10 +396,10 @@ pub fn is_sql_json(tag: pg_sys::NodeTag) -> bool {
 }
 
 /// The columns in whose place `pg::mask` shows masks; null for none. Where nothing is inserted the set of columns that are is
-/// checked by nobody, and it goes with the plan wherever that goes.
+/// checked by nobody, and it goes with the plan wherever that goes. Of children 15 has it as well, and that of their parent.
 pub fn masked_columns(entry: &PermissionEntry) -> *mut pg_sys::Bitmapset {
-    let inserts = u64::from(privileges(entry)) & u64::from(pg_sys::ACL_INSERT) != 0;
-    if inserts { std::ptr::null_mut() } else { entry.insertedCols }
+    let asked = privileges(entry) & (pg_sys::ACL_SELECT | pg_sys::ACL_INSERT);
+    if asked == pg_sys::ACL_SELECT { entry.insertedCols } else { std::ptr::null_mut() }
 }
 
 /// The other way about.
@@ -410,6 +410,15 @@ pub fn set_masked_columns(entry: &mut PermissionEntry, columns: *mut pg_sys::Bit
 /// The columns that are written by what is checked, and the privilege that takes.
 pub fn written_columns(entry: &PermissionEntry) -> [(*mut pg_sys::Bitmapset, u32); 2] {
     [(entry.insertedCols, pg_sys::ACL_INSERT), (entry.updatedCols, pg_sys::ACL_UPDATE)]
+}
+
+/// Whether a query is MERGE, which 14 does not have.
+#[cfg_attr(feature = "pg14", allow(unused_variables))]
+pub fn is_merge(query: &pg_sys::Query) -> bool {
+    #[cfg(feature = "pg14")]
+    return false;
+    #[cfg(not(feature = "pg14"))]
+    return query.commandType == pg_sys::CmdType::CMD_MERGE;
 }
 
 /// Where MERGE finds the rows that it changes, as a range table index; 0 where that goes without saying.
@@ -636,6 +645,20 @@ pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visitor, context: 
     return unsafe { pg_sys::expression_tree_walker_impl(node, Some(visit), context) };
 }
 
+/// What an expression is made of, as it was parsed: as [`walk_expression`].
+///
+/// # Safety
+/// `node` is null or was made by the parser, and `visit` can do with `context`.
+#[allow(ffi_unwind_calls)]
+pub unsafe fn walk_parsed(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    // SAFETY: by contract.
+    return unsafe { pg_guard_ffi_boundary(|| plain::raw_expression_tree_walker(node, visit, context)) };
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: by contract.
+    return unsafe { pg_sys::raw_expression_tree_walker_impl(node, Some(visit), context) };
+}
+
 /// The same walks without the guards, which cost more than the rest, for plain frames that only look.
 pub mod plain {
     use super::{Visitor, c_int, c_void, pg_sys};
@@ -650,6 +673,8 @@ pub mod plain {
         ) -> bool;
         #[cfg_attr(not(any(feature = "pg14", feature = "pg15")), link_name = "expression_tree_walker_impl")]
         pub fn expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        pub fn raw_expression_tree_walker(node: *mut pg_sys::Node, visit: Visitor, context: *mut c_void) -> bool;
     }
 }
 
