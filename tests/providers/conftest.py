@@ -53,7 +53,7 @@ def server(server_name):
 @pytest.fixture(scope="session")
 def authority():
     """Certificates that sessions trust if they are told to."""
-    return Authority(BUILD / "run" / "providers-ca")
+    return Authority(BUILD / "run" / f"providers-ca-{VERSION}")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
 from harness.fault_server import FaultServer
-from harness.fixtures import carriers, refuses
+from harness.fixtures import VERSION, carriers, refuses
 from harness.oidc import OidcServer
 from harness.server import BUILD
 from harness.world import impersonate, query
@@ -16,7 +16,7 @@ from harness.world import impersonate, query
 
 @pytest.fixture(scope="module")
 def oidc(authority):
-    with OidcServer(authority, BUILD / "run" / "providers-ca") as oidc:
+    with OidcServer(authority, BUILD / "run" / f"providers-ca-{VERSION}") as oidc:
         yield oidc
 
 

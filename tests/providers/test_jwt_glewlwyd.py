@@ -3,6 +3,7 @@ are random, its audience is the scope, and a client's own token has the client f
 
 import pytest
 from conftest import INVALID, outcome, transaction, who
+from harness.fixtures import VERSION
 from harness.glewlwyd import CLIENT, Glewlwyd
 from harness.server import BUILD
 from harness.world import query
@@ -10,7 +11,7 @@ from harness.world import query
 
 @pytest.fixture(scope="module")
 def glewlwyd(authority):
-    with Glewlwyd(authority, BUILD / "run" / "providers-ca-glewlwyd") as glewlwyd:
+    with Glewlwyd(authority, BUILD / "run" / f"providers-ca-glewlwyd-{VERSION}") as glewlwyd:
         yield glewlwyd
 
 

@@ -3,13 +3,14 @@
 import pytest
 from conftest import INVALID, NOT_ALLOWED, outcome, transaction, who
 from harness.oidc import RESOURCE, OidcServer
+from harness.fixtures import VERSION
 from harness.server import BUILD
 from harness.world import query
 
 
 @pytest.fixture(scope="module")
 def oidc(authority):
-    with OidcServer(authority, BUILD / "run" / "providers-ca-jwt") as oidc:
+    with OidcServer(authority, BUILD / "run" / f"providers-ca-jwt-{VERSION}") as oidc:
         yield oidc
 
 
