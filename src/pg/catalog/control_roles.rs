@@ -38,10 +38,12 @@ pub fn holders(kind: Kind) -> u32 {
 /// Of those who may execute the function, besides its owner, the one that is called as it was at first; else the first who was
 /// given that. Where the function is not to be found, the role of that name.
 pub(super) fn role_of((place, function, name): Marker) -> u32 {
-    let named = by_name(name);
-    match grantees(place, function) {
-        Some(grantees) if named == 0 || !grantees.contains(&named) => grantees.first().copied().unwrap_or(named),
-        _ => named,
+    let grantees = grantees(place, function).unwrap_or_default();
+    match grantees[..] {
+        // In every session: the name is not looked up.
+        [role] => role,
+        [first, ..] => Some(by_name(name)).filter(|named| grantees.contains(named)).unwrap_or(first),
+        [] => by_name(name),
     }
 }
 
