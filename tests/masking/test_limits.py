@@ -2,8 +2,9 @@
 
 import re
 
+import pytest
 from conftest import run
-from harness.fixtures import refuses
+from harness.fixtures import VERSION, refuses
 from harness.world import query
 
 
@@ -101,6 +102,7 @@ def test_estimates_tell_nothing_of_what_masks_read(masked, sessions):
     masked.sql("DROP TABLE data.banded")
 
 
+@pytest.mark.skipif(int(VERSION) < 15, reason="there is no MERGE before 15")
 def test_estimates_of_who_sees_no_masks(masked):
     """MERGE writes columns, and those of partitions are no masked ones."""
     masked.server.psql(input="""CREATE TABLE data.merged (id int, c int) PARTITION BY RANGE (id);
