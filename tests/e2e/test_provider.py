@@ -9,7 +9,7 @@ import time
 
 import psycopg2
 import pytest
-from conftest import carriers, refuses, rows_seen
+from conftest import carriers, refuses, rows_seen, wait_until
 from harness.world import digest, impersonate, query
 
 
@@ -21,15 +21,6 @@ def age(world, token, seconds):
     """As if the token had last been used that long ago."""
     world.sql("UPDATE immuta.token SET last_used_at = now() - make_interval(secs => %s) "
               "WHERE digest = %s", (seconds, digest(token)))
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture

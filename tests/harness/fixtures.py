@@ -2,6 +2,7 @@
 `server_name`, under which name its own server runs."""
 
 import os
+import time
 
 import psycopg2
 import pytest
@@ -65,6 +66,16 @@ def alice(world, service):
     """The same, impersonating alice in an open transaction."""
     impersonate(service, world.token("alice"))
     return service
+
+
+def wait_until(condition, seconds=10):
+    """Whether that comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class Refused:

@@ -1,7 +1,6 @@
 """A server whose tokens are resolved elsewhere. Each test says by whom, for the sessions that it opens."""
 
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,15 +25,6 @@ UNAVAILABLE = ("58030", "IMPERSONATION_PROVIDER_UNAVAILABLE")
 INVALID = ("28000", "IMPERSONATION_TOKEN_INVALID")
 NOT_ALLOWED = ("42501", "IMPERSONATION_NOT_ALLOWED")
 NOT_MAPPED = ("42704", "IMPERSONATION_NOT_MAPPED")
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture(scope="session")

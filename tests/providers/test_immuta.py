@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, wait_until, who
+from conftest import INVALID, NOT_ALLOWED, NOT_MAPPED, UNAVAILABLE, outcome, transaction, who
 from harness.fault_server import BROKEN, GOOD, Fault, FaultServer, faults_for, response
-from harness.fixtures import carriers, refuses
+from harness.fixtures import carriers, refuses, wait_until
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.world import impersonate, query
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
 import pytest
-from conftest import INVALID, UNAVAILABLE, outcome, wait_until, who
+from conftest import INVALID, UNAVAILABLE, outcome, who
 
-from harness.fixtures import VERSION, logs_no_secret
+from harness.fixtures import VERSION, logs_no_secret, wait_until
 from harness.immuta_api import CURRENT_USER, ImmutaApi
 from harness.server import Server
 from harness.standby import Standby

@@ -1,23 +1,14 @@
 """docs/operations.md, "Fail-over" and "Logical replication": the same people have the same access after the one, and the
 other gives nobody any."""
 
-import time
-
 import pytest
 from conftest import PAIRS, SCENE, SCHEMAS, SYSTEM, sees, unwell
+from harness.fixtures import wait_until
 from harness.server import Server
 from harness.standby import Standby
 from harness.world import World, impersonate, prepare, query
 
 VERSION = PAIRS[0][1]
-
-
-def wait_until(condition, what):
-    for _ in range(300):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail(what)
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def test_a_standby_takes_over(primary):
         promoted = World(standby.follow(primary.server))
         before, token = sees(primary), primary.token("ben")
         position = primary.value("SELECT pg_current_wal_insert_lsn()")
-        wait_until(lambda: promoted.value("SELECT pg_last_wal_replay_lsn() >= %s", (position,)), "the standby does not follow")
+        assert wait_until(lambda: promoted.value("SELECT pg_last_wal_replay_lsn() >= %s", (position,)), 30), "the standby does not follow"
         primary.server.stop()
         assert promoted.value("SELECT pg_promote()") is True
         # Nothing has to be adopted: it is the same cluster.
@@ -73,9 +64,8 @@ def test_logical_replication_gives_nobody_anything(primary):
                       f"PUBLICATION {name} WITH (create_slot = false, slot_name = {slot})")
         try:
             primary.sql("INSERT INTO app.numbers VALUES (2); UPDATE immuta.user_account SET updated_at = now()")
-            wait_until(lambda: other.sql("SELECT count(*) FROM app.numbers") == [(2,)], "nothing is replicated")
-            wait_until(lambda: 'table "immuta.user_account" cannot be replicated' in server.log_file.read_text(),
-                       "nothing is refused")
+            assert wait_until(lambda: other.sql("SELECT count(*) FROM app.numbers") == [(2,)], 30), "nothing is replicated"
+            assert wait_until(lambda: 'table "immuta.user_account" cannot be replicated' in server.log_file.read_text(), 30), "nothing is refused"
             assert other.sql("SELECT count(*) FROM immuta.user_account") == [(0,)]
             assert other.sql("SELECT count(*) FROM immuta.project") == [(0,)]
         finally:

@@ -3,11 +3,10 @@ after.
 """
 
 import re
-import time
 
 import pytest
 from conftest import ACCESS, PAIRS, ROLES, client_of, sees, unwell
-from harness.fixtures import refuses
+from harness.fixtures import refuses, wait_until
 from harness.releases import CURRENT, NEXT, Tree, library_of_next
 from harness.server import Server
 from harness.standby import Standby
@@ -16,14 +15,6 @@ from test_update import MORE, READ, scripts
 from test_upgrade import manual, prepared
 
 VERSION = max(new for _, new in PAIRS)
-
-
-def wait_until(condition, what):
-    for _ in range(300):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail(what)
 
 
 def restored(old, new, tmp_path):
@@ -49,14 +40,14 @@ def test_logical_replication(pair, old, new, tmp_path):
     world.sql(adopt)
     assert unwell(world) == ([], []) and world.sql("SELECT count(*) FROM sales.orders") == [(0,)]
     world.sql(subscribe.replace("host=old dbname=immuta user=replicator", f"{Standby.connection_to(old.server)} dbname=immuta"))
-    wait_until(lambda: world.value("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel"), "the tables are not copied")
+    assert wait_until(lambda: world.value("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel"), 30), "the tables are not copied"
     # Work goes on in the old cluster.
     with old.connect() as service:
         impersonate(service, old.token("ann"))
         query(service, "INSERT INTO sales.orders (region, amount) VALUES ('EU', 4)")
     before = sees(old)
     written = old.value("SELECT pg_current_wal_lsn()")
-    wait_until(lambda: world.value("SELECT latest_end_lsn >= %s FROM pg_stat_subscription WHERE relid IS NULL", (written,)), "changes do not arrive")
+    assert wait_until(lambda: world.value("SELECT latest_end_lsn >= %s FROM pg_stat_subscription WHERE relid IS NULL", (written,)), 30), "changes do not arrive"
     for (statement,) in old.sql(sequences):
         world.sql(statement)
     world.sql("DROP SUBSCRIPTION upgrade")
@@ -108,7 +99,7 @@ def test_switch_over():
             primary.start()
             position = world.value("SELECT pg_current_wal_insert_lsn()")
             follower = World(primary)
-            wait_until(lambda: follower.value("SELECT pg_last_wal_replay_lsn() >= %s", (position,)), "the old primary does not follow")
+            assert wait_until(lambda: follower.value("SELECT pg_last_wal_replay_lsn() >= %s", (position,)), 30), "the old primary does not follow"
             for place in (world, follower):
                 with place.connect() as service:
                     impersonate(service, token)
