@@ -17,7 +17,8 @@ from conftest import INVALID, UNAVAILABLE, outcome, who
 
 from harness.fixtures import VERSION, logs_no_secret, wait_until
 from harness.immuta_api import CURRENT_USER, ImmutaApi
-from harness.server import Server
+from harness.server import BUILD, Server
+from harness.shims import Clock
 from harness.standby import Standby
 from harness.world import World, digest, impersonate, prepare, query
 
@@ -96,6 +97,24 @@ def test_a_stampede_makes_one_call(api, token, connect):
     connections = [connect() for _ in range(200)]
     assert each(connections, lambda c: outcome(c, good)) == ["alice"] * 200
     assert asked(api) == 1
+
+
+def test_a_stampede_on_a_busy_machine():
+    """Whoever learnt the time before another took its turn does not take that for a clock that was set back."""
+    clock = Clock(BUILD / "run" / f"clock-busy-{VERSION}")
+    with Server(VERSION, "providers-busy", options=["bodata.api_allow_http=on"], environment=clock.environment) as server, \
+            ImmutaApi() as api:
+        prepare(server)
+        world = World(server)
+        api.add_user("alice")
+        for name, value in (("token_provider", "immuta"), ("api_url", api.url)):
+            world.sql(f"ALTER DATABASE immuta SET bodata.{name} = '{value}'")
+        connections, good = [world.connect() for _ in range(5)], api.issue("alice")
+        api.delay = 1
+        clock.set(0, pause=50_000)
+        assert set(each(connections, lambda c: outcome(c, good))) == {"alice"}
+        clock.set(0)
+        assert asked(api) == 1
 
 
 def test_a_stampede_of_a_token_that_is_refused(api, connect, world):
