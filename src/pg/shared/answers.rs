@@ -189,13 +189,15 @@ pub fn note_use(key: &Key, at: Timestamp) {
     });
 }
 
-/// Takes it upon this session to record the use of a token, unless one did after `due`; when it did.
-pub fn take_recording(key: &Key, now: Timestamp, is_due: impl Fn(Timestamp) -> bool) -> Result<(), Timestamp> {
+/// Takes it upon this session to record the use of a token, unless another one did and that is not due again; when it did. The time
+/// is told as in [`ask`].
+pub fn take_recording(key: &Key, is_due: impl Fn(Timestamp, Timestamp) -> bool) -> Result<(), Timestamp> {
     let Some(set) = key.set(answer_sets()) else { return Ok(()) };
     set.versions.change(|| {
+        let now = Timestamp(clock::wall_time());
         let Some(place) = set.take(key, now) else { return Ok(()) };
         let recorded = Timestamp(place.recorded.load(Relaxed));
-        if recorded.0 != 0 && !is_due(recorded) {
+        if recorded.0 != 0 && !is_due(recorded, now) {
             return Err(recorded);
         }
         place.recorded.store(now.0, Relaxed);
