@@ -64,5 +64,5 @@ def test_superset(given, tmp_path):
     escapes = seen.pop("escapes")
     assert escapes.pop("SELECT current_user, current_setting('work_mem')") == [["alice", "4MB"]]
     assert all(isinstance(answer, str) for answer in escapes.values()), escapes
-    assert seen == {"test connection": 200, "test connection by nobody": 422, "schemas": True, "tables": True,
+    assert seen == {"test connection": 200, "test connection by nobody": 400, "schemas": True, "tables": True,
                     "columns": ["id", "carrier", "note", "at"], "cached": 97}

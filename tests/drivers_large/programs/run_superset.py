@@ -25,6 +25,7 @@ SQLALCHEMY_DATABASE_URI = "sqlite:///{home}/superset.db"
 WTF_CSRF_ENABLED = TALISMAN_ENABLED = False
 CACHE_CONFIG = DATA_CACHE_CONFIG = {{"CACHE_TYPE": "SimpleCache", "CACHE_DEFAULT_TIMEOUT": 3600}}
 RATELIMIT_ENABLED = AUTH_RATE_LIMITED = False
+DISALLOWED_SQL_FUNCTIONS = {{}}  # its own list would stop what the server is to stop
 """)
 os.environ.update(SUPERSET_CONFIG_PATH=str(home / "superset_config.py"), SUPERSET_HOME=str(home), FLASK_APP="superset")
 
