@@ -29,12 +29,12 @@ def once(name, wanted, make):
     return folder
 
 
-def python(requirements=HERE / "requirements.txt", name="python"):
+def python(requirements=HERE / "requirements.txt", name="python", option="--only-binary=:all:"):
     """An interpreter with these packages."""
     def make(folder):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
         subprocess.run([folder / "venv" / "bin" / "pip", "install", "-q", "--disable-pip-version-check",
-                        "--only-binary=:all:", "-r", requirements], check=True)
+                        option, "-r", requirements], check=True)
 
     return once(f"drivers-{name}", requirements.read_text() + sys.version, make) / "venv" / "bin" / "python"
 

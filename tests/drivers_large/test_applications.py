@@ -27,7 +27,8 @@ def given(world, tokens):
 
 def run(packages, program, home, given, *arguments):
     home.mkdir()
-    interpreter = python(HERE / f"{packages}.txt", packages)
+    # Some of what they need has no wheel, and nothing in it to compile.
+    interpreter = python(HERE / f"{packages}.txt", packages, "--prefer-binary")
     done = subprocess.run([interpreter, HERE / "programs" / program, home, *arguments], input=json.dumps(given), text=True,
                           capture_output=True, timeout=1200, env={**os.environ, "HOME": str(home)})
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-6000:]
