@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg2
@@ -165,12 +166,22 @@ def test_postgraphile(login, tokens):
             status, text = request(port, tokens["alice"], "POST", "/graphql", query)
             if status == 200 or time.monotonic() > end:
                 break
-        for user in ["alice", "bob"] * 3:
-            status, text = request(port, tokens[user], "POST", "/graphql", query)
-            assert "errors" not in text, text
-            flights = json.loads(text)["data"]["allFlights"]
-            assert flights["totalCount"] == sum(SEEN[user].values())
-            assert {node["carrier"] for node in flights["nodes"]} == set(SEEN[user])
+
+        carriers = {"alice": "UA", "bob": "AA", "carol": "DL"}
+        fine, wrong = ({"query": f"{{ allOrders(first: {first}) {{ nodes {{ carrier }} totalCount }} }}"} for first in (100, -1))
+
+        def ask(number):
+            """A negative limit is an error of the server's, in the middle of the transaction."""
+            user, is_wrong = list(carriers)[number % 3], number % 10 == 3
+            status, text = request(port, tokens[user], "POST", "/graphql", wrong if is_wrong else fine)
+            answer = json.loads(text)
+            if is_wrong:
+                assert answer["errors"][0]["code"] == "2201W", text
+            else:
+                assert answer == {"data": {"allOrders": {"nodes": [{"carrier": carriers[user]}] * 10, "totalCount": 10}}}, text
+
+        with ThreadPoolExecutor(2) as workers:
+            list(workers.map(ask, range(200)))
         for token, code in ((None, "42501"), ("not-a-token", "28000")):
             status, text = request(port, token, "POST", "/graphql", query)
             assert json.loads(text)["errors"][0].get("code") == code, text

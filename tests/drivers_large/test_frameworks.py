@@ -1,4 +1,5 @@
-"""Whole applications of frameworks, of which the other tests run the database layers only: Rails, Laravel; and Hibernate."""
+"""Whole applications of frameworks, of which the other tests run the database layers only: Rails, Laravel; Hibernate; and what goes
+through pgpool-II, which takes its time."""
 
 import json
 import os
@@ -7,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from environments import jars, libraries, php, ruby
+from environments import CLIENTS, jars, libraries, php, python, ruby
 from harness import debian
+from harness.pooler import PgPool
 from harness.world import SERVICE
 from test_guides import SEEN, request, serving
+from test_matrix import run
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 CARRIER = {"alice": "UA", "bob": "AA", "carol": "DL"}
@@ -85,3 +88,9 @@ def test_hibernate(login, tokens):
                            PROGRAMS / "Hibernate.java"], env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.split() == ["done", str(TRANSACTIONS)]
+
+
+def test_pgpool(world, login, tokens):
+    with PgPool(world.server, *SERVICE, debian.program("pgpool2"), settings=["num_init_children = 3"]) as pgpool:
+        where = dict(host="127.0.0.1", port=pgpool.port, user=SERVICE[0], password=SERVICE[1], dbname=world.dbname, sslmode="disable")
+        run([python(), CLIENTS / "python_sync.py", "psycopg"], dict(where=where, tokens=tokens))
