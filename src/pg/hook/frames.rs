@@ -299,8 +299,9 @@ unsafe extern "C-unwind" fn information(
         if let Some(previous) = PREVIOUS_INFORMATION {
             previous(root, oid, with_children, relation);
         }
-        if mask::may_be_used() && !(*relation).statlist.is_null() {
+        if mask::may_be_used() && mask::has_hidden(root) {
             mask::hide_extended_statistics(root, relation);
+            hide_widths(root, oid, relation);
         }
     }
 }
