@@ -10,9 +10,10 @@ FUZZ_PG ?= 18
 INJECT_PG ?= 14 15 18
 MINUTES ?= 10
 TRANSACTIONS ?= 1000000
+CROWD ?= 200x1000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test freeze release fuzz unit bench memory clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test freeze release fuzz unit bench memory crowd clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -121,6 +122,12 @@ memory:
 	@tools/setup $(FUZZ_PG)
 	@tools/install $(FUZZ_PG)
 	@$(PYTHON) tests/bench/memory.py --transactions $(TRANSACTIONS) $(FUZZ_PG)
+
+## make crowd      many sessions, many tokens, and a provider that is asked about each once (CROWD=200x1000 FUZZ_PG=18)
+crowd:
+	@tools/setup $(FUZZ_PG)
+	@tools/install $(FUZZ_PG)
+	@CROWD=$(CROWD) PG_VERSION=$(FUZZ_PG) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/providers/test_together.py -k many_tokens
 
 ## make clean      removes everything that was built or installed below build/ and target/
 clean:
