@@ -1,6 +1,9 @@
 """Everything a query can do with a masked column. Each statement runs twice: where columns are masked, and where the masks are
 gone but the columns are excluded as before. Nothing ever shows what is masked; what gives a mask in the one is refused
-by PostgreSQL in the other."""
+by PostgreSQL in the other.
+
+Threats: 63 (docs/threats.md).
+"""
 
 import re
 

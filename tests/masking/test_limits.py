@@ -1,4 +1,7 @@
-"""What masks do not hide, or cost: docs/limitations.md, line by line."""
+"""What masks do not hide, or cost: docs/limitations.md, line by line.
+
+Threats: 66 (docs/threats.md).
+"""
 
 import re
 
