@@ -67,6 +67,9 @@ def test_what_is_revoked_before_the_token_is_presented(world, standby, isolation
     token = world.token("alice")
     wait_for(standby, world)
     service = standby.connect()
+    # The session knows the token.
+    impersonate(service, token)
+    service.commit()
     query(service, f"SET TRANSACTION ISOLATION LEVEL {isolation}")
     assert query(service, "SELECT count(*) > 0 FROM pg_class") == [(True,)]
     world.sql(change)
