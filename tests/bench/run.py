@@ -1,6 +1,6 @@
 """What impersonation costs: instructions of the backend per transaction, counted by callgrind.
 
-    tests/bench/run.py [--largest N] [--quick] [VERSION…]      default: 15 18
+    tests/bench/run.py [--largest N] [--quick] [--masks] [VERSION…]      default: 15 18
 
 A transaction is BEGIN, what says who the user is, an indexed SELECT and END, each a message of its own. Two users take turns,
 and no query is like the one before. Each script runs twice in a new session, once short and once long; the difference divided by
@@ -8,7 +8,8 @@ the difference in length is the cost of one transaction, without connecting and 
 thousand and do not depend on what else the machine does.
 
 What masks cost is in masking.py, how costs grow in growth.py, what an outside token provider costs in providers.py, the audit
-table under load in audit.py. With `--quick` there is nothing but the transactions. Draws docs/performance-ratios.svg and docs/performance-growth.svg.
+table under load in audit.py. With `--quick` there is nothing but the transactions, and masks; with `--masks` nothing but those.
+Draws docs/performance-ratios.svg and docs/performance-growth.svg.
 """
 
 import argparse
@@ -318,6 +319,7 @@ def main():
     parser.add_argument("versions", nargs="*", default=["15", "18"])
     parser.add_argument("--largest", type=int, default=1_000_000, help="users, tokens, roles and rules to grow to")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--masks", action="store_true")
     arguments = parser.parse_args()
     import audit
     import growth
@@ -331,11 +333,14 @@ def main():
         server = CountedServer(version, "bench")
         try:
             tokens = server.prepare()
-            costs, single = measure(server, tokens)
-            server.count(True)
+            if not arguments.masks:
+                costs, single = measure(server, tokens)
+                server.count(True)
             reached &= masking.measure(server)
         finally:
             server.destroy()
+        if arguments.masks:
+            continue
         for name, cost in single.items():
             print(f"  {name:<42}{cost if isinstance(cost, dict) else f'{cost:>10,.0f}'}")
         print()

@@ -333,11 +333,12 @@ impl compat::Frames for Ours {
         inject::frame(Point::PlanEnds);
     }
 
-    unsafe fn learned(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelOptInfo) {
+    unsafe fn learned(root: *mut pg_sys::PlannerInfo, table: pg_sys::Oid, relation: *mut pg_sys::RelOptInfo) {
         // SAFETY: by contract.
         unsafe {
-            if mask::may_be_used() && !(*relation).statlist.is_null() {
+            if mask::may_be_used() && mask::has_hidden(root) {
                 mask::hide_extended_statistics(root, relation);
+                hide_widths(root, table, relation);
             }
         }
     }

@@ -20,8 +20,8 @@ pub trait Frames {
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Self::Frame;
     /// `limit` is the number of rows it ran for, 0 for all.
     unsafe fn leave_run(frame: Self::Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64);
-    /// The planner has learned about a table.
-    unsafe fn learned(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelOptInfo);
+    /// The planner has learned about a table, which is locked.
+    unsafe fn learned(root: *mut pg_sys::PlannerInfo, table: pg_sys::Oid, relation: *mut pg_sys::RelOptInfo);
     /// Whether what PostgreSQL allowed is permitted; an error if not.
     unsafe fn permitted(entries: *mut pg_sys::List) -> bool;
 }
@@ -85,7 +85,7 @@ pub fn hook_planner<F: Frames>() {
 // When the planner has learned about a table, another hook is called since 19.
 
 macro_rules! relations {
-    ($hook:ident: $signature:ident, $relation:ident of ($($argument:ident: $type:ty),*)) => {
+    ($hook:ident: $signature:ident, $relation:ident of ($($argument:ident: $type:ty),*), $table:expr) => {
         mod relations {
             use super::*;
 
@@ -97,7 +97,9 @@ macro_rules! relations {
                     if let Some(previous) = PREVIOUS {
                         previous(root, $($argument),*);
                     }
-                    F::learned(root, $relation);
+                    if let Some(table) = $table {
+                        F::learned(root, table, $relation);
+                    }
                 }
             }
 
@@ -116,10 +118,12 @@ macro_rules! relations {
 
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 relations!(get_relation_info_hook: get_relation_info_hook_type,
-    relation of (oid: pg_sys::Oid, with_children: bool, relation: *mut pg_sys::RelOptInfo));
+    relation of (oid: pg_sys::Oid, with_children: bool, relation: *mut pg_sys::RelOptInfo),
+    Some(oid));
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 relations!(build_simple_rel_hook: build_simple_rel_hook_type,
-    relation of (relation: *mut pg_sys::RelOptInfo, entry: *mut pg_sys::RangeTblEntry));
+    relation of (relation: *mut pg_sys::RelOptInfo, entry: *mut pg_sys::RangeTblEntry),
+    ((*entry).rtekind == pg_sys::RTEKind::RTE_RELATION).then_some((*entry).relid));
 
 /// What the hook of parse analysis gets of the query's fingerprint; not to be changed since 19.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
