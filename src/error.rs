@@ -216,7 +216,9 @@ impl Error {
             Error::TokenRequired(what) => format!("{what} requires an impersonation token"),
             Error::SettingUnlisted(name) => format!("setting \"{name}\" requires an impersonation token"),
             Error::SettingNotShared(name) => {
-                format!("changing \"{name}\" in a session that has had a user requires an impersonation token")
+                format!(
+                    "changing \"{name}\" in a session that may have had a user requires an impersonation token"
+                )
             }
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
@@ -287,7 +289,7 @@ impl Error {
                  bodata.session_settings (to bodata.shared_settings, too, if it is to be set between two users)."
             }
             Error::SettingNotShared(_) => {
-                "Set it after the token, before the session's first user or with ALTER ROLE ... SET, or add it to \
+                "Set it after the token, in the options of the connection or with ALTER ROLE ... SET, or add it to \
                  bodata.shared_settings if a user may set it for the next one."
             }
             Error::WhileImpersonating(_) => {

@@ -337,13 +337,13 @@ fn end_trial(settings_level: i32) -> Result<(), Report> {
         _ if !is_changed => {}
         Otherwise::Refused(refusal) => return Err(without_a_token::refusal(refusal.into()).into()),
         Otherwise::Ignored(row) => report::warn(
-            format!("setting \"{}\" was not changed, because this session has had a user", row.name),
+            format!("setting \"{}\" was not changed, because this session may have had a user", row.name),
             row.harm,
             if row.may_be_listed {
-                "Set it when you connect, after the token or with ALTER ROLE ... SET, or add it to \
+                "Set it in the options of the connection, after the token or with ALTER ROLE ... SET, or add it to \
                  bodata.session_settings and bodata.shared_settings if a user may set it for the next one."
             } else {
-                "Set it when you connect, after the token or with ALTER ROLE ... SET."
+                "Set it in the options of the connection, after the token or with ALTER ROLE ... SET."
             },
         ),
     }

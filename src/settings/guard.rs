@@ -67,7 +67,8 @@ settings! {
         name: c"bodata.shared_connections",
         value: GucSetting::<bool>::new(false),
         kind: Switch,
-        changes: Changes::Nothing,
+        // Who is held is to be found again.
+        changes: Changes::Mapping,
         is_shown: true,
         what: c"Whether a pooler in transaction mode shares the connections of this login.",
         details: c"Every session then counts as one that has impersonated somebody, from its start.",

@@ -5,7 +5,7 @@ Threats: 21, 35 (docs/threats.md).
 """
 
 import pytest
-from harness.fixtures import VERSION
+from harness.fixtures import VERSION, wait_until
 from scene import MODES, REQUIRED, LastingSession, NameSession
 
 # 19 knows no other strings.
@@ -285,6 +285,37 @@ def test_the_first_on_a_shared_connection_may_be_a_user(shared):
     shared.ok("SELECT set_config('search_path', 'alice', false)")
     assert show(shared, "search_path") == '"$user", public'
     shared.leaves_nothing()
+
+
+@pytest.mark.parametrize("user", ["namer", "named_keeper"])
+def test_who_names_users_on_a_shared_connection_is_held_from_the_start(world, user):
+    """As after its first user: what the login could do itself, a user could who has ended their transaction elsewhere."""
+    world.sql(f"ALTER ROLE {user} SET bodata.shared_connections = on")
+    try:
+        session = NameSession(world, user=user)
+        assert warnings(session.ok("SET search_path = alice"))
+        for statement in ("SET statement_timeout = '1h'", "PREPARE p AS SELECT 1", "CREATE TEMP TABLE t (i int)", "TABLE app.everyone"):
+            session.refused(statement, *REQUIRED)
+        assert show(session, "search_path") == '"$user", public'
+        impersonates(session)
+        session.leaves_nothing()
+        session.close()
+    finally:
+        world.sql(f"ALTER ROLE {user} RESET bodata.shared_connections")
+
+
+def test_whether_connections_are_shared_may_change_meanwhile(world):
+    session = NameSession(world)
+    session.ok("TABLE app.everyone")
+    try:
+        for change, is_held in (("SET bodata.shared_connections = on", True), ("RESET bodata.shared_connections", False)):
+            world.sql(f"ALTER SYSTEM {change}")
+            world.sql("SELECT pg_reload_conf()")
+            assert wait_until(lambda: (session.run("TABLE app.everyone").error is not None) is is_held), change
+    finally:
+        world.sql("ALTER SYSTEM RESET bodata.shared_connections")
+        world.sql("SELECT pg_reload_conf()")
+    session.close()
 
 
 # What clients send when they connect, with their defaults.
