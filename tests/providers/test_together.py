@@ -110,11 +110,13 @@ def test_a_stampede_on_a_busy_machine():
         prepare(server)
         world = World(server)
         api.add_user("alice")
-        for name, value in (("token_provider", "immuta"), ("api_url", api.url)):
+        # A busy machine takes its time: what is asked about is not taken for abandoned.
+        for name, value in (("token_provider", "immuta"), ("api_url", api.url), ("api_timeout", "60s")):
             world.sql(f"ALTER DATABASE immuta SET bodata.{name} = '{value}'")
         connections, good = [world.connect() for _ in range(5)], api.issue("alice")
         api.delay = 1
         clock.set(0, pause=50_000)
+        assert world.value("SELECT clock_timestamp() + '40 ms' <= clock_timestamp()"), "the clock is not that of the test"
         assert set(each(connections, lambda c: outcome(c, good))) == {"alice"}
         clock.set(0)
         assert asked(api) == 1
@@ -134,7 +136,7 @@ def test_one_call_in_each_interval(api, token, connect, settings):
     end, began = time.monotonic() + 3, time.monotonic()
     while time.monotonic() < end:
         assert {outcome(c, good) for c in connections} == {"alice"}
-    assert 3 <= asked(api) <= time.monotonic() - began + 1
+    assert 2 <= asked(api) <= time.monotonic() - began + 1
 
 
 def test_zero_asks_in_every_transaction(api, token, connect, settings):
@@ -165,14 +167,15 @@ def test_many_sessions_and_many_tokens(api, token, connect):
 
 @pytest.fixture
 def waiting(api, token, connect, world):
-    """A session that asks a slow provider, one that waits for it, and what that one is told."""
-    api.delay, good = 1, token()
+    """A session that asks a slow provider, one that waits for it, and what that one is told. Whoever asks next is answered at once."""
+    api.delay, good = 3, token()
     first, second = connect(), connect()
     pids = pid(first), pid(second)
     first.rollback(), second.rollback()
     with ThreadPoolExecutor(2) as threads:
         asking = threads.submit(outcome, first, good)
         waits(world, api)
+        api.delay = 0
         told = threads.submit(outcome, second, good)
         time.sleep(0.2)
         yield pids, asking, told
@@ -192,9 +195,8 @@ def test_whoever_asks_is_terminated(waiting, api, world):
 
 def test_whoever_waits_is_cancelled(waiting, api, world):
     (_, waits), asking, told = waiting
-    began = time.monotonic()
     world.sql("SELECT pg_cancel_backend(%s)", (waits,))
-    assert told.result(10) is None and time.monotonic() - began < 0.7
+    assert told.result(10) is None and not asking.done()
     assert asking.result(10) == "alice" and asked(api) == 1
 
 
@@ -212,12 +214,12 @@ def test_a_client_that_goes_away_while_it_asks(api, token, connect, world):
 
 
 def test_a_provider_that_hangs_is_asked_once(api, token, connect, settings):
-    settings(api_timeout="700ms")
-    api.delay, good = 1.5, token()
+    settings(api_timeout="2s")
+    api.delay, good = 4, token()
     connections = [connect() for _ in range(10)]
     began = time.monotonic()
     assert set(each(connections, lambda c: outcome(c, good))) == {UNAVAILABLE[1]}
-    assert time.monotonic() - began < 2.5 and asked(api) == 1, "not one after the other"
+    assert time.monotonic() - began < 10 and asked(api) == 1, "not one after the other"
     api.delay = 0
     assert outcome(connections[3], good) == "alice"
 
@@ -243,7 +245,7 @@ def of_role(world, name, **settings):
 def test_an_answer_that_comes_too_late_counts_for_nobody_else(api, token, connect, world, settings):
     """The session that asked was given up, another one was refused meanwhile: what the provider said before is out of date."""
     settings(api_timeout="5s", negative_cache_ttl=0)
-    api.delay, good = 2.5, token()
+    api.delay, good = 4, token()
     api.decides_first = True
     impatient = of_role(world, "impatient", api_timeout="300ms")
     with ThreadPoolExecutor(1) as threads:
@@ -282,7 +284,8 @@ def test_nobody_waits_longer_than_a_request_may_take(api, token, connect, settin
             longest.append(time.monotonic() - began)
 
     each([connect() for _ in range(12)], retry)
-    assert max(longest) < 2.2
+    # One after the other it would be five.
+    assert max(longest) < 4
 
 
 def test_one_without_patience_decides_for_nobody_else(api, token, connect, world, settings):
@@ -299,13 +302,14 @@ def test_one_without_patience_decides_for_nobody_else(api, token, connect, world
 
 def test_what_cannot_be_shared_is_asked_for_by_all_at_once(api, connect, world):
     api.add_user("x" * 255, "i" * 255, external_ids={})
-    api.delay, good = 0.4, api.issue("x" * 255, "i" * 255)
+    good = api.issue("x" * 255, "i" * 255)
     world.tokens.append(good)
-    connections = [connect() for _ in range(8)]
-    each(connections, lambda c: outcome(c, good))
+    # What comes of it is noted.
+    outcome(connect(), good)
+    connections, api.delay = [connect() for _ in range(8)], 1
     began = time.monotonic()
-    each([connect() for _ in range(8)], lambda c: outcome(c, good))
-    assert time.monotonic() - began < 1.6, "not one after the other"
+    each(connections, lambda c: outcome(c, good))
+    assert time.monotonic() - began < 6, "not one after the other"
 
 
 def test_a_refusal_ends_the_time_of_grace_in_all_sessions(api, token, connect, world, settings):
@@ -477,7 +481,7 @@ def test_sessions_that_load_the_library_themselves(by_session, its_api):
 @pytest.mark.parametrize("end", ["cancel", "terminate"])
 def test_their_turn_is_given_back(by_session, its_api, end):
     """Also by a process that ends, from which PostgreSQL takes that memory away before it is gone."""
-    its_api.delay, good = 1, its_api.issue("alice")
+    its_api.delay, good = 3, its_api.issue("alice")
     by_session.tokens.append(good)
     first, second = by_session.connect(), by_session.connect()
     asks = pid(first)
@@ -485,6 +489,7 @@ def test_their_turn_is_given_back(by_session, its_api, end):
     with ThreadPoolExecutor(2) as threads:
         threads.submit(outcome, first, good)
         waits(by_session, its_api)
+        its_api.delay = 0
         told = threads.submit(outcome, second, good)
         time.sleep(0.2)
         by_session.sql(f"SELECT pg_{end}_backend(%s)", (asks,))
