@@ -97,6 +97,16 @@ def test_widths_tell_nothing(masked, sessions):
     masked.sql("DROP TABLE data.wide")
 
 
+def test_the_size_of_a_table(masked, sessions):
+    """Is in pg_class, in costs, and in estimates for a table that was emptied; of one column alone with others of known lengths."""
+    masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.sized (id int, b text); GRANT SELECT (id) ON data.sized TO mallory;
+        INSERT INTO data.sized SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i; RESET ROLE;
+        INSERT INTO immuta.masks VALUES ('data.sized'::regclass, 2, 'left(b, 1)'); ANALYZE data.sized""", dbname=masked.dbname)
+    [(length,)] = run(sessions(), "SELECT (8192 * relpages / reltuples)::int FROM pg_class WHERE oid = 'data.sized'::regclass").rows
+    assert 500 < length < 600
+    masked.sql("DROP TABLE data.sized")
+
+
 def test_what_explain_measures(masked, sessions):
     """Values are carried as they are to where masks are computed: memory tells their lengths, not those of masks."""
     masked.server.psql(input="""SET ROLE data_owner; CREATE TABLE data.carried (id int, b text); GRANT SELECT (id) ON data.carried TO mallory;
