@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,18 +50,18 @@ def login(world):
 
 @contextlib.contextmanager
 def serving(words, environment, **options):
-    """A server that listens on the port it is given in PORT."""
+    """A server that listens on the port it is given in PORT. What it says goes into a file: it would wait for whoever reads a pipe."""
     port = free_port()
     words = [str(word).replace("$PORT", str(port)) for word in words]
-    with subprocess.Popen(words, env={**os.environ, **environment, "PORT": str(port)}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, **options) as process:
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(words, env={**os.environ, **environment, "PORT": str(port)}, stdout=said,
+                                                                stderr=subprocess.STDOUT, **options) as process:
         try:
             end = time.monotonic() + 60
             while time.monotonic() < end and process.poll() is None:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.05)
-            assert process.poll() is None, process.stdout.read()
+            assert process.poll() is None, said.seek(0) or said.read()
             yield port
         finally:
             process.terminate()
