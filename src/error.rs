@@ -75,6 +75,8 @@ pub enum Error {
     SettingUnlisted(String),
     /// The parameter of this name is in that list, but not in `bodata.shared_settings`.
     SettingNotShared(String),
+    /// The parameter of this name came with the connection, and is not the login's to set.
+    SettingOfConnection(String),
     /// Refused while impersonating; what.
     WhileImpersonating(String),
     /// The library was not preloaded.
@@ -107,6 +109,7 @@ impl Error {
             | Error::TokenRequired(_)
             | Error::SettingUnlisted(_)
             | Error::SettingNotShared(_)
+            | Error::SettingOfConnection(_)
             | Error::WhileImpersonating(_)
             | Error::Inconsistent => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NotMapped | Error::NoSuchSetting(_) => ERRCODE_UNDEFINED_OBJECT,
@@ -142,6 +145,7 @@ impl Error {
             | Error::TargetRefused(_)
             | Error::OtherRoleInProject
             | Error::SubscriptionEnded
+            | Error::SettingOfConnection(_)
             | Error::Inconsistent => "IMPERSONATION_NOT_ALLOWED",
             Error::ProviderUnavailable(_) => "IMPERSONATION_PROVIDER_UNAVAILABLE",
             Error::AuditUnavailable => "IMPERSONATION_AUDIT_UNAVAILABLE",
@@ -220,6 +224,7 @@ impl Error {
                     "changing \"{name}\" in a session that may have had a user requires an impersonation token"
                 )
             }
+            Error::SettingOfConnection(name) => format!("permission denied to set parameter \"{name}\""),
             Error::WhileImpersonating(what) => format!("not allowed while impersonating: {what}"),
             Error::NotPreloaded => "immuta_ext is not preloaded in this session".into(),
             Error::CursorHeld => "a cursor WITH HOLD is open in this session".into(),
@@ -291,6 +296,9 @@ impl Error {
             Error::SettingNotShared(_) => {
                 "Set it after the token, in the options of the connection or with ALTER ROLE ... SET, or add it to \
                  bodata.shared_settings if a user may set it for the next one."
+            }
+            Error::SettingOfConnection(_) => {
+                "Leave it out of the options of the connection: administrators set it."
             }
             Error::WhileImpersonating(_) => {
                 "End the transaction first or, where the session impersonates, RESET immuta.immuta_user."
@@ -400,6 +408,7 @@ mod tests {
             Error::TokenRequired("access to \"t\"".into()),
             Error::SettingUnlisted("work_mem".into()),
             Error::SettingNotShared("lock_timeout".into()),
+            Error::SettingOfConnection("bodata.audit_sink".into()),
             Error::WhileImpersonating("PREPARE would outlive the transaction".into()),
             Error::NotPreloaded,
             Error::Inconsistent,

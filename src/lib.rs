@@ -35,7 +35,9 @@ extern "C-unwind" fn _PG_init() {
     hooks::answer();
     if pg::preload::is_preloading() {
         pg::sys::report::disable_backtraces();
-        settings::init();
+        if let Err(name) = settings::init() {
+            pg::sys::report::raise(error::Error::SettingOfConnection(name).into());
+        }
         pg::shared::reserve(settings::shared_token_cache_size);
         hooks::install();
         hooks::catch_up();

@@ -42,11 +42,17 @@ pub fn of_provider() -> Vec<(&'static CStr, Option<CString>)> {
     all().filter(counts).map(|row| (row.name(), catalog::setting(row.name()))).collect()
 }
 
-/// Defines all settings. Called once, from `_PG_init`.
-pub fn init() {
+/// Defines all settings. Called once, from `_PG_init`. The error names one that came with the connection and may not: where the
+/// session loads the library, it has displaced what the administrator set, and PostgreSQL would go on with the default.
+pub fn init() -> Result<(), String> {
+    let of_connection = guc::of_connection();
     all().for_each(|row| row.define());
+    if let Some(refused) = of_connection.iter().find(|name| !guc::is_of_connection(name)) {
+        return Err(refused.to_string_lossy().into_owned());
+    }
     guc::define_token(|| token_provider() != Provider::Local);
     names::define();
     compat::reserve_prefix(c"bodata");
     compat::reserve_prefix(c"immuta");
+    Ok(())
 }

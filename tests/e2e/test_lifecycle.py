@@ -4,7 +4,8 @@ import psycopg2
 import pytest
 from conftest import VERSION, carriers, refuses
 from harness.server import Server
-from harness.world import World, impersonate, prepare, query
+from harness.wire import Closed, Wire
+from harness.world import SERVICE, World, impersonate, prepare, query
 
 
 @pytest.fixture
@@ -202,6 +203,31 @@ def test_session_preload_is_enough():
         with refuses("55000", "IMPERSONATION_NOT_SUPPORTED"):
             query(other, "SELECT immuta.whoami()")
         other.close()
+
+
+SETTINGS = {"bodata.audit_required": "on", "bodata.shared_connections": "on", "bodata.token_idle_ttl": "5min", "bodata.shared_settings": "TimeZone"}
+
+
+def test_options_of_a_connection_displace_no_setting_with_session_preload():
+    """PostgreSQL reads them before it loads the library, and would go on with the defaults."""
+    with Server(VERSION, "session-options", preload="session") as server:
+        prepare(server)
+        world = World(server)
+        for name, value in SETTINGS.items():
+            world.sql(f"ALTER DATABASE immuta SET {name} = '{value}'; ALTER ROLE svc SET {name} = '{value}'")
+        for name, value in SETTINGS.items():
+            for given in ("off", value):
+                for options in (f"-c {name}={given}", f"-c TimeZone=UTC --{name.upper()}={given}"):
+                    with pytest.raises(psycopg2.OperationalError, match=f'permission denied to set parameter "(?i:{name})"'):
+                        world.connect(options=options)
+            with pytest.raises(Closed, match="permission denied to set parameter"):
+                Wire("127.0.0.1", server.port, *SERVICE, "immuta", **{name: "off"})
+        service = world.connect(options="-c search_path=app -c application_name=it")
+        assert {name: query(service, f"SHOW {name}")[0][0] for name in SETTINGS} == SETTINGS
+        service.close()
+        administrator = world.connect("postgres", server.superuser_password, options="-c bodata.audit_required=off")
+        assert query(administrator, "SHOW bodata.audit_required") == [("off",)]
+        administrator.close()
 
 
 def test_names_and_sessions_with_session_preload():

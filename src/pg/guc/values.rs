@@ -55,6 +55,32 @@ pub fn shown(name: &CStr) -> Option<CString> {
     }
 }
 
+/// What came with the connection: its options, which PostgreSQL reads before a session loads a library of its own.
+pub fn of_connection() -> Vec<CString> {
+    // SAFETY: live parameters of guc.c.
+    let is_of_connection = |&one: &_| unsafe { is_clients(one) };
+    let ours = compat::all_settings()
+        .into_iter()
+        .filter(is_of_connection)
+        .map(name_of)
+        .filter(|name| guard::is_ours(name));
+    ours.filter_map(|name| CString::new(name).ok()).collect()
+}
+
+/// Whether its value is that of the connection.
+pub fn is_of_connection(name: &CStr) -> bool {
+    let setting = compat::setting(name);
+    // SAFETY: a live parameter of guc.c.
+    !setting.is_null() && unsafe { is_clients(setting) }
+}
+
+/// # Safety
+/// A live parameter of guc.c.
+unsafe fn is_clients(setting: *mut pg_sys::config_generic) -> bool {
+    // SAFETY: by contract.
+    unsafe { (*setting).source == pg_sys::GucSource::PGC_S_CLIENT }
+}
+
 /// Whether there is no setting of this name.
 pub fn is_unknown(name: &str) -> bool {
     CString::new(name).is_ok_and(|name| compat::setting(&name).is_null())
