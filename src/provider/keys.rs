@@ -55,6 +55,15 @@ pub struct Source<'a> {
     pub keys: &'a Keys,
 }
 
+/// The keys of an issuer as they are at `now`. That is told last: an attempt of another session that began after it would look
+/// like one of a clock that was set back.
+struct Looked {
+    slot: &'static KeySlot,
+    state: State,
+    keys: Option<Rc<KeySet>>,
+    now: Timestamp,
+}
+
 impl Source<'_> {
     /// The keys, in which that of the token is, if the issuer has it.
     pub fn find(&self, has_key: impl Fn(&KeySet) -> bool) -> Result<Rc<KeySet>, Outage> {
@@ -67,9 +76,7 @@ impl Source<'_> {
         let deadline = Instant::now() + times.timeout;
         let mut looks = Looks(Looks::FIRST);
         loop {
-            let now = Timestamp(clock::wall_time());
-            let slot = shared_keys::slot(&owner, now).ok_or(Outage::NoResources)?;
-            let (state, keys) = self.look(slot, &owner, now);
+            let Looked { slot, state, keys, now } = self.look(&owner).ok_or(Outage::NoResources)?;
             let has_key = keys.as_ref().is_some_and(|keys| has_key(keys));
             let may_serve = || state.may_serve_anyway(has_key, now, &times);
             match state.attempt {
@@ -127,17 +134,20 @@ impl Source<'_> {
         Digest::of(parts.join("\0").as_bytes()).0
     }
 
-    /// What is there, after a restart from the copy.
-    fn look(&self, slot: &KeySlot, owner: &Owner, now: Timestamp) -> (State, Option<Rc<KeySet>>) {
+    /// What is there, after a restart from the copy; `None` where no slot is free.
+    fn look(&self, owner: &Owner) -> Option<Looked> {
         const GONE: State = State { attempt: Attempt::Never, good: None };
-        let Some((mut state, mut changes)) = slot.state(owner) else { return (GONE, None) };
+        let came = Timestamp(clock::wall_time());
+        let slot = shared_keys::slot(owner, came)?;
+        let (mut state, mut changes) = slot.state(owner).unwrap_or((GONE, 0));
         if state == GONE
-            && let Some((text, fetched, end)) = read_copy(owner, now)
+            && let Some((text, fetched, end)) = read_copy(owner, came)
         {
             slot.put(owner, text.as_bytes(), fetched, end);
             (state, changes) = slot.state(owner).unwrap_or((GONE, changes));
         }
-        (state, state.good.and_then(|_| parsed(slot, owner, changes)))
+        let keys = state.good.and_then(|_| parsed(slot, owner, changes));
+        Some(Looked { slot, state, keys, now: Timestamp(clock::wall_time()) })
     }
 
     /// Has a helper thread fetch the keys into the slot. Nobody's leaving ends that.
@@ -168,9 +178,8 @@ impl Source<'_> {
         if self.at_hand()?.is_some() {
             return Ok(());
         }
-        let (owner, now) = (self.owner(), Timestamp(clock::wall_time()));
-        let slot = shared_keys::slot(&owner, now).ok_or(Outage::NoResources)?;
-        let (state, _) = self.look(slot, &owner, now);
+        let owner = self.owner();
+        let Looked { slot, state, now, .. } = self.look(&owner).ok_or(Outage::NoResources)?;
         if !matches!(state.attempt, Attempt::Running(_)) {
             self.begin(slot, owner, &state, now);
         }
@@ -202,9 +211,7 @@ impl Source<'_> {
             }
             Ok(None) => {}
         }
-        let (owner, now) = (self.owner(), Timestamp(clock::wall_time()));
-        let Some(slot) = shared_keys::slot(&owner, now) else { return none(None) };
-        let (state, keys) = self.look(slot, &owner, now);
+        let Some(Looked { slot, state, keys, .. }) = self.look(&self.owner()) else { return none(None) };
         let error = Some(slot.why()).filter(|why| !why.is_empty());
         let (fetched, fresh_until) = state.good.unzip();
         KnownKeys { source, keys: keys.unwrap_or_default(), fetched, fresh_until, error }

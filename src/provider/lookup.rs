@@ -284,7 +284,7 @@ pub fn record(digest: &Digest, token_id: i64, recorded: Timestamp, now: Timestam
         return recorded;
     };
     let key = together::key(&installed, digest);
-    if let Err(since) = answers::take_recording(&key, now, |since| now.is_past(since, interval)) {
+    if let Err(since) = answers::take_recording(&key, |since, now| now.is_past(since, interval)) {
         return since.min(now);
     }
     let stands = jobs::record(digest, token_id, recorded, now);

@@ -111,8 +111,7 @@ fn wait(key: &Key, limits: &Limits, now: Timestamp) -> Result<Waited, Failure> {
         if let Some(known) = fresh(key, limits, now) {
             return Ok(Waited::Known(known));
         }
-        let wanting = Wanting { now: Timestamp(clock::wall_time()), since, timeout, negative_ttl };
-        match answers::ask(key, |asked| asked.next(&wanting)) {
+        match answers::ask(key, |asked, now| asked.next(&Wanting { now, since, timeout, negative_ttl })) {
             // It may have come while this session took its turn.
             (Next::Ask | Next::AskAlone, turn) => {
                 return Ok(fresh(key, limits, now).map_or(Waited::Asks(turn), Waited::Known));

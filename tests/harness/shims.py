@@ -25,11 +25,12 @@ class Clock:
 
     def __init__(self, file):
         self.file = file
+        file.parent.mkdir(exist_ok=True)
         self.set(0)
         file.chmod(0o644)
-        self.environment = {**_shim("clock"), "CLOCK_OFFSET": str(file)}
+        self.environment = {**_shim("clock"), "CLOCK_FILE": str(file)}
 
-    def set(self, offset):
-        """So many seconds from the true time."""
+    def set(self, offset, pause=0):
+        """So many seconds from the true time; so many microseconds pass between learning it and making use of it."""
         with open(self.file, "r+b" if self.file.exists() else "wb") as file:
-            file.write(struct.pack("l", offset))
+            file.write(struct.pack("ll", offset, pause))

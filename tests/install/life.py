@@ -4,6 +4,8 @@ import psycopg2
 import pytest
 from pages import blocks, for_major
 
+from harness.fixtures import wait_until
+
 PAGE = "docs/installing.md"
 APPLICATION, PASSWORD, DATABASE = "flights_app", "application-password", "immuta"
 
@@ -67,8 +69,9 @@ class Life:
         connection.commit()
         self.held_back(cursor)
         connection.close()
-        # Both sinks of the page have it on record.
-        assert self.sql("SELECT count(*) > 0 FROM immuta.audit_log WHERE record::text ~ 'FROM orders'") == "t"
+        # Both sinks of the page have it on record; a worker writes the table.
+        recorded = "SELECT count(*) > 0 FROM immuta.audit_log WHERE record::text ~ 'FROM orders'"
+        assert wait_until(lambda: self.sql(recorded) == "t")
 
     def held_back(self, cursor):
         with pytest.raises(psycopg2.Error) as refused:

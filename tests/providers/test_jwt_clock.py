@@ -15,7 +15,6 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def clock():
-    (BUILD / "run").mkdir(exist_ok=True)
     return Clock(BUILD / "run" / f"clock-{VERSION}")
 
 

@@ -189,13 +189,15 @@ pub fn note_use(key: &Key, at: Timestamp) {
     });
 }
 
-/// Takes it upon this session to record the use of a token, unless one did after `due`; when it did.
-pub fn take_recording(key: &Key, now: Timestamp, is_due: impl Fn(Timestamp) -> bool) -> Result<(), Timestamp> {
+/// Takes it upon this session to record the use of a token, unless another one did and that is not due again; when it did. The time
+/// is told as in [`ask`].
+pub fn take_recording(key: &Key, is_due: impl Fn(Timestamp, Timestamp) -> bool) -> Result<(), Timestamp> {
     let Some(set) = key.set(answer_sets()) else { return Ok(()) };
     set.versions.change(|| {
+        let now = Timestamp(clock::wall_time());
         let Some(place) = set.take(key, now) else { return Ok(()) };
         let recorded = Timestamp(place.recorded.load(Relaxed));
-        if recorded.0 != 0 && !is_due(recorded) {
+        if recorded.0 != 0 && !is_due(recorded, now) {
             return Err(recorded);
         }
         place.recorded.store(now.0, Relaxed);
@@ -286,34 +288,33 @@ thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Decides, alone, what this session does about a token; if it is to ask, the turn is its own.
-pub fn ask(key: &Key, decide: impl Fn(Asked) -> Next) -> (Next, Option<AskingTurn>) {
+/// Decides, alone, what this session does about a token; if it is to ask, the turn is its own. The time is told once nobody else
+/// can take a turn: a turn that began after it would look like one of a clock that was set back.
+pub fn ask(key: &Key, decide: impl Fn(Asked, Timestamp) -> Next) -> (Next, Option<AskingTurn>) {
     let Some(set) = key.set(asked_sets()) else { return (Next::Ask, None) };
-    let begun = clock::wall_time();
-    let (next, is_mine) = set.versions.change(|| {
+    let (next, mine) = set.versions.change(|| {
+        let now = Timestamp(clock::wall_time());
         let place = set.places.iter().find(|place| place.key.is(key));
-        let next = place.map_or(Next::Ask, |place| decide(place.asked()));
+        let next = place.map_or(Next::Ask, |place| decide(place.asked(), now));
         if next != Next::Ask {
-            return (next, false);
+            return (next, None);
         }
         // Those that are being asked keep their places while that takes no longer than it may.
         let may_give_way = |place: &&AskedPlace| {
             place.key.is_free()
                 || place.what.load(Relaxed) != RUNNING
-                || decide(Asked { failed: None, ..place.asked() }) == Next::Ask
+                || decide(Asked { failed: None, ..place.asked() }, now) == Next::Ask
         };
         let place =
             place.or_else(|| set.places.iter().filter(may_give_way).min_by_key(|place| place.at.load(Relaxed)));
         if let Some(place) = place {
             place.take(key);
-            place.at.store(begun, Relaxed);
+            place.at.store(now.0, Relaxed);
             place.what.store(RUNNING, Relaxed);
         }
-        (next, place.is_some())
+        (next, place.map(|_| now.0))
     });
-    if !is_mine {
-        return (next, None);
-    }
+    let Some(begun) = mine else { return (next, None) };
     MINE.set(Some((*key, begun)));
     if !WATCHED.replace(true) {
         // SAFETY: the callback stays valid and only stores to shared memory.
