@@ -84,11 +84,11 @@ clients-large:
 	@for version in $(CLIENTS_PG); do \
 	    PG_VERSION=$$version $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/drivers_large || exit 1; done
 
-## make upgrade    pg_upgrade, dump and restore, replication between versions, and a new version of the extension: who has which access (UPGRADES="15:18,17:18")
+## make upgrade    pg_upgrade, dump and restore, replication between versions, from each release to this one and on to the next: who has which access (UPGRADES="15:18,17:18")
 upgrade:
 	@tools/setup $(PG)
 	@tools/install $(PG)
-	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
+	@RELEASES=all UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
 ## make packages   for Debian, and archives with an install script, optimised, into build/dist (PG="15 18"; minutes for each)
 packages:

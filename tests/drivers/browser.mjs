@@ -43,5 +43,6 @@ seen.refused = await text(admin, ".error");
 await signIn(admin, "admin", passwords.admin);
 seen.trail = await text(admin, "#trail");
 seen.live = await text(admin, "#live");
+seen.views = await admin.$$eval("#views > div", (all) => Object.fromEntries(all.map((one) => [one.querySelector("b").textContent, one.textContent])));
 await browser.close();
 console.log(JSON.stringify(seen));

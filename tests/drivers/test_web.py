@@ -24,7 +24,11 @@ def audited():
 
 def test_in_a_browser(audited):
     world = audited
-    passwords = {user: f"{user}-secret-password" for user in ("alice", "bob", "carol")}
+    # dave sees a mask where alice sees what is in a column, and carol nothing.
+    world.sql("CREATE ROLE dave IN ROLE immuta_subscriber; GRANT USAGE ON SCHEMA app TO dave; GRANT SELECT (id, carrier, delay) ON app.flights TO dave;"
+              "CREATE POLICY dave_sees ON app.flights TO dave USING (true); SELECT immuta.create_user('dave', postgres_role => 'dave');"
+              "INSERT INTO immuta.masks VALUES ('app.flights'::regclass, 4, $$'masked'::text$$)")
+    passwords = {user: f"{user}-secret-password" for user in ("alice", "bob", "carol", "dave")}
     for user, password in passwords.items():
         world.sql("SELECT immuta.set_password(%s, %s)", (user, password))
     world.sql("CREATE ROLE web_admin LOGIN PASSWORD 'web' IN ROLE immuta_admin, pg_monitor")
@@ -40,8 +44,12 @@ def test_in_a_browser(audited):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert {user: (it["user"], it["role"], it["count"], it["bars"], it["rows"]) for user, it in seen["users"].items()} == {
-        "alice": ("alice", "alice", "100", 1, 12), "bob": ("bob", "bob", "100", 1, 12), "carol": ("carol", "carol", "300", 3, 12)}
-    assert "secret" in seen["users"]["alice"]["header"] and "secret" not in seen["users"]["carol"]["header"]
+        "alice": ("alice", "alice", "100", 1, 12), "bob": ("bob", "bob", "100", 1, 12), "carol": ("carol", "carol", "300", 3, 12),
+        "dave": ("dave", "dave", "300", 3, 12)}
+    assert [user for user, it in seen["users"].items() if "secret" in it["header"]] == ["alice", "bob", "dave"]
+    # Side by side, to the administrator.
+    shown = {user: ("secret " in view, "masked" in view) for user, view in seen["views"].items()}
+    assert shown == {"alice": (True, False), "bob": (True, False), "carol": (False, False), "dave": (False, True)}, seen["views"]
     assert seen["escapes"].pop("SELECT current_user, session_user").endswith("alicesvc")
     assert seen["escapes"].pop("COMMIT") == "", "her transaction is over, and the page's next one is hers again"
     assert set(seen["escapes"].values()) == {"42501"}, seen["escapes"]

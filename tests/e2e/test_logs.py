@@ -5,6 +5,7 @@ Threats: 28, 29 (docs/threats.md).
 """
 
 import random
+import re
 import secrets
 
 import psycopg2
@@ -237,6 +238,26 @@ def test_pgaudit_is_loaded(loud, wire, seen, pgaudit):
     begin = loud.server.logged()
     loud.sql("SELECT 'a literal of an administrator'")
     assert "READ,SELECT,,,SELECT 'a literal of an administrator'" in loud.server.log(begin)
+
+
+def test_pgaudits_objects_and_masks(loud, pgaudit):
+    """It goes by the rights that are checked, and on what is masked none are."""
+    if pgaudit:
+        pytest.skip(f"pgaudit is not to be had: {pgaudit}")
+    loud.sql("""CREATE TABLE app.people (id int, ssn text); CREATE ROLE looks; GRANT SELECT (ssn) ON app.people TO looks;
+        CREATE ROLE reads_masks LOGIN PASSWORD 'reads-password' IN ROLE immuta_subscriber; ALTER ROLE reads_masks SET pgaudit.role = 'looks';
+        GRANT USAGE ON SCHEMA app TO reads_masks; GRANT SELECT (id) ON app.people TO reads_masks;
+        INSERT INTO immuta.masks VALUES ('app.people'::regclass, 2, $$'mask'::text$$)""")
+    try:
+        for grant, is_seen in (("SELECT", False), ("GRANT SELECT (ssn) ON app.people TO reads_masks", True)):
+            loud.sql(grant)
+            connection = loud.connect("reads_masks", "reads-password")
+            begin = loud.server.logged()
+            query(connection, "SELECT id, ssn FROM app.people")
+            connection.close()
+            assert bool(re.search("AUDIT: OBJECT,[0-9]+,1,READ,SELECT,TABLE,app.people", loud.server.log(begin))) is is_seen
+    finally:
+        loud.sql("DELETE FROM immuta.masks; DROP OWNED BY looks, reads_masks; DROP TABLE app.people; DROP ROLE looks, reads_masks")
 
 
 def test_statistics_do_not_grow_with_tokens(loud, wire):

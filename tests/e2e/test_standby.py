@@ -1,4 +1,7 @@
-"""A hot standby: tokens work, nothing is written, nothing hangs."""
+"""A hot standby: tokens work, nothing is written, nothing hangs.
+
+Threats: 48 (docs/threats.md).
+"""
 
 import time
 
@@ -53,6 +56,30 @@ def test_a_revocation_arrives(world, standby):
     with refuses("28000", "IMPERSONATION_TOKEN_INVALID"):
         impersonate(service, token)
     service.close()
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("change, back, expected", [
+    ("SELECT immuta.disable_user('alice')", "SELECT immuta.disable_user('alice', disabled => false)", ("28000", "IMPERSONATION_TOKEN_INVALID")),
+    ("ALTER ROLE alice BYPASSRLS", "ALTER ROLE alice NOBYPASSRLS", ("42501", "IMPERSONATION_NOT_ALLOWED"))])
+def test_what_is_revoked_before_the_token_is_presented(world, standby, isolation, change, back, expected):
+    """In a transaction of the standby that has begun, and has a snapshot from before."""
+    token = world.token("alice")
+    wait_for(standby, world)
+    service = standby.connect()
+    # The session knows the token.
+    impersonate(service, token)
+    service.commit()
+    query(service, f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+    assert query(service, "SELECT count(*) > 0 FROM pg_class") == [(True,)]
+    world.sql(change)
+    try:
+        wait_for(standby, world)
+        with refuses(*expected):
+            impersonate(service, token)
+    finally:
+        world.sql(back)
+        service.close()
 
 
 @pytest.mark.parametrize("call", ["authenticate('alice', 'wrong')", "authenticate('nobody', 'x')",

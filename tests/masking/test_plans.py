@@ -1,4 +1,7 @@
-"""A plan that was made for one role is run by another, and what it depends on changes meanwhile."""
+"""A plan that was made for one role is run by another, and what it depends on changes meanwhile.
+
+Threats: 64 (docs/threats.md).
+"""
 
 import threading
 

@@ -1,4 +1,7 @@
-"""What may be a mask: each rule closes a way on which a mask showed what it hides."""
+"""What may be a mask: each rule closes a way on which a mask showed what it hides.
+
+Threats: 65 (docs/threats.md).
+"""
 
 import pytest
 from conftest import run

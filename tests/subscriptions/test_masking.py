@@ -1,12 +1,16 @@
-"""Masking policies: whom they except, what they become, and what follows when columns change."""
+"""Masking policies: whom they except, what they become, and what follows when columns change.
+
+Threats: 67 (docs/threats.md).
+"""
 
 import re
 
+import psycopg
 import psycopg2
 import pytest
 from conftest import SYSTEM, VERSION, clean, reads, refuses
 from harness.server import ROOT
-from harness.world import impersonate, query
+from harness.world import SERVICE, impersonate, query
 from test_concurrency import run_together
 
 GOLDEN = ROOT / "tests" / "golden" / "masking.txt"
@@ -81,6 +85,20 @@ def test_exceptions_are_those_of_policies(masking, exception, excepted):
     assert in_step(masking)
     masking.sql("SELECT immuta.create_masking_policy('m', 'null', columns => '{sales.people.ssn}', except_groups => '{none}', replace => true)")
     assert columns(masking, "ann") == columns(masking, "ben") == but("ssn") and in_step(masking)
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+def test_plans_follow_exceptions(masking, mode):
+    """A statement that a driver keeps, while the user is excepted and is so no more."""
+    masking.sql(SSN)
+    dsn = masking.world.server.dsn(*SERVICE, masking.world.dbname, options=f"-c plan_cache_mode={mode}")
+    with psycopg.connect(**dsn, prepare_threshold=0) as connection:
+        for change in ("add_user_to_group", "remove_user_from_group") * 2:
+            masking.sql(f"SELECT immuta.{change}('ann', 'hr')")
+            connection.execute(f"SET LOCAL bodata.impersonation_token = '{masking.world.token('ann')}'", prepare=False)
+            [(ssn,)] = connection.execute("SELECT ssn FROM sales.people WHERE id = %s", (1,)).fetchall()
+            assert (ssn == "123-45-6789") is (change == "add_user_to_group")
+            connection.commit()
 
 
 def test_an_exception_gives_no_access(masking):

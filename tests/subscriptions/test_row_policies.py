@@ -1,6 +1,6 @@
 """Row policies: rules for rows that compare with attributes of the impersonated user.
 
-Threats: 41, 42 (docs/threats.md).
+Threats: 41, 42, 68 (docs/threats.md).
 """
 
 from contextlib import closing

@@ -1,4 +1,7 @@
-"""subscribe() and what follows from it: roles, mappings, grants, requests, expiry."""
+"""subscribe() and what follows from it: roles, mappings, grants, requests, expiry.
+
+Threats: 68 (docs/threats.md).
+"""
 
 from contextlib import closing
 

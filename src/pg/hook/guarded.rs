@@ -125,6 +125,16 @@ pub unsafe extern "C-unwind" fn with_masks(pstmt: *mut pg_sys::PlannedStmt) -> *
 }
 
 #[pg_guard]
+pub unsafe extern "C-unwind" fn hide_widths(
+    root: *mut pg_sys::PlannerInfo,
+    oid: pg_sys::Oid,
+    relation: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: PostgreSQL has opened and locked the table, and is at work on the rest.
+    unsafe { mask::hide_widths(root, oid, relation) };
+}
+
+#[pg_guard]
 pub unsafe extern "C-unwind" fn is_kept(function: pg_sys::Oid) -> bool {
     mask::keeps_its_frame(function.to_u32())
 }

@@ -24,7 +24,9 @@ pub use parameters::{hash, regex, show_reference};
 pub use query::{depends_on_role, is_for_subscriber, keeps_its_frame, planning, rewrite, set_planning};
 pub use reads::{are_unasked as are_reads_unasked, ask as ask_for_reads};
 pub use rules::{check, may_fail};
-pub use statistics::{are_hidden as are_statistics_hidden, hide_extended as hide_extended_statistics};
+pub use statistics::{
+    are_hidden as are_statistics_hidden, has_hidden, hide_extended as hide_extended_statistics, hide_widths,
+};
 
 use fault::MaskFault;
 

@@ -1,8 +1,11 @@
-//! Statistics of masked columns, of which estimates would tell: how many values there are is in the plan of `GROUP BY`.
+//! Statistics of masked columns, of which estimates would tell: how many values there are is in the plan of `GROUP BY`, and
+//! how long they are in each `width`.
 
 use crate::pg::mask::cache::{as_member, as_read};
+use crate::pg::mask::hidden::Opened;
 use crate::pg::sys::compat;
 use pgrx::pg_sys;
+use pgrx::tupdesc::PgTupleDesc;
 
 /// Whether a column is masked in the query that is being planned, or read by a mask, also as one of a partition or child.
 /// Raises nothing.
@@ -13,7 +16,7 @@ pub unsafe fn are_hidden(root: *mut pg_sys::PlannerInfo, entry: *mut pg_sys::Ran
     // SAFETY: by contract.
     unsafe {
         // Most often there is nothing to look for.
-        has_masked(root)
+        has_hidden(root)
             && match index_of(root, entry) {
                 Some(index) => is_hidden_at(root, index, number),
                 None => is_masked(root, entry, number),
@@ -30,7 +33,7 @@ pub unsafe fn hide_extended(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sy
     // SAFETY: by contract; the list holds such nodes, and has as many as it says.
     unsafe {
         let index = (*relation).relid as usize;
-        let Some(list) = (*relation).statlist.as_mut().filter(|_| has_masked(root)) else { return };
+        let Some(list) = (*relation).statlist.as_mut() else { return };
         let known = list.length;
         list.length = 0;
         for at in 0..usize::try_from(known).unwrap_or(0) {
@@ -48,6 +51,23 @@ pub unsafe fn hide_extended(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sy
         }
         if list.length == 0 {
             (*relation).statlist = std::ptr::null_mut();
+        }
+    }
+}
+
+/// Has the planner take widths of types for those of such columns: it would look them up in statistics without asking.
+///
+/// # Safety
+/// As [`hide_extended`]; the table is `oid`, and locked.
+pub unsafe fn hide_widths(root: *mut pg_sys::PlannerInfo, oid: pg_sys::Oid, relation: *mut pg_sys::RelOptInfo) {
+    // SAFETY: by contract; there is a width for each column from the first system column on.
+    unsafe {
+        let table = Opened::of(oid);
+        for column in PgTupleDesc::from_pg_unchecked((*table.0).rd_att).iter() {
+            if is_hidden_at(root, (*relation).relid as usize, column.attnum) {
+                let width = pg_sys::get_typavgwidth(column.atttypid, column.atttypmod);
+                *(*relation).attr_widths.offset(isize::from(column.attnum - (*relation).min_attr)) = width;
+            }
         }
     }
 }
@@ -88,9 +108,12 @@ unsafe fn is_of_masked(root: *mut pg_sys::PlannerInfo, mut index: usize) -> bool
     }
 }
 
-/// Whether anything is masked in the query.
-unsafe fn has_masked(root: *mut pg_sys::PlannerInfo) -> bool {
-    // SAFETY: as of the callers; the list holds such nodes.
+/// Whether anything is masked in the query. Raises nothing.
+///
+/// # Safety
+/// The planner is at work on `root`.
+pub unsafe fn has_hidden(root: *mut pg_sys::PlannerInfo) -> bool {
+    // SAFETY: by contract; the list holds such nodes.
     unsafe {
         let list = compat::permissions_of_query(&*(*root).parse);
         (0..)
