@@ -8,12 +8,13 @@ UPGRADES ?= 14:18,15:18,17:18,14:15,15:16,16:17
 CORE_PG ?= 15 18
 FUZZ_PG ?= 18
 INJECT_PG ?= 14 15 18
+CLIENTS_PG ?= 18
 MINUTES ?= 10
 TRANSACTIONS ?= 1000000
 CROWD ?= 200x1000
 PYTHON = build/venv/bin/python
 
-.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped upgrade packages install-test freeze release fuzz unit bench memory crowd clean
+.PHONY: help setup demo audit-demo demo-web demo-down test lint core assert inject wrapped clients-large upgrade packages install-test freeze release fuzz unit bench memory crowd clean
 
 help:
 	@grep -hE '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -76,11 +77,18 @@ wrapped:
 	@tools/setup $(CORE_PG)
 	@$(PYTHON) tests/run.py --only wrapped $(CORE_PG)
 
-## make upgrade    pg_upgrade, dump and restore, replication between versions, and a new version of the extension: who has which access (UPGRADES="15:18,17:18")
+## make clients-large applications that take minutes to install: pgAdmin, Superset, Rails, Laravel, Hibernate (CLIENTS_PG="15 18")
+clients-large:
+	@tools/setup $(CLIENTS_PG)
+	@tools/install $(CLIENTS_PG)
+	@for version in $(CLIENTS_PG); do \
+	    PG_VERSION=$$version $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/drivers_large || exit 1; done
+
+## make upgrade    pg_upgrade, dump and restore, replication between versions, from each release to this one and on to the next: who has which access (UPGRADES="15:18,17:18")
 upgrade:
 	@tools/setup $(PG)
 	@tools/install $(PG)
-	@UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
+	@RELEASES=all UPGRADES=$(UPGRADES) $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/upgrade
 
 ## make packages   for Debian, and archives with an install script, optimised, into build/dist (PG="15 18"; minutes for each)
 packages:

@@ -1,8 +1,9 @@
 -- Where masks do not keep what they seem to: told where a policy is made, and by drift() as long as it is so.
 
 -- Of a row as a whole no column is on record, nor which table's it is.
+-- With estimates (ROWS): what is multiplied, level by level, is as much memory to a release candidate of PostgreSQL 19.
 CREATE FUNCTION immuta_internal.readers_of(class oid, object oid, column_number smallint) RETURNS TABLE (reader_class oid, reader oid)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT DISTINCT CASE WHEN w.oid IS NULL THEN p.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, f.oid)
     FROM pg_depend p
@@ -15,7 +16,7 @@ $$;
 COMMENT ON FUNCTION immuta_internal.readers_of(oid, oid, smallint) IS 'views, and functions with parsed bodies, that read an object, or a column of it';
 
 CREATE FUNCTION immuta_internal.relations_with_masked() RETURNS TABLE (relation oid, column_number smallint, column_name name, holder oid, number smallint)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE ROWS 100 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE kin AS (
         SELECT k.table_oid AS relation, k.column_number, k.column_name, k.table_oid AS holder, is_up

@@ -79,7 +79,7 @@ pub fn write(record: &Record, values: &Values) -> Result<(), Error> {
                 owed = sinks.offer(Sink::File, &line, record);
                 inject::point(Point::RecordFiled);
             }
-            uam = Some(line).filter(|_| format == Format::Uam);
+            uam = (format == Format::Uam).then_some(line);
         }
         if wanted & Sink::Table.bit() != 0 {
             let line = uam.unwrap_or_else(|| sinks.line(record, values, Format::Uam));

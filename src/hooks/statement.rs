@@ -363,7 +363,7 @@ fn undo_settings(level: i32, may_have: impl FnOnce(&OfTransaction) -> bool) {
 
 /// What this session may set without a token.
 fn settable() -> Settable {
-    let has_had_a_user = state::with(|state| state.session.seen != Seen::Nobody);
+    let has_had_a_user = settings::shared_connections() || state::with(|state| state.session.seen != Seen::Nobody);
     Settable { session: settings::session_settings(), shared: has_had_a_user.then(settings::shared_settings) }
 }
 

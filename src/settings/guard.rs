@@ -61,6 +61,18 @@ settings! {
         details: c"A list of names, separated by commas.",
     };
 
+    /// Whether a pooler hands connections over between transactions: who has ended their transaction may then be the
+    /// first on another connection.
+    SHARED_CONNECTIONS: Switch = Setting {
+        name: c"bodata.shared_connections",
+        value: GucSetting::<bool>::new(false),
+        kind: Switch,
+        changes: Changes::Nothing,
+        is_shown: true,
+        what: c"Whether a pooler in transaction mode shares the connections of this login.",
+        details: c"Every session then counts as one that has impersonated somebody, from its start.",
+    };
+
     /// Owners, besides superusers, whose SECURITY DEFINER functions work without a token.
     TRUSTED_DEFINERS: List<AnyList> = Setting {
         name: c"bodata.trusted_definers",
@@ -88,6 +100,10 @@ pub fn session_settings_name_custom() -> bool {
 
 pub fn shared_settings() -> Vec<String> {
     list(&SHARED_SETTINGS)
+}
+
+pub fn shared_connections() -> bool {
+    SHARED_CONNECTIONS.get()
 }
 
 pub fn trusted_definers() -> Vec<String> {

@@ -255,6 +255,38 @@ def test_the_administrator_may_leave_it_to_everybody(world, connect):
         world.sql("ALTER ROLE svc RESET bodata.session_settings; ALTER ROLE svc RESET bodata.shared_settings")
 
 
+@pytest.fixture
+def shared(world, connect):
+    """A new connection, as a pooler in transaction mode may give it to a user who has ended their transaction."""
+    world.sql("ALTER ROLE svc SET bodata.shared_connections = on")
+    yield connect()
+    world.sql("ALTER ROLE svc RESET bodata.shared_connections")
+
+
+def test_the_first_on_a_shared_connection_may_be_a_user(shared):
+    for name, value in HARMFUL:
+        before = show(shared, name)
+        for way in WAYS:
+            if WAYS[way]:
+                shared.refused(way.format(name=name, value=value), *REQUIRED)
+            else:
+                shared.ok(way.format(name=name, value=value))
+            assert show(shared, name) == before
+    for name, value in CONNECTING:
+        before = show(shared, name)
+        assert warnings(shared.ok(f"SET {name} = '{value}'"))
+        shared.ok(f"SELECT set_config('{name}', '{value}', false)")
+        assert show(shared, name) == before
+    for name, value in SHARED:
+        shared.ok(f"SET {name} = '{value}'")
+        assert show(shared, name) == value
+    shared.ok("RESET ALL")
+    shared.refused("SET bodata.shared_connections = off", *REQUIRED)
+    shared.ok("SELECT set_config('search_path', 'alice', false)")
+    assert show(shared, "search_path") == '"$user", public'
+    shared.leaves_nothing()
+
+
 # What clients send when they connect, with their defaults.
 CLIENTS = {
     "Sequelize": ["SET standard_conforming_strings=on;SET client_min_messages TO warning;"

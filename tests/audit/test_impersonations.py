@@ -3,6 +3,7 @@
 import psycopg2
 import pytest
 from conftest import events, wait_for
+from harness.fixtures import VERSION
 from harness.wire import Closed
 
 
@@ -133,7 +134,8 @@ def test_impersonation_by_name_for_a_session(connect, world, trail):
         ("BEGIN", "alice", None), ("UPDATE app.flights SET delay = 3 WHERE id = 3", "alice", None),
         ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
         ("SELECT 1/0", "alice", None), ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
-        ("INSERT INTO app.children VALUES (1, 99)", "alice", None), ("COMMIT", "alice", None),
+        # What a foreign key asks of its table is no query since 19.
+        ("INSERT INTO app.children VALUES (1, 99)", "alice", None), *([("COMMIT", "alice", None)] if int(VERSION) < 19 else []),
         ("TRANSACTION_ENDED", "alice", "ROLLBACK"),
         ("RESET immuta.immuta_user", "alice", None), ("ENDED", "alice", None), ("REFUSED", None, None)]
     assert {r["auditPayload"]["accessControls"]["scope"] for r in records[:-1]} == {"session"}

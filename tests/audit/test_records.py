@@ -233,8 +233,10 @@ def test_a_commit_that_fails(session, trail):
     session.begin()
     session.ok("INSERT INTO app.children VALUES (1, 99)")
     assert session.run("COMMIT").error["C"] == "23503"
-    started, inserted, committed, ended = trail.new()
-    assert committed["actionStatus"] == "FAILURE" and "parents" in str(committed["auditPayload"]["objectsAccessed"])
+    started, inserted, *committed, ended = trail.new()
+    # What a foreign key asks of its table is no query since 19.
+    assert len(committed) == (int(VERSION) < 19)
+    assert all(r["actionStatus"] == "FAILURE" and "parents" in str(r["auditPayload"]["objectsAccessed"]) for r in committed)
     assert inserted["actionStatus"] == "SUCCESS"
     payload = ended["auditPayload"]
     assert (ended["actionStatus"], payload["transactionOutcome"], payload["errorCode"]) == ("FAILURE", "ROLLBACK", "23503")

@@ -147,6 +147,17 @@ def transaction(first, query):
     return run
 
 
+def between(first, query, last):
+    """A transaction within messages of a session: `set_user()` is none of a transaction's."""
+    def run(pgconn, i):
+        for message in first(i):
+            send(pgconn, message)
+        transaction(lambda i: (), query)(pgconn, i)
+        send(pgconn, last)
+
+    return run
+
+
 def in_turn(*messages):
     """One of two users' messages: `{}` stands for the user's role, or the token."""
     return lambda users: lambda i: [tuple([one[0], [users[i % 2].encode()]]) if isinstance(one, tuple)
@@ -156,6 +167,7 @@ def in_turn(*messages):
 ROLE = in_turn(b"SET LOCAL ROLE {}")
 CLAIM, CLAIM_BOUND = b"SELECT set_config('app.claims', '{}', true)", (b"SELECT set_config('app.claims', $1, true)",)
 TOKEN = in_turn(b"SET LOCAL bodata.impersonation_token = '{}'")
+SET_USER = in_turn(b"SELECT set_user('{}')")
 BY_FUNCTION = in_turn(b"SELECT set_config('bodata.impersonation_token', '{}', true)")
 BOUND = in_turn((b"SELECT set_config('bodata.impersonation_token', $1, true)",))
 
@@ -216,8 +228,8 @@ def measure(server, tokens):
     """{row: {kind of query: cost}}, and single figures."""
     costs, single = {}, {}
 
-    def take(name, user, first, forms=QUERIES):
-        costs[name] = {form: server.cost(user, transaction(first, QUERIES[form])) for form in forms}
+    def take(name, user, first, shape=transaction):
+        costs[name] = {form: server.cost(user, shape(first, query)) for form, query in QUERIES.items()}
         print(f"  {name:<42}" + "".join(f"{cost:>10,.0f}" for cost in costs[name].values()), flush=True)
 
     for name, user, sink, first in rows(tokens):
@@ -242,6 +254,13 @@ def measure(server, tokens):
         server.psql("-c", "ALTER ROLE app RESET pgaudit.log")
     except debian.Unavailable as fault:
         print(f"  pgAudit is not to be had: {fault}")
+    try:
+        functions = companions.set_user(server.version)
+        server.count(True, "set_user")
+        server.psql(input=f"{functions} GRANT EXECUTE ON FUNCTION set_user(text) TO app;")
+        take("set_user, reset_user", "app", SET_USER(("alice", "bob")), lambda first, query: between(first, query, b"SELECT reset_user()"))
+    except debian.Unavailable as fault:
+        print(f"  set_user is not to be had: {fault}")
     server.count(True, "")
     take("nothing loaded", "app", lambda i: ())
     take("nothing loaded, SET LOCAL ROLE", "app", ROLE(("alice", "bob")))

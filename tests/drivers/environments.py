@@ -29,16 +29,14 @@ def once(name, wanted, make):
     return folder
 
 
-def python():
-    """An interpreter with the packages of requirements.txt."""
-    requirements = HERE / "requirements.txt"
-
+def python(requirements=HERE / "requirements.txt", name="python", option="--only-binary=:all:"):
+    """An interpreter with these packages."""
     def make(folder):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
         subprocess.run([folder / "venv" / "bin" / "pip", "install", "-q", "--disable-pip-version-check",
-                        "--only-binary=:all:", "-r", requirements], check=True)
+                        option, "-r", requirements], check=True)
 
-    return once("drivers-python", requirements.read_text() + sys.version, make) / "venv" / "bin" / "python"
+    return once(f"drivers-{name}", requirements.read_text() + sys.version, make) / "venv" / "bin" / "python"
 
 
 def node():
@@ -97,14 +95,18 @@ def rust(program):
 
 def java(*names):
     """A class path with the jars of these names: pgjdbc, HikariCP, Spring, which Debian has."""
-    folders = [debian.program(*packages) / "usr" / "share" / "java" for packages in (
-        ("libpostgresql-jdbc-java",), ("libhikaricp-java",), ("libspring-jdbc-java",), ("libslf4j-java",))]
+    return jars(("libpostgresql-jdbc-java", "libhikaricp-java", "libspring-jdbc-java", "libslf4j-java"), ("postgresql", *names))
+
+
+def jars(packages, names):
+    """A class path with the jars of these names, from these packages of Debian's."""
+    folders = [debian.program(package) / "usr" / "share" / "java" for package in packages]
     folders.append(Path("/usr/share/java"))
 
     def find(name):
         return next(folder / f"{name}.jar" for folder in folders if (folder / f"{name}.jar").exists())
 
-    return ":".join(str(find(name)) for name in ("postgresql", *names))
+    return ":".join(str(find(name)) for name in names)
 
 
 def libraries(tree):
@@ -113,12 +115,13 @@ def libraries(tree):
     return ":".join(map(str, folders))
 
 
-def ruby():
-    """Words that run a Ruby program with ActiveRecord, and the environment for them."""
-    tree = debian.program("ruby-activerecord", "ruby-pg", "ruby")
+def ruby(package="ruby-activerecord"):
+    """Words that run a Ruby program with this package, and the environment for them."""
+    tree = debian.program(package, "ruby-pg", "ruby")
     usr = tree / "usr"
     lib = usr / "lib" / "ruby"
-    folders = [*lib.glob("3.*"), *lib.glob("vendor_ruby"), *usr.glob("lib/*/ruby/3.*"), *usr.glob("lib/*/ruby/vendor_ruby/3.*")]
+    folders = [*lib.glob("3.*"), *lib.glob("vendor_ruby"), *usr.glob("share/rubygems-integration/*/gems/*/lib"),
+               *usr.glob("lib/*/ruby/3.*"), *usr.glob("lib/*/ruby/vendor_ruby/3.*")]
     folders += [folder for path in folders for folder in path.glob("*-linux-gnu")]
     gems = [*usr.glob("share/rubygems-integration/*"), *usr.glob("lib/*/rubygems-integration/*"), *lib.glob("gems/3.*")]
     environment = {"LD_LIBRARY_PATH": libraries(tree), "RUBYLIB": ":".join(map(str, folders)), "RUBYOPT": "-W0",
@@ -126,11 +129,14 @@ def ruby():
     return [next((usr / "bin").glob("ruby3.*"), "ruby")], environment
 
 
+PHP_EXTENSIONS = ("pdo", "pgsql", "pdo_pgsql", "mbstring", "ctype", "tokenizer", "iconv", "dom", "simplexml", "xml", "fileinfo", "posix")
+
+
 def php(*packages):
     """Words that run a PHP program with PDO, and with what these packages have."""
     tree = debian.program(*packages, "php-cli", "php-pgsql")
     modules = next((tree / "usr" / "lib" / "php").glob("2*"))
-    extensions = [name for name in ("pdo", "pgsql", "pdo_pgsql", "mbstring", "ctype", "tokenizer") if (modules / f"{name}.so").exists()]
+    extensions = [name for name in PHP_EXTENSIONS if (modules / f"{name}.so").exists()]
     return [next((tree / "usr" / "bin").glob("php8.*")), "-n", "-d", f"extension_dir={modules}",
             "-d", f"include_path={tree / 'usr' / 'share' / 'php'}", *(word for name in extensions for word in ("-d", f"extension={name}"))]
 

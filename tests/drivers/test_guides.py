@@ -5,13 +5,16 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg2
 import pytest
-from environments import go_program, java, node_program, python, ruby
+from environments import HERE, go_program, java, node, python, ruby
 from harness.pooler import later_program
 from harness.server import ROOT, NOBODY, free_port, unprivileged
 from harness.world import SERVICE
@@ -75,18 +78,50 @@ def request(port, token=None, method="GET", path="/flights", body=None):
     return answer.status, text
 
 
-def web_programs():
-    yield "flask_app.py", lambda: [python(), "-m", "flask", "--app", EXAMPLES / "flask_app.py", "run", "--port", "$PORT"]
-    yield "fastapi_app.py", lambda: [python(), "-m", "uvicorn", "--app-dir", EXAMPLES, "fastapi_app:app", "--port", "$PORT"]
-    yield "sqlalchemy_app.py", lambda: [python(), EXAMPLES / "sqlalchemy_app.py"]
-    yield "django_app.py", lambda: [python(), EXAMPLES / "django_app.py"]
-    yield "node_postgres.mjs", lambda: ["node", node_program(EXAMPLES / "node_postgres.mjs")]
-    yield "SpringApplication.java", lambda: [
-        "java", "-XX:TieredStopAtLevel=1", "-cp",
-        java("HikariCP", "slf4j-api", "slf4j-nop", "spring3-core", "spring3-beans", "spring3-jdbc", "spring3-transaction",
-             "commons-logging"), EXAMPLES / "SpringApplication.java"]
-    yield "rails_app.rb", lambda: ruby()[0] + [EXAMPLES / "rails_app.rb"]
-    yield "main.go", lambda: [go_program(EXAMPLES / "main.go")]
+def run_it(page):
+    """What a page tells one to type: what to install, and what starts its program."""
+    [text] = re.findall(r"^## Run it\n\n```sh\n(.*?)^```$", (PAGES / page).read_text(), re.M | re.S)
+    install, *before, start = text.splitlines()
+    return install, "\n".join([*before, f"exec {start}"])
+
+
+# By page: its program.
+WEB_PROGRAMS = {"flask.md": "flask_app.py", "fastapi.md": "fastapi_app.py", "sqlalchemy.md": "sqlalchemy_app.py", "django.md": "django_app.py",
+                "node-postgres.md": "node_postgres.mjs", "spring.md": "SpringApplication.java", "rails.md": "rails_app.rb", "go.md": "main.go",
+                "postgraphile.md": "postgraphile_app.mjs"}
+
+
+@contextlib.contextmanager
+def typed(page, folder, environment):
+    """A folder in which there is nothing but the program, and what the page says to type in it. What it says to install is there
+    already, elsewhere; the words for that are compared."""
+    name, (install, words) = WEB_PROGRAMS[page], run_it(page)
+    shutil.copy(EXAMPLES / name, folder)
+    environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+    packages = set(re.findall(r"[\w-]+", re.sub(r"\[[^]]*\]|[><=@]+[\d.]+", "", install)))
+    if name.endswith(".py"):
+        packages -= {"pip", "install"}
+        environment["PATH"] = f"{python().parent}:{os.environ['PATH']}"
+        assert packages <= set(re.findall(r"^[\w-]+", (HERE / "requirements.txt").read_text(), re.M))
+    elif name.endswith(".mjs"):
+        (folder / "node_modules").symlink_to(node() / "node_modules")
+        assert packages - {"npm", "install"} <= set(json.loads((HERE / "node" / "package.json").read_text())["dependencies"])
+    elif name.endswith(".rb"):
+        [program], more = ruby()
+        (folder / "bin").mkdir()
+        (folder / "bin" / "ruby").symlink_to(program)
+        environment |= {**more, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    elif name.endswith(".java"):
+        for jar in java(*JARS).split(":"):
+            (folder / Path(jar).name).symlink_to(jar)
+        words = words.replace("/usr/share/java", str(folder))
+    else:
+        words = f"exec {go_program(EXAMPLES / name)}"
+    with serving(["sh", "-c", words], environment, cwd=folder) as port:
+        yield port
+
+
+JARS = ("HikariCP", "slf4j-api", "slf4j-nop", "spring3-core", "spring3-beans", "spring3-jdbc", "spring3-transaction", "commons-logging")
 
 
 def each_sees_his_own(port, tokens):
@@ -99,27 +134,55 @@ def each_sees_his_own(port, tokens):
     assert (status, json.loads(text)) == (200, SEEN["bob"])
 
 
-@pytest.mark.parametrize("name,words", web_programs(), ids=lambda value: value if isinstance(value, str) else "")
-def test_web_applications(login, tokens, name, words):
-    environment = {**login, **(ruby()[1] if name.endswith(".rb") else {})}
-    with serving(words(), environment) as port:
+@pytest.mark.parametrize("page", sorted(WEB_PROGRAMS.keys() - {"postgraphile.md"}))
+def test_web_applications(login, tokens, tmp_path, page):
+    with typed(page, tmp_path, login) as port:
         each_sees_his_own(port, tokens)
 
 
-def test_postgraphile(login, tokens):
-    with serving(["node", node_program(EXAMPLES / "postgraphile_app.mjs")], login) as port:
+def test_whoever_follows_only_the_pages_has_an_application(server, tmp_path):
+    """From an empty database to an answer, by the words of README.md there and of one page."""
+    sql, text = (EXAMPLES / "database.sql").read_text(), (PAGES / "README.md").read_text()
+    server.psql("-c", "CREATE DATABASE flights")
+    if server.preload == "session":
+        server.psql("-c", "ALTER DATABASE flights SET session_preload_libraries = 'immuta_ext'")
+    try:
+        token = server.psql("-At", input=sql, dbname="flights").stdout.split()[-1]
+        environment = dict(word.split("=") for word in re.search(r"^export (.*)$", text, re.M)[1].split())
+        environment |= {"PGPORT": str(server.port)}
+        with typed("sqlalchemy.md", tmp_path, environment) as port:
+            answer = re.search(r'answers `(\{"UA": 100\})`', text)[1]
+            assert request(port, token) == (200, answer)
+            assert request(port)[0] == 401
+    finally:
+        server.psql("-c", "DROP DATABASE flights")
+        server.psql("-c", "DROP ROLE flights_app, ursula")
+
+
+def test_postgraphile(login, tokens, tmp_path):
+    with typed("postgraphile.md", tmp_path, login) as port:
         query = {"query": "{ allFlights { nodes { carrier } totalCount } }"}
         end = time.monotonic() + 30
         while True:
             status, text = request(port, tokens["alice"], "POST", "/graphql", query)
             if status == 200 or time.monotonic() > end:
                 break
-        for user in ["alice", "bob"] * 3:
-            status, text = request(port, tokens[user], "POST", "/graphql", query)
-            assert "errors" not in text, text
-            flights = json.loads(text)["data"]["allFlights"]
-            assert flights["totalCount"] == sum(SEEN[user].values())
-            assert {node["carrier"] for node in flights["nodes"]} == set(SEEN[user])
+
+        carriers = {"alice": "UA", "bob": "AA", "carol": "DL"}
+        fine, wrong = ({"query": f"{{ allOrders(first: {first}) {{ nodes {{ carrier }} totalCount }} }}"} for first in (100, -1))
+
+        def ask(number):
+            """A negative limit is an error of the server's, in the middle of the transaction."""
+            user, is_wrong = list(carriers)[number % 3], number % 10 == 3
+            status, text = request(port, tokens[user], "POST", "/graphql", wrong if is_wrong else fine)
+            answer = json.loads(text)
+            if is_wrong:
+                assert answer["errors"][0]["code"] == "2201W", text
+            else:
+                assert answer == {"data": {"allOrders": {"nodes": [{"carrier": carriers[user]}] * 10, "totalCount": 10}}}, text
+
+        with ThreadPoolExecutor(2) as workers:
+            list(workers.map(ask, range(200)))
         for token, code in ((None, "42501"), ("not-a-token", "28000")):
             status, text = request(port, token, "POST", "/graphql", query)
             assert json.loads(text)["errors"][0].get("code") == code, text

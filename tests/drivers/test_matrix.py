@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 from environments import CLIENTS, go_program, java, node_program, odbc, php, prisma, python, ruby, rust
+from harness.pooler import PROGRAM, PgBouncer, later_program
+from harness.world import SERVICE
 
 
 @pytest.fixture
@@ -26,6 +28,24 @@ def run(words, given, environment={}):
 @pytest.mark.parametrize("client", ["psycopg2", "psycopg", "pipeline", "sqlalchemy", "sqlalchemy-orm", "django"])
 def test_python(given, client):
     run([python(), CLIENTS / "python_sync.py", client], given)
+
+
+POOLERS = {"PgBouncer 1.18": ("psycopg2", lambda *where: PgBouncer(*where, pool_size=2, program=PROGRAM)),
+           "PgBouncer 1.24": ("psycopg", lambda *where: PgBouncer(*where, pool_size=2, program=later_program(),
+                                                                  settings=["max_prepared_statements = 20"]))}
+
+
+@pytest.mark.parametrize("name", POOLERS)
+def test_pooler(world, given, name):
+    """Before PgBouncer 1.21 drivers cannot prepare statements."""
+    client, start = POOLERS[name]
+    world.sql("ALTER ROLE svc SET bodata.shared_connections = on")
+    try:
+        with start(world.server, *SERVICE, world.dbname) as pooler:
+            given["where"] |= dict(port=pooler.port, sslmode="disable")
+            run([python(), CLIENTS / "python_sync.py", client], given)
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.shared_connections")
 
 
 @pytest.mark.parametrize("client", ["psycopg", "asyncpg", "sqlalchemy"])

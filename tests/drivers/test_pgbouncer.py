@@ -7,6 +7,7 @@ import itertools
 import asyncpg
 import psycopg
 import pytest
+from harness.pooler import PgBouncer, later_program
 from harness.world import SERVICE
 
 CARRIER = {"alice": "UA", "bob": "AA"}
@@ -118,3 +119,29 @@ def test_what_has_no_effect_between_users(connect, tokens, setting):
     with bobs.transaction():
         bobs.execute(PRESENT.format("%s"), (tokens["bob"],))
         assert bobs.execute(f"SHOW {name}").fetchone() == before
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_who_has_ended_their_transaction_goes_on_with_a_new_connection(world, tokens, is_told):
+    """Which the server takes for the application's, unless it is told that a pooler shares its connections."""
+    world.sql(f"ALTER ROLE svc SET bodata.shared_connections = {is_told}")
+    try:
+        with PgBouncer(world.server, *SERVICE, world.dbname, pool_size=2, program=later_program()) as pooler:
+            clients = {user: psycopg.connect(host="127.0.0.1", port=pooler.port, user=SERVICE[0], password=SERVICE[1],
+                                             dbname=world.dbname, autocommit=True) for user in ("alice", "bob", "carol")}
+
+            def begin(user):
+                clients[user].execute("BEGIN")
+                clients[user].execute(PRESENT.format("%s"), (tokens[user],))
+
+            begin("alice")
+            clients["alice"].execute("COMMIT")
+            begin("carol")  # on the one connection that there was
+            clients["alice"].execute("SET search_path = alice, pg_catalog")
+            begin("bob")
+            [(path,)] = clients["bob"].execute("SHOW search_path").fetchall()
+            for client in clients.values():
+                client.close()
+        assert (path == "alice, pg_catalog") != is_told, path
+    finally:
+        world.sql("ALTER ROLE svc RESET bodata.shared_connections")

@@ -93,7 +93,7 @@ def test_the_service_user_itself_is_refused_at_the_switch(world):
 @pytest.mark.parametrize("setting, value, sqlstate", [
     ("token_idle_ttl", "0", "22023"), ("token_idle_ttl", "-1", "22023"), ("token_idle_ttl", "abc", "22023"),
     ("token_idle_ttl", "1000 days", "22023"), ("token_revalidate_interval", "-1", "22023"),
-    ("token_cache_size", "0", "22023"), ("token_cache_size", "1e99", "22023"), ("require_token", "perhaps", "22023"),
+    ("token_cache_size", "0", "22023"), ("token_cache_size", "1e99", "22023"), ("require_token", "perhaps", "22023"), ("shared_connections", "perhaps", "22023"),
     ("map_by_username", "", "22023"), ("map_by_username_iamids", '"unclosed', "22023"),
     ("session_settings", "a,,b", "22023"), ("session_settings", "role", "22023"),
     ("session_settings", "*", "22023"), ("session_settings", "search_path", "22023"),

@@ -37,6 +37,14 @@ def pgaudit(version):
     compile_library(version, debian.source(PGAUDIT[version]) / "pgaudit.c", "pgaudit", headers, headers / "mit-krb5")
 
 
+def set_user(version):
+    """Compiles set_user; its functions, as SQL. Raises `debian.Unavailable` where it cannot be had."""
+    source = debian.source("postgresql-set-user")
+    compile_library(version, source / "src" / "set_user.c", "set_user", source / "src")
+    script = (source / "extension" / "set_user.sql").read_text()
+    return script[script.index("CREATE FUNCTION"):].replace("@extschema@", "public").replace("MODULE_PATHNAME", "set_user")
+
+
 def build_extension(version, package):
     """Compiles an extension from Debian's source into the tree of a version, once."""
     tree = BUILD / "pg" / version

@@ -96,6 +96,33 @@ def sums():
     return {name: checksum for checksum, name in (line.split("  ") for line in lines)}
 
 
+def number(version):
+    return [int(digits) for digits in re.findall(r"\d+", version)]
+
+
+def releases():
+    """The versions of all releases, the oldest first."""
+    return sorted((name[1] for name in map(re.compile(r"immuta_ext--([^-]+)\.sql$").match, sums()) if name), key=number)
+
+
+def trees_of(version, major):
+    """Trees of PostgreSQL, in which that of a major has a released version: built from its tag, once."""
+    trees = BUILD / "released" / version
+    if not (trees / major / "lib" / LIBRARY).exists():
+        sources = trees / "sources"
+        for folder in (sources, trees / major):
+            shutil.rmtree(folder, ignore_errors=True)
+        sources.mkdir(parents=True)
+        archive = subprocess.run(["git", "archive", f"v{version}"], cwd=ROOT, check=True, capture_output=True).stdout
+        subprocess.run(["tar", "x", "-C", sources], input=archive, check=True)
+        shutil.copytree(BUILD / "pg" / major, trees / major, symlinks=True, ignore=shutil.ignore_patterns("immuta_ext*"), copy_function=os.link)
+        # Crates with a folder of their own: what it is built from is not what this tree is built from.
+        subprocess.run([sources / "tools/install", major], check=True,
+                       env=dict(os.environ, IMMUTA_BUILD=str(BUILD), IMMUTA_PG_TREES=str(trees), CARGO_TARGET_DIR=str(BUILD / "released/target")))
+        shutil.rmtree(sources)
+    return trees
+
+
 def symbols(text):
     """The functions in C that a script names."""
     return set(re.findall(r"'MODULE_PATHNAME', '(\w+)'", text))

@@ -1,7 +1,8 @@
-"""The image that the recipe of packaging/ makes of the archive."""
+"""The images that the recipes of packaging/ make of the archive."""
 
 import json
 import re
+import shlex
 import shutil
 import tarfile
 
@@ -11,20 +12,72 @@ from pages import VERSION
 # The newest: extension_control_path is of 18.
 NEWEST = VERSIONS[-1]
 # Debian's buildah, in a clean system.
-BUILDAH = "export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot\n"
+BUILDAH = "export BUILDAH_ISOLATION=chroot\n"
+# Where overlays cannot be had. Told in a file, or the next command takes another for the last that was used.
+STORAGE = """apt-get install buildah
+printf '[storage]\\ndriver = "vfs"\\nrunroot = "/run/storage"\\ngraphroot = "/var/lib/storage"\\n' >/etc/containers/storage.conf
+"""
 
 
-def recipe(name, tag):
+# In the image: a server as it starts there, and a transaction with a token.
+SERVER = """
+    initdb -D /tmp/data >/dev/null
+    {command} -D /tmp/data -c listen_addresses= -c unix_socket_directories=/tmp >/tmp/log 2>&1 &
+    for _ in $(seq 600); do ! pg_isready -q -h /tmp || break; sleep 0.1; done
+    psql -X -q -At -h /tmp postgres <<'END'
+    CREATE EXTENSION immuta_ext;
+    CREATE ROLE svc LOGIN IN ROLE bodata_impersonate_user;
+    CREATE ROLE ursula;
+    CREATE TABLE orders AS SELECT 'EU' AS region;
+    GRANT SELECT ON orders TO ursula;
+    CREATE TABLE leaflet AS SELECT 'anybody';
+    GRANT SELECT ON leaflet TO PUBLIC;
+    SELECT immuta.create_user('ursula', postgres_role => 'ursula') IS NULL AS none \\gset
+    SELECT immuta.issue_token('ursula') AS token \\gset
+    \\connect - svc
+    BEGIN;
+    SET LOCAL bodata.impersonation_token = :'token';
+    SELECT current_user, region FROM orders;
+    COMMIT;
+    TABLE leaflet;
+    \\echo :SQLSTATE
+END
+    kill $!
+    wait
+"""
+
+
+def recipe(name, tag, major=NEWEST):
     """The command that the recipe names, with a place for the image."""
     [command] = re.findall(r"^#   (buildah build .*)$", (ROOT / "packaging" / name).read_text(), re.M)
-    return command.replace("pg18", f"pg{NEWEST}").replace("build ", f"build -t {tag} ", 1)
+    return command.replace("pg18", f"pg{major}").replace("build ", f"build -t {tag} ", 1)
+
+
+def test_server(system, packed):
+    """On Debian's PostgreSQL, of which the base is made as it is installed: no registry of images is asked."""
+    archive = packed("15")[1]
+    there = system("bookworm", "server-image")
+    there.put(archive)
+    there.run(f"tar xzf {archive.name}; apt-get install postgresql-15")
+    left = " ".join(f"--exclude={name}" for name in ("./root", "./tmp", "./var/cache", "./var/lib/apt", "'*llvm*'", "'*LLVM*'", "./usr/share/doc"))
+    there.run(f"tar --one-file-system -C / -cf /tmp/base.tar {left} .\n" + STORAGE)
+    there.run(BUILDAH + """
+        mkdir /tmp/base; mv /tmp/base.tar /tmp/base
+        printf 'FROM scratch\\nADD base.tar /\\nRUN mkdir -m 1777 /tmp\\nENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin\\n' >/tmp/base/Containerfile
+        buildah build -t base /tmp/base""")
+    there.run(BUILDAH + recipe("server.Containerfile", "server", "15").replace("postgres:18", "localhost/base"))
+    command = " ".join(json.loads(there.ask(BUILDAH + "buildah inspect --type image server"))["OCIv1"]["config"]["Cmd"])
+    there.run(BUILDAH + "buildah from --name one server")
+    assert there.ask(BUILDAH + "buildah run one -- ls /tmp") == "", "nothing of the archive is left"
+    said = there.run(BUILDAH + f"buildah run --user postgres one -- bash -c {shlex.quote(SERVER.format(command=command))}")
+    assert said.stdout.splitlines() == ["ursula|EU", "42501"], said.stdout + said.stderr
 
 
 def test_extension(system, packed, tmp_path):
     archive = packed(NEWEST)[1]
     there = system("bookworm", "images")
     there.put(archive)
-    there.run(f"tar xzf {archive.name}; apt-get install buildah")
+    there.run(f"tar xzf {archive.name}\n" + STORAGE)
     there.run(BUILDAH + recipe("extension.Containerfile", "oci:/root/oci:latest"))
     there.get("/root/oci", tmp_path)
     extension(tmp_path)

@@ -1,6 +1,8 @@
-"""Upgrades between the versions that `UPGRADES` names (`14:18,17:18`): both have the library."""
+"""Upgrades between the versions that `UPGRADES` names (`14:18,17:18`): both have the library. With `RELEASES`, also from each
+release to this version of the extension, and from this one to the next."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.releases import CURRENT, releases, trees_of  # noqa: E402
 from harness.server import Server, server_environment  # noqa: E402
 from harness.world import World, impersonate, prepare, query  # noqa: E402
 
 PAIRS = [tuple(pair.split(":")) for pair in os.environ.get("UPGRADES", "17:18").split(",")]
+# None is the version of this tree, to which one that the tests make is the next. A release is built from its tag, which takes minutes.
+OLDER = [None, *(release for release in releases() if release != CURRENT)] if os.environ.get("RELEASES") else []
 USERS = ("ann", "ben", "cleo", "dora", "alice", "bob")
 SYSTEM = ("immuta_system", "system-password")
 # A schema for each tenant. pg_upgrade gives schemas new OIDs from the lowest that is free, by their names: that of sales,
@@ -110,8 +115,14 @@ def scene():
 
 
 @pytest.fixture
-def old(pair, preload, scene):
-    server = Server(pair[0], f"old-{pair[1]}", preload=preload)
+def release():
+    """Whose library the old cluster has: that of the build."""
+    return None
+
+
+@pytest.fixture
+def old(pair, preload, scene, release):
+    server = Server(pair[0], f"old-{pair[1]}", preload=preload, trees=release and trees_of(release, pair[0]))
     server.create("--data-checksums")
     preload_by_file(server)
     try:
@@ -142,12 +153,21 @@ def preload_by_file(server):
             conf.write("shared_preload_libraries = 'immuta_ext'\n")
 
 
-def pg_upgrade(old, new, *options):
+def pg_upgrade(old, new, *options, **environment):
     words = [*new.as_user, new.program("pg_upgrade"), "--old-bindir", old.tree / "bin", "--new-bindir", new.tree / "bin",
              "--old-datadir", old.data, "--new-datadir", new.data, "--username", "postgres", "--socketdir", new.home, *options]
     done = subprocess.run([str(word) for word in words], cwd=new.home, text=True, capture_output=True,
-                          env=server_environment(new.tree, PGPASSWORD=new.superuser_password))
+                          env=server_environment(new.tree, PGPASSWORD=new.superuser_password, **environment))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def restore(old, new, folder, *options):
+    """With the new version's programs, as PostgreSQL's manual advises."""
+    roles = client_of(new, old, "pg_dumpall", "--globals-only", "--database", "postgres")
+    client_of(new, old, "pg_dump", "-Fc", "--create", *options, "-f", folder / "dump", "--dbname", "immuta")
+    new.psql(input="\n".join(line for line in roles.splitlines() if not re.match(r"(CREATE|ALTER) ROLE postgres\b", line)), dbname="postgres")
+    new.run_client("pg_restore", "--create", "-d", "postgres", "--exit-on-error", "--jobs", "4", folder / "dump")
+    return World(new)
 
 
 def client_of(new, old, program, *args):

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from conftest import ACCESS, PAIRS, ROLES, SYSTEM, sees, unwell
 from harness.fixtures import refuses
-from harness.releases import CURRENT, NEXT, PRELOADED, Tree, library_of_next, shape
+from harness.releases import CURRENT, NEXT, PRELOADED, RELEASED, Tree, library_of_next, releases, shape
 from harness.server import ROOT, Server
 from harness.world import World, impersonate, prepare, query
 
@@ -315,6 +315,16 @@ def test_its_result_is_that_of_a_new_installation(world, tree):
         tree.offer(NEXT, scripts(tree, (MORE + CLOSED).replace(forgotten, "")))
         found = differences(new, database(world, f"forgotten{at}", chain))
         assert any(shown in line for line in found), forgotten
+
+
+def test_each_release_becomes_this_version(world, tree):
+    """By the scripts that were frozen, and those between them."""
+    world.dbname = "postgres"
+    tree.offer(CURRENT, {file.name: file.read_text() for folder in (RELEASED, ROOT / "sql") for file in folder.glob("immuta_ext--*.sql")})
+    new = database(world, "new", ["CREATE EXTENSION immuta_ext"])
+    for at, release in enumerate({*releases(), CURRENT}):
+        chain = [f"CREATE EXTENSION immuta_ext VERSION '{release}'", "ALTER EXTENSION immuta_ext UPDATE"]
+        assert len(new) > 3000 and differences(new, database(world, f"release{at}", chain)) == [], release
 
 
 def test_an_update_that_changes_nothing_but_the_version(world, tree):

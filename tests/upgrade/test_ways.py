@@ -1,33 +1,26 @@
-"""docs/operations.md, "Upgrading by logical replication" and "Upgrading by switch-over": the same people have the same access before and
-after.
+"""docs/operations.md, "Upgrading by logical replication" and "Upgrading by switch-over", and both ways of "Upgrading PostgreSQL" to where a
+newer version of the extension is: the same people have the same access before and after.
 """
 
 import re
 
 import pytest
-from conftest import ACCESS, PAIRS, ROLES, client_of, sees, unwell
+from conftest import ACCESS, OLDER, PAIRS, ROLES, pg_upgrade, preload_by_file, restore, sees, unwell
 from harness.fixtures import refuses, wait_until
 from harness.releases import CURRENT, NEXT, Tree, library_of_next
 from harness.server import Server
 from harness.standby import Standby
 from harness.world import World, impersonate, prepare, query
-from test_update import MORE, READ, scripts
-from test_upgrade import manual, prepared
+from test_update import MORE, READ, anybody, is_held, reads_masked, scripts, works
+from test_upgrade import check, manual, prepared
 
 VERSION = max(new for _, new in PAIRS)
+SCENE = ROLES + ACCESS, "CREATE SCHEMA sales"
+NEWEST = next(pair for pair in PAIRS if pair[1] == VERSION)
+STEPS = pytest.mark.parametrize("release, pair, scene", [(older, pair, SCENE) for older in OLDER for pair in (PAIRS if older else [NEWEST])])
 
 
-def restored(old, new, tmp_path):
-    """As in test_upgrade.py, without rows of tables that are published."""
-    roles = client_of(new, old.server, "pg_dumpall", "--globals-only", "--database", "postgres")
-    without = [f"--exclude-table-data={schema}.*" for schema in ("sales", "app", "private")]
-    client_of(new, old.server, "pg_dump", "-Fc", "--create", *without, "-f", tmp_path / "dump", "--dbname", "immuta")
-    new.psql(input="\n".join(line for line in roles.splitlines() if not re.match(r"(CREATE|ALTER) ROLE postgres\b", line)), dbname="postgres")
-    new.run_client("pg_restore", "--create", "-d", "postgres", "--exit-on-error", "--jobs", "4", tmp_path / "dump")
-    return World(new)
-
-
-@pytest.mark.parametrize("preload, scene", [("shared", (ROLES + ACCESS, "CREATE SCHEMA sales"))], ids=["shared"])
+@pytest.mark.parametrize("preload, scene", [("shared", SCENE)], ids=["shared"])
 def test_logical_replication(pair, old, new, tmp_path):
     publish, adopt, subscribe, sequences = manual("Upgrading by logical replication")
     old.sql("ALTER SYSTEM SET wal_level = 'logical'")
@@ -36,7 +29,7 @@ def test_logical_replication(pair, old, new, tmp_path):
     _, _, token, _ = prepared(old)
     old.sql(old.value(publish.replace("\\gexec", "")))
     new.start()
-    world = restored(old, new, tmp_path)
+    world = restore(old.server, new, tmp_path, *(f"--exclude-table-data={schema}.*" for schema in ("sales", "app", "private")))
     world.sql(adopt)
     assert unwell(world) == ([], []) and world.sql("SELECT count(*) FROM sales.orders") == [(0,)]
     world.sql(subscribe.replace("host=old dbname=immuta user=replicator", f"{Standby.connection_to(old.server)} dbname=immuta"))
@@ -61,6 +54,69 @@ def test_logical_replication(pair, old, new, tmp_path):
         service.rollback()
         impersonate(service, world.token("ann"))
         assert query(service, "INSERT INTO sales.orders (region, amount) VALUES ('EU', 5) RETURNING id") == [(5,)]
+
+
+@pytest.fixture
+def newer(release, pair, preload, old):
+    """A cluster that nobody has used, with a later version of the extension than the old one's."""
+    tree = None
+    if not release:
+        tree = Tree(pair[1], "newer")
+        tree.install(library_of_next(pair[1]))
+        tree.offer(NEXT, scripts(tree))
+    server = Server(pair[1], "newer", preload=preload, trees=tree and tree.root, environment={"IMMUTA_NEXT_VERSION": "1"})
+    try:
+        server.create("--data-checksums", password=old.server.superuser_password)
+        preload_by_file(server)
+        yield server
+    finally:
+        server.destroy()
+        if tree:
+            tree.remove()
+
+
+def version(world):
+    return world.value("SELECT extversion FROM pg_extension WHERE extname = 'immuta_ext'")
+
+
+@STEPS
+def test_pg_upgrade_to_a_newer_version_of_the_extension(release, pair, old, newer):
+    """The SQL comes along as it was, and is older than the library that it meets."""
+    old.sql("ALTER ROLE cleo LOGIN PASSWORD 'cleo-password'; SELECT immuta.set_user_groups('cleo', '{readers}')")
+    before, records, token, _ = prepared(old)
+    old.admin.close()
+    old.server.stop()
+    pg_upgrade(old.server, newer, **newer.environment)
+    newer.start()
+    world = World(newer)
+    assert version(world) == (release or CURRENT)
+    service, plain = world.connect(), world.connect("plain", "plain-password")
+    plain.autocommit = True
+    is_held(world, service, token, "ALTER EXTENSION immuta_ext UPDATE")
+    anybody(world, plain)
+    with refuses("42501"):
+        reads_masked(world)
+    [(ok, detail)] = world.sql("SELECT ok, detail FROM immuta.doctor()")
+    assert not ok and "is older than its library" in detail
+    world.sql("ALTER EXTENSION immuta_ext UPDATE")
+    assert version(world) == (CURRENT if release else NEXT)
+    works(service, token)
+    assert reads_masked(world)
+    service.close()
+    # DDL and recorded uses adopt; where there was none, this does.
+    world.sql("SELECT * FROM immuta.sync()")
+    check(world, pair, before, records, token, adopted=True)
+
+
+@STEPS
+@pytest.mark.parametrize("preload", ["shared"])
+def test_dump_and_restore_to_a_newer_version_of_the_extension(release, pair, old, newer, tmp_path):
+    """Which is new there, and takes what the older one kept."""
+    before, records, token, _ = prepared(old)
+    newer.start()
+    world = restore(old.server, newer, tmp_path)
+    assert version(world) == (CURRENT if release else NEXT)
+    check(world, pair, before, records, token)
 
 
 def test_switch_over():

@@ -3,7 +3,8 @@
 //! Before a session's first user nobody but the application has sent anything: it may set these, as it may in the options
 //! of the connection, by a SET of its own (not in a function or with `set_config()`). From then on whoever sets one may
 //! be the user who ended their transaction, and the next one would meet it: a SET that changes nothing is fine, any other
-//! has no effect but a WARNING.
+//! has no effect but a WARNING. Where a pooler hands connections over between transactions (`bodata.shared_connections`),
+//! that user may be the first on another connection, and it holds from the start.
 
 /// A setting that is let through until the session has its first user.
 #[derive(Debug, PartialEq, Eq)]

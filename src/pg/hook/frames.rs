@@ -58,10 +58,9 @@ pub fn install(handlers: StatementHandlers) {
         pg_sys::needs_fmgr_hook = Some(needs_fmgr);
         PREVIOUS_STATISTICS = pg_sys::get_relation_stats_hook;
         pg_sys::get_relation_stats_hook = Some(statistics);
-        PREVIOUS_INFORMATION = pg_sys::get_relation_info_hook;
-        pg_sys::get_relation_info_hook = Some(information);
     }
     compat::hook_planner::<Ours>();
+    compat::hook_relations::<Ours>();
     compat::hook_executor_run::<Ours>();
     compat::hook_executor_check_perms::<Ours>();
 }
@@ -74,7 +73,6 @@ static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 static mut PREVIOUS_LOOK_UP: pg_sys::needs_fmgr_hook_type = None;
 static mut PREVIOUS_STATISTICS: pg_sys::get_relation_stats_hook_type = None;
-static mut PREVIOUS_INFORMATION: pg_sys::get_relation_info_hook_type = None;
 
 #[allow(ffi_unwind_calls)]
 unsafe extern "C-unwind" fn process_utility(
@@ -286,26 +284,6 @@ unsafe extern "C-unwind" fn statistics(
     }
 }
 
-/// The planner has learned about a table.
-#[allow(ffi_unwind_calls)]
-unsafe extern "C-unwind" fn information(
-    root: *mut pg_sys::PlannerInfo,
-    oid: pg_sys::Oid,
-    with_children: bool,
-    relation: *mut pg_sys::RelOptInfo,
-) {
-    // SAFETY: as in process_utility().
-    unsafe {
-        if let Some(previous) = PREVIOUS_INFORMATION {
-            previous(root, oid, with_children, relation);
-        }
-        if mask::may_be_used() && mask::has_hidden(root) {
-            mask::hide_extended_statistics(root, relation);
-            hide_widths(root, oid, relation);
-        }
-    }
-}
-
 /// The frames of hooks whose signatures differ between versions.
 struct Ours;
 
@@ -353,6 +331,16 @@ impl compat::Frames for Ours {
         // SAFETY: by contract.
         unsafe { leave_preparation(planning.frame) };
         inject::frame(Point::PlanEnds);
+    }
+
+    unsafe fn learned(root: *mut pg_sys::PlannerInfo, table: pg_sys::Oid, relation: *mut pg_sys::RelOptInfo) {
+        // SAFETY: by contract.
+        unsafe {
+            if mask::may_be_used() && mask::has_hidden(root) {
+                mask::hide_extended_statistics(root, relation);
+                hide_widths(root, table, relation);
+            }
+        }
     }
 
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Frame {

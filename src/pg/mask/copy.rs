@@ -44,11 +44,15 @@ pub unsafe fn as_query(statement: *mut pg_sys::PlannedStmt) -> Result<*mut pg_sy
                 None => Ok(statement),
             };
         }
-        if (*(*relation.0).rd_rel).relkind as u8 != b'r' || masked.next().is_none() {
+        let kind = (*(*relation.0).rd_rel).relkind as u8;
+        let partitioned = kind == b'p' && compat::COPIES_PARTITIONED;
+        if !(kind == b'r' || partitioned) || masked.next().is_none() {
             return Ok(statement);
         }
         let changed: *mut pg_sys::PlannedStmt = pg_sys::copyObjectImpl(statement.cast()).cast();
         let copy = &mut *((*changed).utilityStmt as *mut pg_sys::CopyStmt);
+        // Of a partitioned table COPY takes the partitions, of another no children.
+        (*copy.relation).inh = partitioned;
         copy.query = select(copy.relation, &columns);
         (copy.relation, copy.attlist) = (std::ptr::null_mut(), std::ptr::null_mut());
         inject::point(Point::CopyMasked);
@@ -127,7 +131,7 @@ unsafe fn columns_of(copy: &pg_sys::CopyStmt) -> Option<(Opened, Vec<Copied>, Ve
     }
 }
 
-/// `SELECT columns FROM ONLY table`, as the parser makes it.
+/// `SELECT columns FROM table`, as the parser makes it.
 ///
 /// # Safety
 /// The statement may have `table`.
@@ -135,7 +139,6 @@ unsafe fn select(table: *mut pg_sys::RangeVar, columns: &[Copied]) -> *mut pg_sy
     use pg_sys::NodeTag::*;
     // SAFETY: by contract; nodes are made in the current memory context, with copies of names.
     unsafe {
-        (*table).inh = false;
         let select = new_node::<pg_sys::SelectStmt>(T_SelectStmt);
         (*select).fromClause = pg_sys::lappend(std::ptr::null_mut(), table.cast());
         for Copied { name, .. } in columns {

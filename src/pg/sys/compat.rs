@@ -20,6 +20,8 @@ pub trait Frames {
     unsafe fn enter_run(query_desc: *mut pg_sys::QueryDesc) -> Self::Frame;
     /// `limit` is the number of rows it ran for, 0 for all.
     unsafe fn leave_run(frame: Self::Frame, query_desc: *mut pg_sys::QueryDesc, limit: u64);
+    /// The planner has learned about a table, which is locked.
+    unsafe fn learned(root: *mut pg_sys::PlannerInfo, table: pg_sys::Oid, relation: *mut pg_sys::RelOptInfo);
     /// Whether what PostgreSQL allowed is permitted; an error if not.
     unsafe fn permitted(entries: *mut pg_sys::List) -> bool;
 }
@@ -79,6 +81,49 @@ pub fn hook_planner<F: Frames>() {
         pg_sys::planner_hook = Some(planning::planner::<F>);
     }
 }
+
+// When the planner has learned about a table, another hook is called since 19.
+
+macro_rules! relations {
+    ($hook:ident: $signature:ident, $relation:ident of ($($argument:ident: $type:ty),*), $table:expr) => {
+        mod relations {
+            use super::*;
+
+            /// Plain frame: see `pg::hook::frames`.
+            #[allow(ffi_unwind_calls)]
+            pub(super) unsafe extern "C-unwind" fn learned<F: Frames>(root: *mut pg_sys::PlannerInfo, $($argument: $type),*) {
+                // SAFETY: our own frame of that hook, with the arguments PostgreSQL passed.
+                unsafe {
+                    if let Some(previous) = PREVIOUS {
+                        previous(root, $($argument),*);
+                    }
+                    if let Some(table) = $table {
+                        F::learned(root, table, $relation);
+                    }
+                }
+            }
+
+            pub(super) static mut PREVIOUS: pg_sys::$signature = None;
+        }
+
+        pub fn hook_relations<F: Frames>() {
+            // SAFETY: as in hook_planner().
+            unsafe {
+                relations::PREVIOUS = pg_sys::$hook;
+                pg_sys::$hook = Some(relations::learned::<F>);
+            }
+        }
+    };
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+relations!(get_relation_info_hook: get_relation_info_hook_type,
+    relation of (oid: pg_sys::Oid, with_children: bool, relation: *mut pg_sys::RelOptInfo),
+    Some(oid));
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+relations!(build_simple_rel_hook: build_simple_rel_hook_type,
+    relation of (relation: *mut pg_sys::RelOptInfo, entry: *mut pg_sys::RangeTblEntry),
+    ((*entry).rtekind == pg_sys::RTEKind::RTE_RELATION).then_some((*entry).relid));
 
 /// What the hook of parse analysis gets of the query's fingerprint; not to be changed since 19.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
@@ -741,6 +786,10 @@ pub unsafe fn named_memory(
         pg_sys::GetNamedDSMSegment(name.as_ptr(), size, Some(call), &mut false, set_up as *mut c_void)
     });
 }
+
+/// COPY TO takes a partitioned table since 19.
+pub const COPIES_PARTITIONED: bool =
+    !cfg!(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"));
 
 /// What sets memory up gets an argument since 19.
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
