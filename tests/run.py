@@ -101,7 +101,11 @@ class Tally:
 def build_environment(version=""):
     """The environment of tools/env.sh for a version; PWD is its crate."""
     shown = subprocess.run(["bash", "-c", '. "$0" "$1" && env -0', ROOT / "tools" / "env.sh", version], check=True, stdout=subprocess.PIPE)
-    return dict(entry.split("=", 1) for entry in os.fsdecode(shown.stdout).split("\0") if entry)
+    env = dict(entry.split("=", 1) for entry in os.fsdecode(shown.stdout).split("\0") if entry)
+    if not any((Path(env.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "incremental").glob("*")):
+        # A fifth of a first build goes into what makes the next one quicker: for whoever changes things, which is who has it.
+        env.setdefault("CARGO_INCREMENTAL", "0")
+    return env
 
 
 def linted(env):

@@ -33,6 +33,12 @@ def server_name():
 
 
 @pytest.fixture(scope="session")
+def quick_logins():
+    """pgjdbc refuses them."""
+    return False
+
+
+@pytest.fixture(scope="session")
 def world(server):
     server.psql(input=SQL, dbname="immuta")
     world = World(server)

@@ -16,7 +16,7 @@ from test_guides import serving
 @pytest.fixture(scope="module")
 def audited():
     with Server(VERSION, "web", options=[*TALKATIVE, "bodata.audit_sink=table"]) as server:
-        prepare(server)
+        prepare(server, quick=False)
         world = World(server)
         yield world
         world.admin.close()

@@ -193,7 +193,8 @@ def test_large_statements_one_after_the_other(loud, wire, seen):
     """The memory of one message is used again for the next: what was masked in one says nothing of another."""
     hidden = secret("tok")
     for number in range(400):
-        padding = "+1" * random.Random(number).randrange(3500, 32000)
+        # Sums that are this long are slow, or too deep.
+        padding = ("  " if number % 20 else "+1") * random.Random(number).randrange(3500, 32000)
         answer = wire.query(f"SELECT 1/0, set_config('bodata.impersonation_token', '{hidden}', true), 1{padding}")
         assert answer.error["C"] in ("22012", "54001")
     assert hidden not in seen()

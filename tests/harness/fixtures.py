@@ -22,11 +22,17 @@ def pytest_report_header():
 
 
 @pytest.fixture(scope="session")
-def server(server_name):
+def quick_logins():
+    """Whether all clients of the suite put up with them."""
+    return True
+
+
+@pytest.fixture(scope="session")
+def server(server_name, quick_logins):
     # With RUST_BACKTRACE on: the product must not depend on the server's environment.
     server = Server(VERSION, server_name, environment={"RUST_BACKTRACE": "1"}, options=TALKATIVE)
     with server:
-        prepare(server)
+        prepare(server, quick=quick_logins)
         yield server
 
 

@@ -57,6 +57,13 @@ def kind_of(alg):
     return KINDS.get(alg, "RSA")
 
 
+@functools.cache
+def imported(key, kind):
+    """For joserfc, once for each: checking an RSA key takes many times as long as signing with it."""
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return import_key(pem, {"RSA": "RSA", "Ed25519": "OKP"}.get(kind, "EC"))
+
+
 def number(value, size=None):
     return b64(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
 
@@ -146,9 +153,7 @@ class Issuer:
         head = {"alg": alg, "typ": "at+jwt", "kid": kid, **(header or {})}
         head = {name: value for name, value in head.items() if value is not None}
         registry = jws.JWSRegistry(algorithms=[alg], strict_check_header=False)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        private = import_key(pem, {"RSA": "RSA", "Ed25519": "OKP"}.get(kind_of(alg), "EC"))
-        return jws.serialize_compact(head, json.dumps(self.claims(sub, **claims)), private, registry=registry)
+        return jws.serialize_compact(head, json.dumps(self.claims(sub, **claims)), imported(key, kind_of(alg)), registry=registry)
 
     def forged(self, header=None, payload=None, key=None, alg=None, sign=None):
         """Header and payload as they are given: dicts, or texts that are no good JSON."""

@@ -189,11 +189,11 @@ def test_a_renewal_that_is_rolled_back(login, token, logins):
     logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1h'")
     logins.sql("ALTER ROLE bi SET bodata.token_revalidate_interval = 1")
     try:
-        wire, expiring = login(token(seconds=-28)), token(seconds=-28)
+        wire, expiring = login(token(seconds=-26)), token(seconds=-26)
         renew = f"SET bodata.impersonation_token = '{token()}'"
         assert run(wire, "BEGIN", renew, "SELECT 1", "ROLLBACK", renew + "; SELECT 1/0") == [None] * 4 + ["22012"]
         assert run(wire, "BEGIN", f"SET bodata.impersonation_token = '{expiring}'", "SELECT 1", "ROLLBACK") == [None] * 4
-        time.sleep(3.2)
+        time.sleep(4.2)
         assert rows(wire, "SELECT current_user") == [["alice"]]
         assert run(wire, "RESET ALL", "SELECT 1") == [None, None]
         assert run(wire, f"SET bodata.impersonation_token = '{expiring}'") == ["28000"], "it has expired, and was not taken over"
@@ -207,11 +207,11 @@ def test_what_gave_its_place_is_as_any_other(login, token, logins):
     logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1h'")
     logins.sql("ALTER ROLE bi SET bodata.token_revalidate_interval = '5min'")
     try:
-        first = token(seconds=-28)
+        first = token(seconds=-27)
         wire = login(first)
         assert rows(wire, "SELECT current_user") == [["alice"]]
         assert run(wire, f"SET bodata.impersonation_token = '{token()}'", "SELECT 1") == [None, None]
-        time.sleep(2.2)
+        time.sleep(3.2)
         assert run(wire, f"SET bodata.impersonation_token = '{first}'") == ["28000"]
         assert rows(wire, "SELECT current_user") == [["alice"]]
     finally:
@@ -220,8 +220,8 @@ def test_what_gave_its_place_is_as_any_other(login, token, logins):
 
 def test_the_end_of_the_token_is_the_end(login, token):
     """Unless a fresh one comes: then the session goes on."""
-    wire = login(token(seconds=-28))
-    time.sleep(2.2)
+    wire = login(token(seconds=-27))
+    time.sleep(3.2)
     assert wire.simple("SELECT 1").send().read().error["C"] == "28000"
     assert wire.simple("SELECT count(*) FROM app.flights").send().read().error["C"] == "28000"
     assert wire.simple(f"SET bodata.impersonation_token = '{token('bob')}'").send().read().error["C"] == "42501"
@@ -233,24 +233,23 @@ def test_the_end_of_the_token_is_the_end(login, token):
 @pytest.mark.parametrize("revalidate", ["0", "5min"])
 def test_a_connection_may_outlive_its_token(login, token, logins, revalidate):
     """By so much, and no token but that with which it was opened: an expired one opens and renews nothing."""
-    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '2s'")
+    logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '6s'")
     logins.sql(f"ALTER ROLE bi SET bodata.token_revalidate_interval = '{revalidate}'")
     try:
         assert refused(login, token(seconds=-31))["C"] == "28000"
-        begun = time.monotonic()
-        wire = login(token(seconds=-29, jti=f"outlived-{revalidate}"))
+        wire = login(token(seconds=-27, jti=f"outlived-{revalidate}"))
         old = token(seconds=-31)
-        time.sleep(1.3 - (time.monotonic() - begun))
+        time.sleep(3.2)
         assert rows(wire, "SELECT current_user, expires_at > now() FROM immuta.whoami()") == [["alice", "t"]]
         assert wire.simple("DISCARD ALL").send().read().error is None
         assert rows(wire, "SELECT current_user") == [["alice"]]
         assert wire.simple(f"SET bodata.impersonation_token = '{old}'").send().read().error["C"] == "28000"
         assert rows(wire, "SELECT current_user") == [["alice"]]
         # What a renewal brings is outlived likewise.
-        assert wire.simple(f"SET bodata.impersonation_token = '{token(seconds=-29)}'").send().read().error is None
-        time.sleep(1.3)
+        assert wire.simple(f"SET bodata.impersonation_token = '{token(seconds=-27)}'").send().read().error is None
+        time.sleep(3.2)
         assert rows(wire, "SELECT current_user") == [["alice"]]
-        time.sleep(2)
+        time.sleep(6)
         assert wire.simple("SELECT 1").send().read().error["C"] == "28000"
         assert wire.simple("SELECT count(*) FROM app.flights").send().read().error["C"] == "28000"
     finally:
@@ -260,8 +259,8 @@ def test_a_connection_may_outlive_its_token(login, token, logins, revalidate):
 def test_who_is_revoked_outlives_nothing(login, token, logins):
     logins.sql("ALTER ROLE bi SET bodata.oauth_session_lifetime = '1d'")
     try:
-        wire = login(token(seconds=-29))
-        time.sleep(1.1)
+        wire = login(token(seconds=-27))
+        time.sleep(3.1)
         assert rows(wire, "SELECT current_user") == [["alice"]]
         logins.sql("SELECT immuta.disable_user('alice')")
         assert wire.simple("SELECT 1").send().read().error["C"] == "28000"

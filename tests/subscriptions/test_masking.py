@@ -89,8 +89,8 @@ def test_exceptions_are_those_of_policies(masking, exception, excepted):
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 def test_plans_follow_exceptions(masking, mode):
-    """A statement that a driver keeps, while the user is excepted and is so no more."""
-    masking.sql(SSN)
+    """A statement that a driver keeps, while the user is excepted and is so no more: when nothing changes but memberships, too."""
+    masking.sql(SSN + ", immuta.add_user_to_group('ben', 'hr')")
     dsn = masking.world.server.dsn(*SERVICE, masking.world.dbname, options=f"-c plan_cache_mode={mode}")
     with psycopg.connect(**dsn, prepare_threshold=0) as connection:
         for change in ("add_user_to_group", "remove_user_from_group") * 2:

@@ -92,6 +92,9 @@ class Person:
     def option(self, name, is_on):
         self.ask("post", f"/sqleditor/{name}/{self.tool}", is_on)
 
+    def prefer(self, module, name, value):
+        self.ask("put", "/preferences/update", {"pref_data": json.dumps([{"module": module, "name": name, "value": value}])})
+
     def query(self, sql, *values):
         for value in values:
             sql = sql.replace("?", str(value) if isinstance(value, int) else f"'{value}'", 1)
@@ -197,8 +200,13 @@ def tour(app):
         tables = person.ask("get", f"/browser/table/nodes/1/{at}/{schema}/")["data"]
         table = next(node["_id"] for node in tables if node["label"] == "orders")
         see(f"{login} properties", lambda: shown(f"/browser/table/obj/1/{at}/{schema}/{table}"))
-        see(f"{login} columns", lambda: shown(f"/browser/column/nodes/1/{at}/{schema}/{table}/"))
         see(f"{login} sql", lambda: shown(f"/browser/table/sql/1/{at}/{schema}/{table}"))
+        if login == "service":
+            person.prefer("browser", "table_row_count_threshold", 0)
+            see("properties without counting", lambda: shown(f"/browser/table/obj/1/{at}/{schema}/{table}"))
+            see("sql without counting", lambda: shown(f"/browser/table/sql/1/{at}/{schema}/{table}"))
+            person.prefer("browser", "table_row_count_threshold", 2000)
+        see(f"{login} columns", lambda: shown(f"/browser/column/nodes/1/{at}/{schema}/{table}/"))
         see(f"{login} locks", lambda: shown(f"/dashboard/locks/{at}"))
         see(f"{login} configuration", lambda: shown(f"/dashboard/config/{person.server}"))
         see(f"{login} activity", lambda: shown(f"/dashboard/activity/{at}"))
