@@ -22,6 +22,7 @@ printf '[storage]\\ndriver = "vfs"\\nrunroot = "/run/storage"\\ngraphroot = "/va
 # In the image: a server as it starts there, and a transaction with a token.
 SERVER = """
     initdb -D /tmp/data >/dev/null
+    postgres -D /tmp/data -C shared_preload_libraries
     {command} -D /tmp/data -c listen_addresses= -c unix_socket_directories=/tmp >/tmp/log 2>&1 &
     for _ in $(seq 600); do ! pg_isready -q -h /tmp || break; sleep 0.1; done
     psql -X -q -At -h /tmp postgres <<'END'
@@ -70,7 +71,7 @@ def test_server(system, packed):
     there.run(BUILDAH + "buildah from --name one server")
     assert there.ask(BUILDAH + "buildah run one -- ls /tmp") == "", "nothing of the archive is left"
     said = there.run(BUILDAH + f"buildah run --user postgres one -- bash -c {shlex.quote(SERVER.format(command=command))}")
-    assert said.stdout.splitlines() == ["ursula|EU", "42501"], said.stdout + said.stderr
+    assert said.stdout.splitlines() == ["immuta_ext", "ursula|EU", "42501"], said.stdout + said.stderr
 
 
 def test_extension(system, packed, tmp_path):
