@@ -4,7 +4,7 @@ import os
 import struct
 import subprocess
 
-from .server import BUILD, ROOT
+from .server import BUILD, ROOT, run_prefix
 
 HANGS = "anything.hangs.invalid"
 
@@ -27,12 +27,12 @@ def hanging_names():
 class Clock:
     """A server's clock, which can be set; `environment` is for the server."""
 
-    def __init__(self, file):
-        self.file = file
-        file.parent.mkdir(exist_ok=True)
+    def __init__(self, name):
+        self.file = BUILD / "run" / f"{run_prefix()}clock-{name}"
+        self.file.parent.mkdir(exist_ok=True)
         self.set(0)
-        file.chmod(0o644)
-        self.environment = {**_shim("clock"), "CLOCK_FILE": str(file)}
+        self.file.chmod(0o644)
+        self.environment = {**_shim("clock"), "CLOCK_FILE": str(self.file)}
 
     def set(self, offset, pause=0):
         """So many seconds from the true time; so many microseconds pass between learning it and making use of it."""

@@ -6,7 +6,7 @@ import pytest
 from conftest import ENVIRONMENT, INVALID, outcome
 from harness.fixtures import TALKATIVE, VERSION, carriers, logs_no_secret, no_process_crashed, refuses
 from harness.issuer import Issuer
-from harness.server import BUILD, Server
+from harness.server import Server
 from harness.shims import Clock
 from harness.world import World, impersonate, prepare
 
@@ -15,7 +15,7 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def clock():
-    return Clock(BUILD / "run" / f"clock-{VERSION}")
+    return Clock(VERSION)
 
 
 @pytest.fixture(scope="module")
