@@ -28,7 +28,7 @@ class Clock:
     """A server's clock, which can be set; `environment` is for the server."""
 
     def __init__(self, name):
-        self.file = BUILD / "run" / f"{run_prefix()}clock-{name}"
+        self.file = BUILD / "run" / f"{run_prefix()}{name}.clock"
         self.file.parent.mkdir(exist_ok=True)
         self.set(0)
         self.file.chmod(0o644)
