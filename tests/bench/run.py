@@ -227,6 +227,8 @@ def messages(server, tokens):
 def measure(server, tokens):
     """{row: {kind of query: cost}}, and single figures."""
     costs, single = {}, {}
+    print(f"\nPostgreSQL {server.version}: server instructions per transaction (BEGIN, indexed SELECT, END)\n\n"
+          f"  {'':<42}" + "".join(f"{form:>10}" for form in QUERIES))
 
     def take(name, user, first, shape=transaction):
         costs[name] = {form: server.cost(user, shape(first, query)) for form, query in QUERIES.items()}
@@ -328,8 +330,6 @@ def main():
     reached = True
     for version in arguments.versions:
         release_tree(version)
-        print(f"\nPostgreSQL {version}: server instructions per transaction (BEGIN, indexed SELECT, END)\n\n"
-              f"  {'':<42}" + "".join(f"{form:>10}" for form in QUERIES))
         server = CountedServer(version, "bench")
         try:
             tokens = server.prepare()
