@@ -177,6 +177,17 @@ def reads_masked(world, connection=None):
             own.close()
 
 
+def waits_for_update(world, service, plain, token):
+    """The SQL is older than the library: nobody has more access than before, who has nothing to do with it notices nothing."""
+    is_held(world, service, token, "ALTER EXTENSION immuta_ext UPDATE")
+    anybody(world, plain)
+    # What is masked is not read.
+    with refuses("42501"):
+        reads_masked(world)
+    [(ok, detail)] = world.sql("SELECT ok, detail FROM immuta.doctor()")
+    assert not ok and "is older than its library" in detail
+
+
 @pytest.mark.parametrize("preload", ["session", "shared"])
 def test_an_update(world, tree, preload):
     server = world.server
@@ -219,13 +230,7 @@ def test_an_update(world, tree, preload):
         # The new library with the old SQL.
         world.admin.close()
         new = world.connect()
-        is_held(world, new, token, "ALTER EXTENSION immuta_ext UPDATE")
-        anybody(world, plain)
-        # What is masked is not read.
-        with refuses("42501"):
-            reads_masked(world)
-        [(ok, detail)] = world.sql("SELECT ok, detail FROM immuta.doctor()")
-        assert not ok and "is older than its library" in detail
+        waits_for_update(world, new, plain, token)
         world.sql("SET ROLE data_owner; CREATE TABLE sales.meanwhile (id int); DROP TABLE sales.meanwhile; RESET ROLE")
         # An update that fails in its last statement leaves nothing.
         was = shape(server, "immuta")

@@ -11,7 +11,7 @@ from harness.releases import CURRENT, NEXT, Tree, library_of_next
 from harness.server import Server
 from harness.standby import Standby
 from harness.world import World, impersonate, prepare, query
-from test_update import MORE, READ, anybody, is_held, reads_masked, scripts, works
+from test_update import MORE, READ, reads_masked, scripts, waits_for_update, works
 from test_upgrade import check, manual, prepared
 
 VERSION = max(new for _, new in PAIRS)
@@ -92,12 +92,7 @@ def test_pg_upgrade_to_a_newer_version_of_the_extension(release, pair, old, newe
     assert version(world) == (release or CURRENT)
     service, plain = world.connect(), world.connect("plain", "plain-password")
     plain.autocommit = True
-    is_held(world, service, token, "ALTER EXTENSION immuta_ext UPDATE")
-    anybody(world, plain)
-    with refuses("42501"):
-        reads_masked(world)
-    [(ok, detail)] = world.sql("SELECT ok, detail FROM immuta.doctor()")
-    assert not ok and "is older than its library" in detail
+    waits_for_update(world, service, plain, token)
     world.sql("ALTER EXTENSION immuta_ext UPDATE")
     assert version(world) == (CURRENT if release else NEXT)
     works(service, token)
