@@ -12,7 +12,7 @@ from environments import CLIENTS, jars, libraries, php, python, ruby
 from harness import debian
 from harness.pooler import PgPool
 from harness.world import SERVICE
-from test_guides import SEEN, request, serving
+from test_guides import EXAMPLES, SEEN, request, serving
 from test_matrix import run
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
@@ -27,7 +27,7 @@ def login(world):
 
 def rails(home, login):
     words, environment = ruby("ruby-rails")
-    return [*words, PROGRAMS / "rails_application.rb"], {**environment, "RAILS_ENV": "production"}
+    return [*words, PROGRAMS / "rails_application.rb"], {**environment, "RAILS_ENV": "production", "GUIDE": str(EXAMPLES / "rails_app.rb")}
 
 
 def laravel(home, login):
